@@ -1,0 +1,83 @@
+"""The MLproject entry points: thin click commands, each also ``python -m entrypoints.<name>``."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import PipelineError
+
+DATA_HELP = "path, glob or URL of csv, parquet, json or hdf5"
+
+
+def command(function: Callable[..., None]) -> click.Command:
+    """A click command whose user's mistakes end in one line and a non-zero exit."""
+
+    @functools.wraps(function)
+    def run(**options: Any) -> None:
+        _be_quiet()
+        try:
+            function(**options)
+        except (PipelineError, FileNotFoundError) as error:
+            raise click.ClickException(" ".join(_one_line(error).split())) from error
+
+    return click.command(context_settings={"show_default": True})(run)
+
+
+def split_names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """``a, b`` as ('a', 'b'); an empty text as ()."""
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def optional(ctx: click.Context, param: click.Parameter, value: str) -> str | None:
+    """An empty text, which is how ``mlflow run`` passes "not given", as None."""
+    return value or None
+
+
+def load_config(path: str | None) -> PipelineConfig:
+    return PipelineConfig() if path is None else PipelineConfig.from_yaml(path)
+
+
+def only_local(engine: str) -> None:
+    if engine != "local":
+        raise click.UsageError(
+            f"engine '{engine}' is not there yet; use 'local', or mlflow.pyfunc.spark_udf "
+            "to score in Spark (README, 'Spark')"
+        )
+
+
+def in_shell(*words: str) -> str:
+    """A command as the user types it."""
+    return shlex.join(words)
+
+
+def activation() -> str | None:
+    """What a shell has to run before it finds this environment's programs, if anything."""
+    in_venv = sys.prefix != sys.base_prefix
+    if not in_venv or os.environ.get("VIRTUAL_ENV") == sys.prefix:
+        return None
+    return shlex.join([".", os.path.relpath(Path(sys.prefix) / "bin" / "activate")])
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename}: no such file; check the path"
+    return str(error)
+
+
+def _be_quiet() -> None:
+    """Leave the screen to the progress bars and the last lines; our own warnings stay."""
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"

@@ -1,0 +1,81 @@
+"""Evaluate: labelled rows in, metrics out, and a non-zero exit where the model got worse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pandas as pd
+
+from entrypoints import DATA_HELP, command, optional
+from tsclust_model.config import PipelineConfig
+from tsclust_model.evaluation import evaluate_generation
+from tsclust_model.generation import Generation
+from tsclust_model.registry import load_generation
+from tsclust_model.tables import content_digest, read_table
+from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_input
+
+# Without a baseline, what is served may be this much worse than its own global model.
+TOLERANCE = 0.01
+
+
+@click.option("--data", required=True, help=DATA_HELP)
+@click.option("--model-uri", "--model_uri", required=True, help="models:/<name>@champion")
+@click.option("--baseline-uri", "--baseline_uri", default="", callback=optional, help="model")
+@click.option(
+    "--fail-on-regression",
+    "--fail_on_regression",
+    default=False,
+    type=bool,
+    help="exit 1 if the RMSE is above the baseline's, or without one 1% above the global model's",
+)
+def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression: bool) -> None:
+    """Compare a model's forecasts with what happened."""
+    generation = load_generation(model_uri)
+    baseline = load_generation(baseline_uri) if baseline_uri else None
+    frame = read_table(data, generation.schema.text_columns, generation.schema.missing_markers)
+    config = PipelineConfig.from_dict(generation.info["config"])
+    experiments = ExperimentManager(config.experiment_name)
+    with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}):
+        roles = generation.info["roles"]
+        log_input(frame, data, content_digest(frame), "evaluation", roles["target"])
+        report = evaluate_generation(generation, frame)
+        limit, against = _limit(report, baseline, frame)
+        figures = {name: v for name, v in report.items() if not isinstance(v, dict)}
+        experiments.log_metrics(figures | {"rmse_limit": limit})
+        ArtifactManager(config.hospital_profile_id).save_report(_json(report), "evaluation.json")
+        _show(report)
+        if report["rmse"] > limit:
+            line = f"regression: RMSE {report['rmse']:.4g} is above {limit:.4g}, {against}"
+            if fail_on_regression:
+                raise click.ClickException(line)
+            click.echo(line)
+
+
+def _limit(
+    report: dict[str, Any], baseline: Generation | None, frame: pd.DataFrame
+) -> tuple[float, str]:
+    """The RMSE that must not be exceeded, and what it is."""
+    if baseline is not None:
+        return evaluate_generation(baseline, frame)["rmse"], "the baseline's on the same rows"
+    return report["rmse_global"] * (1 + TOLERANCE), f"its own global model's plus {TOLERANCE:.0%}"
+
+
+def _json(report: dict[str, Any]) -> dict[str, Any]:
+    return report | {"clusters": {str(c): found for c, found in report["clusters"].items()}}
+
+
+def _show(report: dict[str, Any]) -> None:
+    click.echo(f"{report['n_rows']} rows, {report['n_not_scored']} not scored")
+    click.echo(
+        f"RMSE {report['rmse']:.4g} (global alone {report['rmse_global']:.4g}, clusters alone "
+        f"{report['rmse_cluster']:.4g})   MAE {report['mae']:.4g}"
+    )
+    click.echo(f"{report['noise_ratio']:.1%} noise")
+    click.echo(f"{report['interval_coverage']:.1%} inside the {report['coverage']:.0%} intervals")
+    for name, figures in report["resources"].items():
+        click.echo(f"{name}: RMSE {figures['rmse']:.4g}")
+
+
+if __name__ == "__main__":
+    command(main)()

@@ -1,0 +1,42 @@
+"""The demo: makes a hospital, trains on it, registers the model and says what to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from entrypoints import command
+from entrypoints.train import show
+from tsclust_model.config import PipelineConfig
+from tsclust_model.datasets import make_hospital
+from tsclust_model.tables import write_table
+from tsclust_model.training import train_table
+from tsclust_model.validation import Roles
+
+ROLES = Roles(
+    target="length_of_stay_days",
+    resources=("nursing_hours", "medication_cost"),
+    time="admission_time",
+    id="patient_id",
+)
+CONFIG = PipelineConfig(hdbscan_params={"min_cluster_size": 60, "min_samples": 5})
+N_ROWS, N_NEW = 6000, 200
+
+
+@click.option("--folder", default="demo", help="where the made-up tables are written")
+def main(folder: str) -> None:
+    """Train on a made-up hospital and register the model."""
+    hospital = make_hospital(N_ROWS + N_NEW)
+    history, new = hospital.iloc[:N_ROWS], hospital.iloc[N_ROWS:]
+    data = write_table(history, str(Path(folder) / "hospital.csv"))
+    incoming = write_table(
+        new.drop(columns=[ROLES.target, *ROLES.resources]), str(Path(folder) / "new_patients.csv")
+    )
+    click.echo(f"made {data} ({len(history)} admissions) and {incoming} ({len(new)} to score)")
+    training = train_table(history, ROLES, CONFIG, source=data, holdout=0.2, trigger="demo")
+    show(training, incoming)
+
+
+if __name__ == "__main__":
+    command(main)()

@@ -1,0 +1,48 @@
+"""Score: a table in, a table of forecasts out."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import pandas as pd
+from tqdm import tqdm
+
+from entrypoints import DATA_HELP, command, only_local
+from tsclust_model.generation import Generation
+from tsclust_model.registry import load_generation
+from tsclust_model.tables import read_table, write_table
+from tsclust_model.validation import OK
+
+
+@click.option("--data", required=True, help=DATA_HELP)
+@click.option("--model-uri", "--model_uri", required=True, help="models:/<name>@champion")
+@click.option("--output", required=True, help="path or URL of a .parquet or .csv file")
+@click.option("--engine", default="local", type=click.Choice(["local", "spark"]))
+def main(data: str, model_uri: str, output: str, engine: str) -> None:
+    """Write the forecast of each row, beside its id and time where the table has them."""
+    only_local(engine)
+    generation = load_generation(model_uri)
+    frame = read_table(data, generation.schema.text_columns, generation.schema.missing_markers)
+    forecasts = score(generation, frame)
+    roles = generation.info["roles"]
+    keys = [name for name in (roles["id"], roles["time"]) if name in frame]
+    write_table(pd.concat([frame[keys], forecasts], axis=1), output)
+    refused = int((forecasts["status"] != OK).sum())
+    noise = (forecasts["cluster_source"] == "knn").mean()
+    click.echo(f"{output}: {len(frame)} rows, {refused} not scored (column 'status' says why)")
+    click.echo(f"{noise:.1%} noise, served by the nearest segment (cluster_source 'knn')")
+
+
+def score(generation: Generation, frame: pd.DataFrame) -> pd.DataFrame:
+    """The forecasts of a table, made `batch_size` rows at a time."""
+    size = generation.info["config"]["batch_size"]
+    starts = tqdm(
+        range(0, len(frame), size), desc="score", leave=False, disable=not sys.stderr.isatty()
+    )
+    parts = [generation.predict(frame.iloc[start : start + size]) for start in starts]
+    return pd.concat(parts)
+
+
+if __name__ == "__main__":
+    command(main)()

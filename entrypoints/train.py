@@ -1,0 +1,102 @@
+"""Train: a table in, a registered model out, as ``@champion``."""
+
+from __future__ import annotations
+
+import click
+
+from entrypoints import (
+    DATA_HELP,
+    activation,
+    command,
+    in_shell,
+    load_config,
+    only_local,
+    optional,
+    split_names,
+)
+from tsclust_model.tables import read_table
+from tsclust_model.training import Training, train_table
+from tsclust_model.validation import Roles
+
+
+@click.option("--data", required=True, help=DATA_HELP)
+@click.option("--target", required=True, help="column to predict")
+@click.option("--features", default="", callback=split_names, help="input columns [all others]")
+@click.option("--resources", default="", callback=split_names, help="further columns to predict")
+@click.option("--time", default="", callback=optional, help="column that orders the rows")
+@click.option("--id", default="", callback=optional, help="column that says whose row it is")
+@click.option("--horizon", default=0, help="steps ahead; 0 predicts the target of the same row")
+@click.option("--frequency", default="", callback=optional, help="of series, with a horizon")
+@click.option("--holdout", default=0.0, help="newest share that is only evaluated on")
+@click.option("--config", default="", callback=optional, help="YAML file of PipelineConfig")
+@click.option(
+    "--model-name", "--model_name", default="", callback=optional, help="registered model"
+)
+@click.option("--engine", default="local", type=click.Choice(["local", "spark"]))
+def main(
+    data: str,
+    target: str,
+    features: tuple[str, ...],
+    resources: tuple[str, ...],
+    time: str | None,
+    id: str | None,
+    horizon: int,
+    frequency: str | None,
+    holdout: float,
+    config: str | None,
+    model_name: str | None,
+    engine: str,
+) -> None:
+    """Find segments, fit their models and register them as one MLflow model."""
+    only_local(engine)
+    if horizon or frequency:
+        raise click.UsageError("horizon and frequency are not there yet; leave them out")
+    settings = load_config(config)
+    frame = read_table(data, missing_markers=settings.missing_markers)
+    roles = Roles(target, features, resources, time, id)
+    training = train_table(
+        frame, roles, settings, source=data, holdout=holdout, model_name=model_name, trigger="train"
+    )
+    show(training, data)
+
+
+def show(training: Training, data: str) -> None:
+    """The last screen: what was found, where it is, what to type next."""
+    report = training.report
+    found, worth, held = report["clustering"], report["worth"], report["holdout"]
+    click.echo(
+        f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} rows, "
+        f"{found['noise_ratio']:.1%} noise (served by the nearest segment)"
+    )
+    click.echo(f"\nerror (RMSE) of {training.generation.info['roles']['target']}:")
+    columns = [("folds", worth["rmse_global"], worth["rmse_cluster"], worth["rmse_blend"])]
+    if held is not None:
+        columns.append(("holdout", held["rmse_global"], held["rmse_cluster"], held["rmse"]))
+    for name, everyone, own, served in columns:
+        click.echo(
+            f"  {name:<8} global {everyone:.4g}   clusters alone {own:.4g}   "
+            f"blend {served:.4g} ({served / everyone - 1:+.1%} against global)"
+        )
+    click.echo(
+        f"  control  {worth['rmse_control']:.4g} with shuffled segments; "
+        f"served with cluster weight {worth['cluster_weight']:g}"
+    )
+    if held is not None:
+        click.echo(
+            f"  {held['interval_coverage']:.1%} of the holdout inside the "
+            f"{held['coverage']:.0%} intervals"
+        )
+    click.echo(f"\nmodel: {training.model_uri}, version {training.version}")
+    if training.replaced is not None:
+        click.echo(f"       version {training.replaced} is now @previous")
+    uri = training.model_uri
+    serve = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
+    score = ["python", "-m", "entrypoints.score", "--data", data]
+    click.echo("\nnext, from this folder:")
+    click.echo("  serve  " + in_shell(*serve))
+    click.echo("  score  " + in_shell(*score, "--model_uri", uri, "--output", "scored.csv"))
+    click.echo("  look   " + in_shell("mlflow", "ui"))
+
+
+if __name__ == "__main__":
+    command(main)()

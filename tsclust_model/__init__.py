@@ -1,0 +1,52 @@
+"""Density segments, a forecast for each of them, and one MLflow model around both.
+
+Names are imported on first use (PEP 562): a server or a Spark worker that unpickles a model
+imports what scoring needs and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdaptiveClusteringEngine": "clustering",
+    "ArtifactManager": "tracking",
+    "Assignment": "results",
+    "ClusterSpecificModelManager": "forecasting",
+    "ClusteringResult": "results",
+    "ConfigurationError": "errors",
+    "DataValidationError": "errors",
+    "ExperimentManager": "tracking",
+    "Generation": "generation",
+    "KNNFallback": "clustering",
+    "MLflowIntegrationError": "errors",
+    "ModelTrainingError": "errors",
+    "NotFittedError": "errors",
+    "PipelineConfig": "config",
+    "PipelineError": "errors",
+    "PredictionError": "errors",
+    "RetrainingError": "errors",
+    "Roles": "validation",
+    "calculate_clustering_metrics": "metrics",
+    "calculate_model_metrics": "metrics",
+    "load_generation": "registry",
+    "make_hospital": "datasets",
+    "train_table": "training",
+    "validate_batch_data": "validation",
+    "validate_input_data": "validation",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tsclust_model' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"tsclust_model.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -1,0 +1,560 @@
+"""Segments: scaling, HDBSCAN, and the nearest-neighbour fallback for noise.
+
+`fit_segmentation` does the work and returns an immutable `Segmentation`;
+`AdaptiveClusteringEngine` is its scikit-learn-like face. Scaling happens here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import hdbscan
+import numpy as np
+import pandas as pd
+from sklearn.neighbors import BallTree, KDTree, KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from tsclust_model.assignment import DensityTree
+from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import DataValidationError, ModelTrainingError, NotFittedError
+from tsclust_model.metrics import calculate_clustering_metrics
+from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.validation import validate_batch_data, validate_input_data
+
+MANY_CLUSTERS = 200
+_ACCURACY_ROWS = 2_000
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Median, mean and standard deviation of each clustered column, in its own units.
+
+    Attributes
+    ----------
+    median, mean, scale : ndarray of float64, shape (n_features,)
+        A missing value becomes the median; a column that does not vary has scale 1.
+    """
+
+    median: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def fit(cls, X: np.ndarray) -> Scaler:
+        median = np.nanmedian(X, axis=0)
+        fitted = StandardScaler().fit(np.where(np.isnan(X), median, X))
+        return cls(median, fitted.mean_, fitted.scale_)
+
+    def fill(self, X: np.ndarray) -> np.ndarray:
+        """X with medians for missing values, shape (n, n_features)."""
+        return np.where(np.isnan(X), self.median, X)
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        """Filled and standardised rows, shape (n, n_features)."""
+        return (self.fill(X) - self.mean) / self.scale
+
+
+class KNNFallback:
+    """Gives a noise row the cluster of its nearest clustered neighbours.
+
+    Parameters
+    ----------
+    n_neighbors : int
+        Neighbours that vote; fewer when fewer rows are known.
+    weights : {'distance', 'uniform'}
+        How votes count.
+    algorithm : {'auto', 'kd_tree', 'ball_tree'}
+        Kind of search tree; never brute force, whose rounding depends on the batch.
+    metric : str
+        A metric of scikit-learn's trees.
+    **arguments
+        Further arguments of `sklearn.neighbors.KNeighborsClassifier`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> fallback = KNNFallback(n_neighbors=1).fit(np.array([[0.0], [9.0]]), [4, 7])
+    >>> fallback.predict(np.array([[8.0], [1.0]])).tolist()
+    [7, 4]
+    """
+
+    def __init__(
+        self,
+        n_neighbors: int = 5,
+        weights: str = "distance",
+        algorithm: str = "auto",
+        metric: str = "euclidean",
+        **arguments: Any,
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.weights = weights
+        self.algorithm = algorithm
+        self.metric = metric
+        self.arguments = arguments
+
+    def fit(self, X: np.ndarray | pd.DataFrame, labels: Sequence[int] | np.ndarray) -> KNNFallback:
+        """Remember the clustered rows.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+        labels : array-like of int, shape (n_samples,)
+            Rows labelled -1 (noise) are left out.
+
+        Raises
+        ------
+        DataValidationError
+            X is not finite, or no row is in a cluster.
+        """
+        values, _ = validate_input_data(X)
+        groups = np.array(labels, dtype=np.int64)
+        if groups.shape != (len(values),):
+            raise DataValidationError(
+                f"{len(groups)} labels for {len(values)} rows; give one a row"
+            )
+        inside = groups != NOISE
+        if not inside.any():
+            raise DataValidationError("every row is noise, so there is no cluster to fall back to")
+        self._remember(values[inside], groups[inside])
+        self.n_predicted_ = 0
+        return self
+
+    def _remember(self, points: np.ndarray, labels: np.ndarray) -> KNNFallback:
+        self.points_, self.labels_ = points, labels
+        self.classifier_ = KNeighborsClassifier(
+            n_neighbors=min(self.n_neighbors, len(points)),
+            weights=self.weights,
+            algorithm=self._tree_algorithm(),
+            metric=self.metric,
+            **self.arguments,
+        ).fit(points, labels)
+        return self
+
+    def _tree_algorithm(self) -> str:
+        if self.metric in KDTree.valid_metrics:
+            return "ball_tree" if self.algorithm == "ball_tree" else "kd_tree"
+        if self.metric in BallTree.valid_metrics:
+            return "ball_tree"
+        raise ModelTrainingError(
+            f"knn_params.metric '{self.metric}' has no search tree; use one of "
+            + ", ".join(sorted(BallTree.valid_metrics))
+        )
+
+    def predict(self, X: np.ndarray | pd.DataFrame) -> np.ndarray:
+        """Cluster of each row by its neighbours' votes, shape (n,); a tie goes to the lower id.
+
+        Raises
+        ------
+        NotFittedError, DataValidationError
+        """
+        if not hasattr(self, "classifier_"):
+            raise NotFittedError("KNNFallback is not fitted; call fit first")
+        values = validate_batch_data(X, self.points_.shape[1])
+        self.n_predicted_ += len(values)
+        return self.vote(values)
+
+    def vote(self, X: np.ndarray) -> np.ndarray:
+        """`predict` without checks and without counting, for checked rows, shape (n,)."""
+        if len(X) == 0:
+            return np.empty(0, dtype=np.int64)
+        return np.asarray(self.classifier_.predict(X), dtype=np.int64)
+
+    def get_fallback_metrics(self) -> dict[str, float]:
+        """How far the fallback can be trusted.
+
+        Returns
+        -------
+        dict
+            ``accuracy``: share (0 to 1) of clustered rows whose other neighbours name the
+            cluster they are in, on 2,000 evenly spaced rows at most; ``usage``: rows predicted
+            since `fit`.
+        """
+        if not hasattr(self, "classifier_"):
+            raise NotFittedError("KNNFallback is not fitted; call fit first")
+        return {"accuracy": self._leave_one_out(), "usage": float(self.n_predicted_)}
+
+    def _leave_one_out(self) -> float:
+        n = len(self.points_)
+        if n < 2:
+            return 1.0
+        rows = np.unique(np.linspace(0, n - 1, min(n, _ACCURACY_ROWS)).astype(np.int64))
+        k = min(self.n_neighbors + 1, n)
+        neighbours = self.classifier_.kneighbors(self.points_[rows], k, return_distance=False)
+        others = np.where(neighbours == rows[:, None], -1, neighbours)
+        # Move the row itself (or, among duplicates, the furthest) out of the vote.
+        others = np.take_along_axis(others, np.argsort(others < 0, axis=1, kind="stable"), 1)
+        votes = self.labels_[others[:, : k - 1]]
+        counts = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
+        winner = votes[np.arange(len(rows)), counts.argmax(axis=1)]
+        return float((winner == self.labels_[rows]).mean())
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A fitted clustering as immutable parts: what assigns a row to its segment.
+
+    Attributes
+    ----------
+    scaler : Scaler
+    density : DensityTree
+    fallback : KNNFallback or None
+        None where there is no cluster.
+    """
+
+    scaler: Scaler
+    density: DensityTree
+    fallback: KNNFallback | None
+
+    def assign(self, X: np.ndarray) -> Assignment:
+        """Segment of each row: HDBSCAN first, the neighbours' vote for its noise.
+
+        Parameters
+        ----------
+        X : ndarray of float64, shape (n, n_features)
+            Clustered columns in their own units; NaN becomes the training median.
+        """
+        scaled = self.scaler.transform(X)
+        return self.fall_back(scaled, *self.density.predict(scaled))
+
+    def fall_back(self, scaled: np.ndarray, labels: np.ndarray, strength: np.ndarray) -> Assignment:
+        """Noise is counted first, then given the segment of its neighbours."""
+        is_noise = labels == NOISE
+        if self.fallback is not None and is_noise.any():
+            labels = labels.copy()
+            labels[is_noise] = self.fallback.vote(scaled[is_noise])
+        return Assignment(labels, is_noise, strength)
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The segmentation as arrays and JSON-ready values; `from_arrays` reads them back."""
+        density = self.density
+        arrays = {f"scaler_{name}": value for name, value in vars(self.scaler).items()}
+        arrays |= {
+            f"density_{name}": value
+            for name, value in vars(density).items()
+            if isinstance(value, np.ndarray)
+        }
+        values: dict[str, Any] = {
+            "min_samples": density.min_samples,
+            "metric": density.metric,
+            "metric_arguments": dict(density.metric_arguments),
+            "tree_class": density.tree_class,
+            "fallback": None,
+        }
+        if self.fallback is not None:
+            fallback = self.fallback
+            arrays |= {"fallback_points": fallback.points_, "fallback_labels": fallback.labels_}
+            values["fallback"] = {
+                "n_neighbors": fallback.n_neighbors,
+                "weights": fallback.weights,
+                "algorithm": fallback.algorithm,
+                "metric": fallback.metric,
+            } | fallback.arguments
+        return arrays, values
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]
+    ) -> Segmentation:
+        def part(prefix: str) -> dict[str, Any]:
+            return {
+                name.removeprefix(prefix): np.ascontiguousarray(array)
+                for name, array in arrays.items()
+                if name.startswith(prefix)
+            }
+
+        settings = dict(values)
+        fallback = settings.pop("fallback")
+        density = DensityTree(**part("density_"), **settings)
+        if fallback is not None:
+            known = part("fallback_")
+            fallback = KNNFallback(**fallback)._remember(known["points"], known["labels"])
+            fallback.n_predicted_ = 0
+        return cls(Scaler(**part("scaler_")), density, fallback)
+
+
+@dataclass(frozen=True)
+class DensityFit:
+    """HDBSCAN's own answer for the rows it was fitted on, before any fallback.
+
+    Attributes
+    ----------
+    scaler : Scaler
+    density : DensityTree
+    rows : ndarray of int64
+        Positions of the rows HDBSCAN saw, sorted: all of them, or the sample.
+    labels : ndarray of int64, shape (n_samples,)
+        Cluster of every row; rows outside the sample are assigned. -1 is noise.
+    strength : ndarray of float64, shape (n_samples,)
+    """
+
+    scaler: Scaler
+    density: DensityTree
+    rows: np.ndarray
+    labels: np.ndarray
+    strength: np.ndarray
+
+
+@dataclass(frozen=True)
+class FittedSegmentation:
+    """A segmentation, what was found, and the segments of the rows it was fitted on."""
+
+    segmentation: Segmentation
+    result: ClusteringResult
+    assignment: Assignment
+
+
+def fit_density(
+    X: np.ndarray, hdbscan_params: Mapping[str, Any], max_fit_rows: int, random_state: int
+) -> DensityFit:
+    """Scale and cluster the rows.
+
+    Parameters
+    ----------
+    X : ndarray of float64, shape (n_samples, n_features)
+        NaN is filled with the column's median.
+    hdbscan_params : mapping
+        Arguments of `hdbscan.HDBSCAN`.
+    max_fit_rows : int
+        Above it a seeded sample is clustered and the rest is assigned.
+
+    Raises
+    ------
+    DataValidationError
+        Fewer rows than the parameters need.
+    ModelTrainingError
+        hdbscan cannot be used with these parameters.
+    """
+    params = {"core_dist_n_jobs": 1} | dict(hdbscan_params) | {"prediction_data": True}
+    _require_rows(len(X), params)
+    _require_tree(params.get("metric", "euclidean"))
+    scaler = Scaler.fit(X)
+    scaled = scaler.transform(X)
+    rows = np.arange(len(X))
+    if len(X) > max_fit_rows:
+        rows = np.sort(
+            np.random.default_rng(random_state).choice(len(X), max_fit_rows, replace=False)
+        )
+        _require_rows(max_fit_rows, params)
+    try:
+        with warnings.catch_warnings():
+            # hdbscan warns of all-noise fits; `_warn_of_shape` says it in our words.
+            warnings.simplefilter("ignore", UserWarning)
+            clusterer = hdbscan.HDBSCAN(**params).fit(scaled[rows])
+    except (ValueError, TypeError) as error:
+        raise ModelTrainingError(f"hdbscan refused its parameters: {error}") from error
+    density = DensityTree.from_hdbscan(clusterer)
+    labels = np.full(len(X), NOISE, dtype=np.int64)
+    strength = np.zeros(len(X))
+    labels[rows], strength[rows] = clusterer.labels_, clusterer.probabilities_
+    rest = np.setdiff1d(np.arange(len(X)), rows, assume_unique=True)
+    if rest.size:
+        labels[rest], strength[rest] = density.predict(scaled[rest])
+    return DensityFit(scaler, density, rows, labels, strength)
+
+
+def fit_fallback(
+    X: np.ndarray,
+    found: DensityFit,
+    knn_params: Mapping[str, Any],
+    max_reference_rows: int | None,
+    random_state: int,
+) -> FittedSegmentation:
+    """Add the fallback to a clustering, limit what the model keeps, and describe what was found.
+
+    The fallback knows the rows that HDBSCAN's prediction knows, noise left out.
+    """
+    scaler, labels = found.scaler, found.labels
+    reference, kept = found.density, np.arange(len(found.rows))
+    if max_reference_rows is not None:
+        reference, kept = found.density.sample(max_reference_rows, random_state)
+    own = labels[found.rows[kept]]
+    fallback = None
+    if (own != NOISE).any():
+        fallback = KNNFallback(**knn_params).fit(reference.points, own)
+    segmentation = Segmentation(scaler, reference, fallback)
+    scaled = scaler.transform(X)
+    assignment = segmentation.fall_back(scaled, labels, found.strength)
+    metrics = calculate_clustering_metrics(scaled, labels, random_state)
+    filled = scaler.fill(X)
+    clusters = np.unique(labels[labels != NOISE])
+    centers = np.array([filled[labels == cluster].mean(axis=0) for cluster in clusters])
+    result = ClusteringResult(
+        labels, centers.reshape(len(clusters), X.shape[1]), metrics["noise_ratio"], metrics
+    )
+    _warn_of_shape(result)
+    return FittedSegmentation(segmentation, result, assignment)
+
+
+class AdaptiveClusteringEngine:
+    """Scales, clusters with HDBSCAN, and assigns new rows with a fallback for noise.
+
+    It keeps scikit-learn's habits: the constructor stores, a second `fit` forgets the first, the
+    caller's arrays are never changed, and a DataFrame may have its columns in any order.
+
+    Parameters
+    ----------
+    hdbscan_params : mapping, optional
+        Laid over the defaults of `PipelineConfig`.
+    knn_params : mapping, optional
+        Laid over the defaults of `PipelineConfig`.
+    max_fit_rows : int
+        Above it HDBSCAN fits on a seeded sample; the rest is assigned.
+    max_reference_rows : int or None
+        Scaled rows the engine keeps for its neighbour search; None keeps all it fitted on.
+    random_state : int
+        Seed of both samples.
+
+    Attributes
+    ----------
+    segmentation_ : Segmentation
+        After `fit`.
+    result_ : ClusteringResult
+        After `fit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.concatenate([rng.normal(0, 0.1, (50, 2)), rng.normal(5, 0.1, (50, 2))])
+    >>> engine = AdaptiveClusteringEngine({"min_cluster_size": 20})
+    >>> engine.fit(X).metrics["n_clusters"]
+    2
+    >>> engine.predict(X[[0, 99]]).tolist() == engine.predict(X[[0, 99]] + 0.01).tolist()
+    True
+    """
+
+    def __init__(
+        self,
+        hdbscan_params: Mapping[str, Any] | None = None,
+        knn_params: Mapping[str, Any] | None = None,
+        *,
+        max_fit_rows: int = 200_000,
+        max_reference_rows: int | None = None,
+        random_state: int = 42,
+    ) -> None:
+        self.hdbscan_params = hdbscan_params
+        self.knn_params = knn_params
+        self.max_fit_rows = max_fit_rows
+        self.max_reference_rows = max_reference_rows
+        self.random_state = random_state
+
+    def fit(self, X: np.ndarray | pd.DataFrame) -> ClusteringResult:
+        """Find the segments of X.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+
+        Raises
+        ------
+        DataValidationError, ConfigurationError, ModelTrainingError
+        """
+        config = PipelineConfig(
+            hdbscan_params=dict(self.hdbscan_params or {}),
+            knn_params=dict(self.knn_params or {}),
+            max_fit_rows=self.max_fit_rows,
+            max_reference_rows=self.max_reference_rows,
+            random_state=self.random_state,
+        )
+        values, _ = validate_input_data(X)
+        found = fit_density(values, config.hdbscan_params, config.max_fit_rows, config.random_state)
+        fitted = fit_fallback(
+            values, found, config.knn_params, config.max_reference_rows, config.random_state
+        )
+        self.features_: list[str] | int = (
+            list(map(str, X.columns)) if isinstance(X, pd.DataFrame) else values.shape[1]
+        )
+        self.segmentation_, self.result_ = fitted.segmentation, fitted.result
+        return self.result_
+
+    def assign(self, X: np.ndarray | pd.DataFrame) -> Assignment:
+        """Label, noise flag (before the fallback), strength and source of each row."""
+        segmentation = self._fitted()
+        return segmentation.assign(validate_batch_data(X, self.features_))
+
+    def predict(self, X: np.ndarray | pd.DataFrame) -> np.ndarray:
+        """Cluster of each row after the fallback, shape (n,); -1 only if there is no cluster.
+
+        Raises
+        ------
+        NotFittedError, DataValidationError
+        """
+        return self.assign(X).labels
+
+    def get_clustering_metrics(self) -> dict[str, Any]:
+        """The metrics of the last `fit`; see `ClusteringResult`."""
+        self._fitted()
+        return dict(self.result_.metrics)
+
+    def update_fallback_model(
+        self, X: np.ndarray | pd.DataFrame, labels: Sequence[int] | np.ndarray
+    ) -> None:
+        """Replace the rows the fallback knows.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Rows in their own units.
+        labels : array-like of int, shape (n_samples,)
+            Their clusters; -1 is left out.
+        """
+        segmentation = self._fitted()
+        scaled = segmentation.scaler.transform(validate_batch_data(X, self.features_))
+        params = PipelineConfig(knn_params=dict(self.knn_params or {})).knn_params
+        fallback = KNNFallback(**params).fit(scaled, labels)
+        self.segmentation_ = replace(segmentation, fallback=fallback)
+
+    def _fitted(self) -> Segmentation:
+        if not hasattr(self, "segmentation_"):
+            raise NotFittedError("AdaptiveClusteringEngine is not fitted; call fit first")
+        return self.segmentation_
+
+
+def _require_rows(n_rows: int, params: Mapping[str, Any]) -> None:
+    size = params.get("min_cluster_size", 5)
+    if n_rows < size:
+        raise DataValidationError(
+            f"{n_rows} rows are fewer than min_cluster_size={size}; "
+            "give more rows or lower hdbscan_params.min_cluster_size"
+        )
+    needed = 2 * (params.get("min_samples") or size)
+    if n_rows < needed:
+        raise DataValidationError(
+            f"{n_rows} rows are too few for min_samples={needed // 2}, which needs {needed}; "
+            "give more rows or lower hdbscan_params.min_samples"
+        )
+
+
+def _require_tree(metric: str) -> None:
+    if metric not in KDTree.valid_metrics and metric not in BallTree.valid_metrics:
+        raise ModelTrainingError(
+            f"hdbscan_params.metric '{metric}' cannot assign new rows; use one of "
+            + ", ".join(sorted(BallTree.valid_metrics))
+        )
+
+
+def _warn_of_shape(result: ClusteringResult) -> None:
+    """Say what a user should change about a clustering that serves little."""
+    n_clusters, n_rows = result.metrics["n_clusters"], len(result.labels)
+    if n_clusters == 0:
+        warnings.warn(
+            f"no cluster was found: all {n_rows} rows are noise and are served by the global "
+            "model (cluster_source 'none'); lower hdbscan_params.min_cluster_size or min_samples",
+            stacklevel=2,
+        )
+    elif n_clusters == 1:
+        warnings.warn(
+            "one cluster was found, so segments tell no rows apart; "
+            "lower hdbscan_params.min_cluster_size to find more",
+            stacklevel=2,
+        )
+    elif n_clusters > MANY_CLUSTERS:
+        warnings.warn(
+            f"{n_clusters} clusters were found in {n_rows} rows; "
+            f"hdbscan_params.min_cluster_size={-(-n_rows // MANY_CLUSTERS)} "
+            f"makes {MANY_CLUSTERS} at most",
+            stacklevel=2,
+        )

@@ -1,0 +1,467 @@
+"""The configuration: one validated, immutable dataclass, from Python, a dict or YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tsclust_model.errors import ConfigurationError, suggestion
+
+NAME_PATTERN = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
+
+_HDBSCAN_DEFAULTS: dict[str, Any] = {
+    "min_cluster_size": 5,
+    "min_samples": 3,
+    "cluster_selection_epsilon": 0.0,
+    "prediction_data": True,
+    "cluster_selection_method": "eom",
+}
+_TIMESERIES_DEFAULTS: dict[str, Any] = {
+    "objective": "regression",
+    "metric": "rmse",
+    "boosting_type": "gbdt",
+    "num_leaves": 31,
+    "learning_rate": 0.05,
+    "feature_fraction": 0.9,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 5,
+    "verbose": -1,
+    "random_state": 42,
+}
+_RESOURCE_DEFAULTS: dict[str, Any] = _TIMESERIES_DEFAULTS | {
+    "num_leaves": 15,
+    "learning_rate": 0.1,
+    "feature_fraction": 0.8,
+    "bagging_fraction": 0.7,
+}
+_KNN_DEFAULTS: dict[str, Any] = {
+    "n_neighbors": 5,
+    "weights": "distance",
+    "algorithm": "auto",
+    "metric": "euclidean",
+}
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "small": {
+        "hdbscan_params": {
+            "min_cluster_size": 8,
+            "min_samples": 3,
+            "cluster_selection_epsilon": 0.1,
+        },
+        "lgb_timeseries_params": {"num_leaves": 15, "learning_rate": 0.08, "n_estimators": 50},
+        "noise_threshold": 0.25,
+        "batch_size": 50,
+        "expanding_window_size": 1000,
+    },
+    "large": {
+        "hdbscan_params": {
+            "min_cluster_size": 100,
+            "min_samples": 30,
+            "cluster_selection_epsilon": 0.0,
+        },
+        "lgb_timeseries_params": {"num_leaves": 127, "learning_rate": 0.03, "n_estimators": 200},
+        "noise_threshold": 0.35,
+        "batch_size": 2000,
+        "expanding_window_size": 30000,
+    },
+    "medical": {
+        "hdbscan_params": {
+            "min_cluster_size": 25,
+            "min_samples": 10,
+            "cluster_selection_epsilon": 0.1,
+        },
+        "lgb_timeseries_params": {
+            "num_leaves": 50,
+            "learning_rate": 0.04,
+            "n_estimators": 150,
+            "lambda_l1": 0.1,
+            "lambda_l2": 0.1,
+        },
+        "noise_threshold": 0.25,
+        "batch_size": 200,
+        "expanding_window_size": 8000,
+    },
+}
+
+# A rule is (test, what the value must be). Tests are only asked about values of the right kind.
+_Rule = tuple[Any, str]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _integer(low: int, high: float = math.inf) -> _Rule:
+    text = f"a whole number of at least {low}" + ("" if high == math.inf else f", at most {high}")
+    return (
+        lambda value: (
+            isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        ),
+        text,
+    )
+
+
+def _number(low: float, high: float, closed: bool = True) -> _Rule:
+    if closed:
+        return (lambda v: _is_number(v) and low <= v <= high), f"a number from {low:g} to {high:g}"
+    return (
+        lambda v: _is_number(v) and low < v < high
+    ), f"a number above {low:g} and below {high:g}"
+
+
+def _one_of(*choices: Any) -> _Rule:
+    return (lambda value: value in choices), "one of " + ", ".join(map(repr, choices))
+
+
+def _optional(rule: _Rule) -> _Rule:
+    test, text = rule
+    return (lambda value: value is None or test(value)), f"{text}, or null"
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and NAME_PATTERN.fullmatch(value) is not None
+
+
+def _is_name_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+_BOOLEAN: _Rule = _one_of(True, False)
+_ANY: _Rule = (lambda value: True), "anything"
+_NON_NEGATIVE: _Rule = (lambda value: _is_number(value) and value >= 0), "a number of at least 0"
+_POSITIVE: _Rule = (lambda value: _is_number(value) and value > 0), "a number above 0"
+_FRACTION: _Rule = (
+    (lambda value: _is_number(value) and 0 < value <= 1),
+    "a number above 0, at most 1",
+)
+_NAME: _Rule = (
+    _is_name,
+    "1 to 64 characters of A-Z a-z 0-9 . _ - that do not start with a dot",
+)
+_NAME_LIST: _Rule = (_is_name_list, "a list of texts")
+
+_HDBSCAN_RULES: dict[str, _Rule] = {
+    "min_cluster_size": _integer(2),
+    "min_samples": _optional(_integer(1)),
+    "cluster_selection_epsilon": _NON_NEGATIVE,
+    "cluster_selection_epsilon_max": _POSITIVE,
+    "cluster_selection_persistence": _NON_NEGATIVE,
+    "cluster_selection_method": _one_of("eom", "leaf"),
+    "prediction_data": (
+        lambda value: value is True,
+        "true: without it new rows cannot be assigned",
+    ),
+    "allow_single_cluster": (
+        lambda value: value is False,
+        "false: with it hdbscan assigns new rows differently from the rows it was fitted on",
+    ),
+    "max_cluster_size": _integer(0),
+    "metric": (
+        lambda value: isinstance(value, str) and value != "precomputed",
+        "the name of a metric that works on features (not 'precomputed')",
+    ),
+    "p": _optional(_POSITIVE),
+    "alpha": _POSITIVE,
+    "algorithm": _one_of(
+        "best", "generic", "prims_kdtree", "prims_balltree", "boruvka_kdtree", "boruvka_balltree"
+    ),
+    "leaf_size": _integer(1),
+    "approx_min_span_tree": _BOOLEAN,
+    "gen_min_span_tree": _BOOLEAN,
+    "core_dist_n_jobs": (
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value != 0,
+        "a whole number other than 0",
+    ),
+    "match_reference_implementation": _BOOLEAN,
+}
+
+_OBJECTIVES = (
+    "regression",
+    "regression_l1",
+    "mae",
+    "l1",
+    "l2",
+    "mse",
+    "rmse",
+    "huber",
+    "fair",
+    "poisson",
+    "quantile",
+    "mape",
+    "gamma",
+    "tweedie",
+)
+
+
+def _each(names: str, rule: _Rule) -> dict[str, _Rule]:
+    return dict.fromkeys(names.split(), rule)
+
+
+# LightGBM's parameters and their aliases; it ignores a misspelt name without a word.
+_LGB_RULES: dict[str, _Rule] = {
+    "objective": _one_of(*_OBJECTIVES),
+    "num_leaves": _integer(2, 131072),
+    "max_bin": _integer(2),
+    "tweedie_variance_power": _number(1, 2),
+    **_each("boosting_type boosting", _one_of("gbdt", "dart", "goss", "rf")),
+    **_each(
+        "random_state seed bagging_freq subsample_freq drop_seed feature_fraction_seed "
+        "bagging_seed data_random_seed extra_seed objective_seed",
+        _integer(0),
+    ),
+    **_each(
+        "n_estimators num_iterations num_boost_round num_rounds num_trees min_data_in_bin "
+        "min_data_per_group max_cat_threshold max_cat_to_onehot bin_construct_sample_cnt",
+        _integer(1),
+    ),
+    **_each("learning_rate shrinkage_rate eta alpha fair_c", _POSITIVE),
+    **_each(
+        "feature_fraction colsample_bytree feature_fraction_bynode colsample_bynode "
+        "bagging_fraction subsample top_rate other_rate",
+        _FRACTION,
+    ),
+    **_each(
+        "lambda_l1 reg_alpha lambda_l2 reg_lambda linear_lambda min_gain_to_split min_split_gain "
+        "min_data_in_leaf min_child_samples min_sum_hessian_in_leaf min_child_weight cat_l2 "
+        "cat_smooth path_smooth drop_rate skip_drop poisson_max_delta_step max_drop",
+        _NON_NEGATIVE,
+    ),
+    **_each(
+        "extra_trees xgboost_dart_mode uniform_drop linear_tree boost_from_average reg_sqrt "
+        "zero_as_missing use_missing feature_pre_filter enable_bundle",
+        _BOOLEAN,
+    ),
+    **_each(
+        "metric verbose verbosity max_depth max_delta_step monotone_constraints "
+        "monotone_constraints_method monotone_penalty feature_contri interaction_constraints",
+        _ANY,
+    ),
+}
+
+_KNN_RULES: dict[str, _Rule] = {
+    "n_neighbors": _integer(1),
+    "weights": _one_of("distance", "uniform"),
+    "algorithm": (
+        lambda value: value in ("auto", "kd_tree", "ball_tree"),
+        "'auto', 'kd_tree' or 'ball_tree' ('brute' makes a row's answer depend on its batch)",
+    ),
+    "metric": (lambda value: isinstance(value, str), "the name of a metric"),
+    "leaf_size": _integer(1),
+    "p": _POSITIVE,
+}
+
+_SECTIONS: dict[str, tuple[dict[str, Any], dict[str, _Rule]]] = {
+    "hdbscan_params": (_HDBSCAN_DEFAULTS, _HDBSCAN_RULES),
+    "lgb_timeseries_params": (_TIMESERIES_DEFAULTS, _LGB_RULES),
+    "lgb_resource_params": (_RESOURCE_DEFAULTS, _LGB_RULES),
+    "knn_params": (_KNN_DEFAULTS, _KNN_RULES),
+}
+
+_RULES: dict[str, _Rule] = {
+    "noise_threshold": _number(0, 1),
+    "batch_size": _integer(1),
+    "expanding_window_size": _integer(1),
+    "experiment_name": _NAME,
+    "model_registry_prefix": _NAME,
+    "hospital_profile_id": _optional(_NAME),
+    "cluster_features": _optional((lambda v: _is_name_list(v) and len(v) > 0, "a list of columns")),
+    "min_cluster_rows": _integer(1),
+    "max_fit_rows": _integer(10),
+    "max_reference_rows": _optional(_integer(10)),
+    "missing_values": _one_of("error", "impute"),
+    "missing_markers": _NAME_LIST,
+    "drop_columns": _NAME_LIST,
+    "combine": _one_of("blend", "cluster", "global"),
+    "coverage": _number(0, 1, closed=False),
+    "serialization": _one_of("cloudpickle", "code"),
+    "promotion_margin": _number(0, 1),
+    "retrain_cooldown_batches": _integer(0),
+    "random_state": _integer(0, 2**32 - 1),
+}
+
+
+def _checked(key: str, value: Any, rule: _Rule) -> None:
+    test, text = rule
+    if not test(value):
+        raise ConfigurationError(f"{key} is {value!r}; it must be {text}")
+
+
+def _section(name: str, given: Any) -> dict[str, Any]:
+    """One of the parameter dicts, laid over its defaults and checked key by key."""
+    defaults, rules = _SECTIONS[name]
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{name} is {type(given).__name__}; it must be a mapping")
+    for key, value in given.items():
+        if key not in rules:
+            raise ConfigurationError(f"{name} has no key '{key}'{suggestion(str(key), rules)}")
+        _checked(f"{name}.{key}", value, rules[key])
+    return defaults | dict(given)
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Everything that can be set, checked when it is made.
+
+    A partial dict is laid over the defaults (``hdbscan_params={'min_cluster_size': 25}`` keeps
+    the rest). An unknown key or an impossible value raises `ConfigurationError` that names it.
+    The instance is immutable: ``dataclasses.replace(config, noise_threshold=0.4)`` makes
+    another one.
+
+    Parameters
+    ----------
+    hdbscan_params : dict
+        Arguments of ``hdbscan.HDBSCAN``; ``prediction_data`` is always on.
+    lgb_timeseries_params, lgb_resource_params : dict
+        LightGBM parameters of the target's and of the resources' models. Threads and
+        determinism are managed here and cannot be set.
+    knn_params : dict
+        Arguments of the nearest-neighbour fallback for noise rows.
+    noise_threshold : float, 0.3
+        Noise ratio (0 to 1) above which a batch counts as drifted.
+    batch_size : int, 1000
+        Rows that are scored at a time; results do not depend on it.
+    expanding_window_size : int, 10000
+        Newest rows that a retrain reads.
+    experiment_name, model_registry_prefix, hospital_profile_id : str
+        Where runs and versions go: the registered model is ``<prefix>``, or
+        ``<prefix>-<hospital_profile_id>``.
+    cluster_features : list of str or None
+        Columns that are clustered; None is all numeric features.
+    min_cluster_rows : int, 40
+        A smaller cluster is served by the global model.
+    max_fit_rows : int, 200000
+        Above it HDBSCAN fits on a seeded sample and the rest is assigned.
+    max_reference_rows : int or None
+        Scaled training rows kept in the model for its neighbour search; None keeps all.
+    missing_values : {'error', 'impute'}
+        'impute' fills medians in the clustering space and shows LightGBM the gap.
+    missing_markers : list of str, [""]
+        Texts that mean "missing".
+    drop_columns : list of str
+        Columns that are never features.
+    combine : {'blend', 'cluster', 'global'}
+        How global and cluster models are combined; 'blend' weighs clusters where they earn it.
+    coverage : float, 0.9
+        Default coverage of the prediction intervals, above 0 and below 1.
+    serialization : {'cloudpickle', 'code'}
+        'code' logs models-from-code, for servers with pickle switched off.
+    promotion_margin : float, 0.0
+        Share by which a challenger must be better than the champion.
+    retrain_cooldown_batches : int, 10
+        Batches after a retrain in which drift does not start another.
+    random_state : int, 42
+        Seed of every sample this package draws.
+
+    Examples
+    --------
+    >>> config = PipelineConfig(hdbscan_params={"min_cluster_size": 25})
+    >>> config.hdbscan_params["min_samples"], config.hdbscan_params["prediction_data"]
+    (3, True)
+    """
+
+    hdbscan_params: dict[str, Any] = field(default_factory=dict)
+    lgb_timeseries_params: dict[str, Any] = field(default_factory=dict)
+    lgb_resource_params: dict[str, Any] = field(default_factory=dict)
+    knn_params: dict[str, Any] = field(default_factory=dict)
+    noise_threshold: float = 0.3
+    batch_size: int = 1000
+    expanding_window_size: int = 10000
+    experiment_name: str = "TimeSeries-Clustering-Pipeline"
+    model_registry_prefix: str = "timeseries-clustering"
+    hospital_profile_id: str | None = None
+    cluster_features: list[str] | None = None
+    min_cluster_rows: int = 40
+    max_fit_rows: int = 200_000
+    max_reference_rows: int | None = None
+    missing_values: str = "error"
+    missing_markers: list[str] = field(default_factory=lambda: [""])
+    drop_columns: list[str] = field(default_factory=list)
+    combine: str = "blend"
+    coverage: float = 0.9
+    serialization: str = "cloudpickle"
+    promotion_margin: float = 0.0
+    retrain_cooldown_batches: int = 10
+    random_state: int = 42
+
+    def __post_init__(self) -> None:
+        for name in _SECTIONS:
+            object.__setattr__(self, name, _section(name, getattr(self, name)))
+        for name, rule in _RULES.items():
+            _checked(name, getattr(self, name), rule)
+        for name in ("cluster_features", "missing_markers", "drop_columns"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, list(value))
+
+    @property
+    def registered_model_name(self) -> str:
+        """``<model_registry_prefix>``, or ``<prefix>-<hospital_profile_id>``."""
+        return "-".join(filter(None, (self.model_registry_prefix, self.hospital_profile_id)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a plain, deep-copied dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any]) -> PipelineConfig:
+        """The configuration of a mapping; its key ``preset`` names a preset to start from.
+
+        Raises
+        ------
+        ConfigurationError
+            An unknown key or an impossible value, named.
+        """
+        if not isinstance(config_dict, Mapping):
+            raise ConfigurationError(
+                f"the configuration is {type(config_dict).__name__}; it must be a mapping"
+            )
+        given = dict(config_dict)
+        preset = given.pop("preset", None)
+        known = [item.name for item in dataclasses.fields(cls)]
+        for key in given:
+            if key not in known:
+                raise ConfigurationError(
+                    f"unknown configuration key '{key}'{suggestion(str(key), known)}"
+                )
+        return cls(**given) if preset is None else cls.preset(preset, **given)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> PipelineConfig:
+        """A preset, ``small``, ``large`` or ``medical``, with `changes` laid over it."""
+        _checked("preset", name, _one_of(*_PRESETS))
+        values: dict[str, Any] = dict(_PRESETS[name])
+        for key, value in changes.items():
+            both_map = isinstance(values.get(key), Mapping) and isinstance(value, Mapping)
+            values[key] = values[key] | value if both_map else value
+        return cls(**values)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> PipelineConfig:
+        """The configuration of a YAML file.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        ConfigurationError
+            The file is not YAML, or holds an unknown key or an impossible value.
+        """
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f" at line {mark.line + 1}" if mark else ""
+            raise ConfigurationError(f"{path} is not valid YAML{where}") from error
+        return cls.from_dict({} if content is None else content)
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML text that `from_yaml` reads back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)

@@ -1,0 +1,68 @@
+"""What can go wrong, as one tree.
+
+::
+
+    PipelineError
+    ├── ConfigurationError      a parameter that is unknown or impossible
+    ├── DataValidationError     a table or array that cannot be used as it is
+    ├── NotFittedError          something was asked of a part before ``fit``
+    ├── ModelTrainingError      clustering or a model could not be fitted
+    ├── PredictionError         fitted, but these rows cannot be predicted
+    ├── MLflowIntegrationError  a store, a registry or a logged model refused
+    └── RetrainingError         the retraining loop could not do its work
+
+Every message is one line: the thing, and what to do about it. No message carries a value of a
+row: rows are patients.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import sklearn.exceptions
+
+
+class PipelineError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigurationError(PipelineError):
+    """A configuration key is unknown, or its value is impossible."""
+
+
+class DataValidationError(PipelineError):
+    """The data cannot be used as it is; the message says what to change."""
+
+
+class NotFittedError(PipelineError, sklearn.exceptions.NotFittedError):
+    """``fit`` has not been called yet."""
+
+
+class ModelTrainingError(PipelineError):
+    """Clustering or a model could not be fitted."""
+
+
+class PredictionError(PipelineError):
+    """A fitted model cannot predict these rows."""
+
+
+class MLflowIntegrationError(PipelineError):
+    """A tracking store, the registry or a logged model refused."""
+
+
+class RetrainingError(PipelineError):
+    """The retraining loop could not do its work."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for a name that is close to a known one, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """Names joined for a message: the first `most`, then how many more."""
+    texts = [str(name) for name in names]
+    rest = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,76 @@
+"""How good a generation is on labelled rows, beside its own global model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.errors import DataValidationError
+from tsclust_model.generation import Generation
+from tsclust_model.metrics import calculate_model_metrics
+from tsclust_model.validation import outcome
+
+
+def evaluate_generation(generation: Generation, frame: pd.DataFrame) -> dict[str, Any]:
+    """Compare forecasts with what happened.
+
+    Parameters
+    ----------
+    generation : Generation
+    frame : DataFrame
+        The model's columns, and its target; resources are compared where they are there.
+
+    Returns
+    -------
+    dict
+        ``n_rows``, ``n_not_scored``, ``rmse``, ``mae``, ``r2`` (of what is served),
+        ``rmse_global`` and ``rmse_cluster`` (global model alone, clusters alone), ``coverage``
+        (wanted) and ``interval_coverage`` (reached, 0 to 1), ``noise_ratio``, ``resources``
+        {name: metrics} and ``clusters`` {cluster: metrics}.
+
+    Raises
+    ------
+    DataValidationError
+        The target is absent or missing, a column does not fit, or no row can be scored.
+    """
+    target = generation.info["roles"]["target"]
+    y = outcome(frame, target, "target column")
+    encoded = generation.schema.encode(frame)
+    scored = encoded.scorable
+    if not scored.any():
+        raise DataValidationError(
+            f"none of {len(frame)} rows can be scored; the first: {encoded.status[0]}"
+        )
+    X, y = encoded.X[scored], y[scored]
+    forecast = generation.forecast(X, generation.coverage)
+    labels = forecast.assignment.labels
+    inside = (forecast.lower <= y) & (y <= forecast.upper)
+    alone = {
+        way: calculate_model_metrics(y, generation.target.predict(X, labels, weight)[0])["rmse"]
+        for way, weight in (("rmse_global", 0.0), ("rmse_cluster", 1.0))
+    }
+    return {
+        "n_rows": len(y),
+        "n_not_scored": int((~scored).sum()),
+        **calculate_model_metrics(y, forecast.prediction),
+        **alone,
+        "coverage": generation.coverage,
+        "interval_coverage": float(inside.mean()),
+        "noise_ratio": forecast.assignment.noise_ratio,
+        "resources": {
+            name: calculate_model_metrics(
+                outcome(frame, name, "resource column")[scored], forecast.resources[name]
+            )
+            for name in generation.resources
+            if name in frame
+        },
+        "clusters": {
+            int(cluster): calculate_model_metrics(
+                y[labels == cluster], forecast.prediction[labels == cluster]
+            )
+            | {"n_rows": int((labels == cluster).sum())}
+            for cluster in np.unique(labels)
+        },
+    }

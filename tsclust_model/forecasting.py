@@ -1,0 +1,571 @@
+"""LightGBM for each cluster beside a global one, blended where the clusters earn it.
+
+`fit_outputs` is the work: it sees the time order and the groups. Each output (the target, or a
+resource) becomes an immutable `OutputModel`, whose forecast of a row is
+``(1 - w) * global + w * cluster``. `ClusterSpecificModelManager` is its face for data that is
+already parted by cluster.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+
+from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import DataValidationError, ModelTrainingError, NotFittedError
+from tsclust_model.folds import Fold, time_ordered_folds
+from tsclust_model.intervals import Calibration
+from tsclust_model.metrics import calculate_model_metrics
+from tsclust_model.results import NOISE
+from tsclust_model.validation import validate_input_data, validate_target
+
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+# One thread a model, models side by side: LightGBM's own threads gain little on small clusters,
+# and the same text comes out whatever the number of cores.
+_MANAGED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbose": -1}
+# A bin of three rows (LightGBM's default) costs time and finds noise in a small cluster.
+_DEFAULTS = {"min_data_in_bin": 10}
+_ROUNDS = ("n_estimators", "num_iterations", "num_boost_round", "num_rounds", "num_trees")
+_ABSOLUTE = frozenset({"regression_l1", "l1", "mae", "mape", "quantile"})
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """What each way of forecasting was worth on rows that no model had seen.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows in the validation parts of the folds.
+    rmse : dict of str to float
+        ``global``, ``cluster`` (clusters alone) and ``blend`` (what is served), units of y.
+    clusters : dict of int to dict
+        ``rmse``, ``mae``, ``r2`` and ``n_rows`` of what is served, for each cluster.
+    """
+
+    n_rows: int
+    rmse: dict[str, float]
+    clusters: dict[int, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class OutputModel:
+    """Everything that forecasts one output.
+
+    Attributes
+    ----------
+    global_text : str
+        The global LightGBM model.
+    cluster_texts : dict of int to str
+        The LightGBM model of each cluster that is large enough.
+    weight : float
+        Share (0 to 1) of the cluster's model in a forecast.
+    calibration : Calibration
+    scores : FoldScores
+    """
+
+    global_text: str
+    cluster_texts: dict[int, str]
+    weight: float
+    calibration: Calibration
+    scores: FoldScores
+
+    @cached_property
+    def global_booster(self) -> lgb.Booster:
+        return lgb.Booster(model_str=self.global_text)
+
+    @cached_property
+    def cluster_boosters(self) -> dict[int, lgb.Booster]:
+        return {
+            cluster: lgb.Booster(model_str=text) for cluster, text in self.cluster_texts.items()
+        }
+
+    def predict(
+        self, X: np.ndarray, labels: np.ndarray, weight: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Forecast and the cluster model's share in it, shape (n,) each.
+
+        Parameters
+        ----------
+        X : ndarray of float64, shape (n, n_features)
+        labels : ndarray of int64, shape (n,)
+        weight : float, optional
+            Instead of the fitted weight: 0 is global only, 1 clusters only.
+        """
+        share = self.weight if weight is None else weight
+        weights = np.zeros(len(X))
+        if len(X) == 0:
+            return np.empty(0), weights
+        forecast = _predict(self.global_booster, X)
+        if share > 0:
+            for cluster, rows in _rows_by_cluster(labels):
+                if cluster in self.cluster_texts:
+                    own = _predict(self.cluster_boosters[cluster], X[rows])
+                    forecast[rows] = _blend(forecast[rows], own, share)
+                    weights[rows] = share
+        return forecast, weights
+
+
+def fit_outputs(
+    X: np.ndarray,
+    outcomes: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    params: Mapping[str, Any],
+    *,
+    categorical: Sequence[int] = (),
+    combine: str = "blend",
+    min_cluster_rows: int = 40,
+    progress: Progress | None = None,
+) -> dict[str, OutputModel]:
+    """Fit global and cluster models of each output, and choose their blend.
+
+    Parameters
+    ----------
+    X : ndarray of float64, shape (n_samples, n_features)
+        Rows in time order; NaN is missing.
+    outcomes : mapping of str to ndarray of float64, shape (n_samples,)
+        One entry an output.
+    labels : ndarray of int64, shape (n_samples,)
+        Segment of each row (after the fallback); -1 has no cluster model.
+    folds : sequence of Fold
+        Two or more; see `tsclust_model.folds.time_ordered_folds`.
+    params : mapping
+        LightGBM parameters.
+    categorical : sequence of int
+        Positions of categorical columns.
+    combine : {'blend', 'cluster', 'global'}
+        'blend' chooses the weight on the folds, 'cluster' sets it to 1 and 'global' to 0.
+    min_cluster_rows : int
+        A cluster with fewer rows (in a fold: in its training part) uses the global model.
+    progress : callable, optional
+        Called with (models done, models in all).
+
+    Raises
+    ------
+    DataValidationError
+        Fewer than two folds.
+    ModelTrainingError
+        LightGBM refused the data or its parameters.
+    """
+    if len(folds) < 2:
+        raise DataValidationError(
+            "the ids have too few groups for two folds that keep each together; train without id"
+        )
+    trained = _train_all(
+        X, outcomes, labels, folds, params, categorical, min_cluster_rows, progress
+    )
+    loss = np.abs if params.get("objective") in _ABSOLUTE else np.square
+    return {
+        name: _output_model(y, labels, folds, trained[name], combine, loss)
+        for name, y in outcomes.items()
+    }
+
+
+def fold_blend_rmse(
+    X: np.ndarray,
+    y: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    params: Mapping[str, Any],
+    *,
+    categorical: Sequence[int] = (),
+    min_cluster_rows: int = 40,
+) -> float:
+    """The blend's error on the folds for any labels, e.g. shuffled ones as a control.
+
+    The parameters are those of `fit_outputs`; nothing is kept.
+    """
+    trained = _train_all(
+        X, {"y": y}, labels, folds, params, categorical, min_cluster_rows, None, final=False
+    )
+    loss = np.abs if params.get("objective") in _ABSOLUTE else np.square
+    return _output_model(y, labels, folds, trained["y"], "blend", loss).scores.rmse["blend"]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One model to fit: `fold` -1 is the final one, `cluster` -1 the global one."""
+
+    output: str
+    fold: int
+    cluster: int
+    rows: np.ndarray
+
+
+@dataclass
+class _Trained:
+    """The models and out-of-fold forecasts of one output, as they come in."""
+
+    texts: dict[int, str]
+    forecasts: list[dict[int, np.ndarray]]
+
+
+def _train_all(
+    X: np.ndarray,
+    outcomes: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    params: Mapping[str, Any],
+    categorical: Sequence[int],
+    min_cluster_rows: int,
+    progress: Progress | None,
+    final: bool = True,
+) -> dict[str, _Trained]:
+    """Fit every model in a pool of threads, the largest first."""
+    parts = [(i, fold.train) for i, fold in enumerate(folds)]
+    if final:
+        parts.append((-1, np.arange(len(X))))
+    jobs = [
+        _Job(output, fold, cluster, rows)
+        for fold, train in parts
+        for cluster, rows in _training_rows(train, labels, min_cluster_rows)
+        for output in outcomes
+    ]
+    jobs.sort(key=lambda job: -len(job.rows))
+    settings = _training_params(params)
+    trained = {name: _Trained({}, [{} for _ in folds]) for name in outcomes}
+
+    def run(job: _Job) -> str | np.ndarray:
+        y = outcomes[job.output]
+        booster = _train(X[job.rows], y[job.rows], settings, categorical)
+        if job.fold < 0:
+            return str(booster.model_to_string())
+        return _predict(booster, X[_valid_rows(folds[job.fold], labels, job.cluster)])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pending = {pool.submit(run, job): job for job in jobs}
+        for done, future in enumerate(as_completed(pending), 1):
+            job = pending[future]
+            found = trained[job.output]
+            answer = future.result()
+            if isinstance(answer, str):
+                found.texts[job.cluster] = answer
+            else:
+                found.forecasts[job.fold][job.cluster] = answer
+            if progress is not None:
+                progress(done, len(jobs))
+    return trained
+
+
+def _training_rows(
+    train: np.ndarray, labels: np.ndarray, min_cluster_rows: int
+) -> list[tuple[int, np.ndarray]]:
+    """All rows for the global model (-1), and those of each cluster that is large enough."""
+    own = [
+        (cluster, train[rows])
+        for cluster, rows in _rows_by_cluster(labels[train])
+        if cluster != NOISE and len(rows) >= min_cluster_rows
+    ]
+    return [(NOISE, train), *own]
+
+
+def _valid_rows(fold: Fold, labels: np.ndarray, cluster: int) -> np.ndarray:
+    return fold.valid if cluster == NOISE else fold.valid[labels[fold.valid] == cluster]
+
+
+def _rows_by_cluster(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Each label with the sorted positions of its rows, in one sort."""
+    order = np.argsort(labels, kind="stable")
+    clusters, starts = np.unique(labels[order], return_index=True)
+    parts = np.split(order, starts[1:])
+    return [(int(cluster), rows) for cluster, rows in zip(clusters, parts, strict=True)]
+
+
+def _training_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    settings = _DEFAULTS | dict(params) | _MANAGED
+    settings.pop("verbosity", None)
+    rounds = [settings.pop(name) for name in _ROUNDS if name in settings]
+    return settings | {"num_iterations": rounds[0] if rounds else 100}
+
+
+def _train(
+    X: np.ndarray, y: np.ndarray, settings: Mapping[str, Any], categorical: Sequence[int]
+) -> lgb.Booster:
+    params = dict(settings)
+    rounds = params.pop("num_iterations")
+    data = lgb.Dataset(X, y, categorical_feature=list(categorical), free_raw_data=True)
+    try:
+        return lgb.train(params, data, num_boost_round=rounds, keep_training_booster=True)
+    except lgb.basic.LightGBMError as error:
+        raise ModelTrainingError(f"LightGBM refused the data or its parameters: {error}") from error
+
+
+def _predict(booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
+    if len(X) == 0:
+        return np.empty(0)
+    return np.asarray(booster.predict(X, num_threads=1), dtype=np.float64)
+
+
+def _blend(everyone: np.ndarray, own: np.ndarray, weight: float) -> np.ndarray:
+    return (1.0 - weight) * everyone + weight * own
+
+
+def _output_model(
+    y: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    trained: _Trained,
+    combine: str,
+    loss: Callable[[np.ndarray], np.ndarray],
+) -> OutputModel:
+    """Put the pieces of one output together: weight, calibration and scores."""
+    everyone, own = [], []
+    for fold, forecasts in zip(folds, trained.forecasts, strict=True):
+        everyone.append(forecasts[NOISE])
+        alone = forecasts[NOISE].copy()
+        for cluster, forecast in forecasts.items():
+            if cluster != NOISE:
+                alone[labels[fold.valid] == cluster] = forecast
+        own.append(alone)
+    truth = [y[fold.valid] for fold in folds]
+    if combine == "blend":
+        weight = choose_weight(truth, everyone, own, loss)
+    else:
+        weight = 1.0 if combine == "cluster" else 0.0
+    served = [_blend(g, c, weight) for g, c in zip(everyone, own, strict=True)]
+
+    seen = np.concatenate([labels[fold.valid] for fold in folds])
+    y_all, served_all = np.concatenate(truth), np.concatenate(served)
+    ways = {"global": everyone, "cluster": own, "blend": served}
+    scores = FoldScores(
+        n_rows=len(y_all),
+        rmse={way: _rmse(y_all, np.concatenate(parts)) for way, parts in ways.items()},
+        clusters={
+            cluster: calculate_model_metrics(y_all[rows], served_all[rows]) | {"n_rows": len(rows)}
+            for cluster, rows in _rows_by_cluster(seen)
+        },
+    )
+    return OutputModel(
+        global_text=trained.texts.get(NOISE, ""),
+        cluster_texts={c: text for c, text in sorted(trained.texts.items()) if c != NOISE},
+        weight=weight,
+        calibration=Calibration.fit(y_all - served_all, seen),
+        scores=scores,
+    )
+
+
+def choose_weight(
+    truth: Sequence[np.ndarray],
+    everyone: Sequence[np.ndarray],
+    own: Sequence[np.ndarray],
+    loss: Callable[[np.ndarray], np.ndarray] = np.square,
+) -> float:
+    """The smallest weight that is not worse than the best by more than one standard error.
+
+    The error is that of the paired difference in loss, the larger of the one over rows and the
+    one over folds: many rows do not make up for two origins that disagree (Hastie, Tibshirani &
+    Friedman, *The Elements of Statistical Learning*, 7.10, for the rule).
+
+    Parameters
+    ----------
+    truth, everyone, own : sequences of ndarray, shape (n_valid,) for each fold
+        The outcome, the global forecast and the clusters' forecast.
+    loss : callable
+        Of the residuals, row by row.
+
+    Returns
+    -------
+    float
+        One of 0, 0.25, 0.5, 0.75 and 1.
+    """
+    losses = {
+        weight: [
+            loss(y - _blend(g, c, weight)) for y, g, c in zip(truth, everyone, own, strict=True)
+        ]
+        for weight in WEIGHTS
+    }
+    best = min(WEIGHTS, key=lambda weight: float(np.concatenate(losses[weight]).mean()))
+    for weight in WEIGHTS:
+        paired = [a - b for a, b in zip(losses[weight], losses[best], strict=True)]
+        rows = np.concatenate(paired)
+        by_fold = np.array([part.mean() for part in paired])
+        error = max(_standard_error(rows), _standard_error(by_fold))
+        if rows.mean() <= error:
+            return weight
+    return best
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def _rmse(y: np.ndarray, forecast: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(y - forecast))))
+
+
+class ClusterSpecificModelManager:
+    """Models of each cluster for data that is already parted by cluster.
+
+    Parameters
+    ----------
+    lgb_params : mapping, optional
+        LightGBM parameters of the target, laid over the defaults of `PipelineConfig`.
+    lgb_resource_params : mapping, optional
+        The same for resources.
+    combine : {'blend', 'cluster', 'global'}
+    min_cluster_rows : int
+        A smaller cluster uses the global model.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.linspace(0, 1, 200).reshape(-1, 1)
+    >>> data = {0: {"X": X, "y": 3 * X[:, 0]}, 1: {"X": X + 5, "y": -X[:, 0]}}
+    >>> manager = ClusterSpecificModelManager()
+    >>> sorted(manager.fit_timeseries_models(data))
+    [0, 1]
+    >>> manager.predict_timeseries(1, X[:2] + 5).shape
+    (2,)
+    """
+
+    def __init__(
+        self,
+        lgb_params: Mapping[str, Any] | None = None,
+        lgb_resource_params: Mapping[str, Any] | None = None,
+        *,
+        combine: str = "blend",
+        min_cluster_rows: int = 40,
+    ) -> None:
+        self.lgb_params = lgb_params
+        self.lgb_resource_params = lgb_resource_params
+        self.combine = combine
+        self.min_cluster_rows = min_cluster_rows
+
+    def fit_timeseries_models(
+        self, cluster_data: Mapping[int, Mapping[str, Any]]
+    ) -> dict[int, dict[str, Any]]:
+        """Fit the target's models.
+
+        Parameters
+        ----------
+        cluster_data : mapping of int to {'X': (n, n_features), 'y': (n,)}
+            The rows of each cluster, oldest first. Clusters are taken to span the same time.
+
+        Returns
+        -------
+        dict of int to dict
+            ``rmse``, ``mae``, ``r2`` and ``n_rows`` of each cluster on rows of the folds that no
+            model had seen.
+
+        Raises
+        ------
+        DataValidationError, ConfigurationError, ModelTrainingError
+        """
+        config = self._config()
+        outcomes = {
+            cluster: {"y": validate_target(part["y"], len(part["X"]), f"y of cluster {cluster}")}
+            for cluster, part in cluster_data.items()
+        }
+        fitted = self._fit(cluster_data, outcomes, config.lgb_timeseries_params)
+        self.timeseries_ = fitted["y"]
+        return self.get_model_metrics()
+
+    def fit_resource_models(
+        self, cluster_data: Mapping[int, Mapping[str, Any]]
+    ) -> dict[int, dict[str, Any]]:
+        """Fit the resources' models.
+
+        Parameters
+        ----------
+        cluster_data : mapping of int to {'X': (n, n_features), 'resources': {name: (n,)}}
+
+        Returns
+        -------
+        dict of int to dict of str to dict
+            The metrics of each resource in each cluster, as in `fit_timeseries_models`.
+        """
+        outcomes = {
+            cluster: {
+                name: validate_target(values, len(part["X"]), f"{name} of cluster {cluster}")
+                for name, values in part["resources"].items()
+            }
+            for cluster, part in cluster_data.items()
+        }
+        if len({frozenset(names) for names in outcomes.values()}) > 1:
+            raise DataValidationError("every cluster must have the same resources")
+        self.resources_ = self._fit(cluster_data, outcomes, self._config().lgb_resource_params)
+        return {
+            cluster: {
+                name: model.scores.clusters.get(cluster, {})
+                for name, model in self.resources_.items()
+            }
+            for cluster in cluster_data
+        }
+
+    def predict_timeseries(self, cluster_id: int, X: np.ndarray) -> np.ndarray:
+        """Forecast of each row, shape (n,); an unknown cluster is served by the global model.
+
+        Raises
+        ------
+        NotFittedError, DataValidationError
+        """
+        if not hasattr(self, "timeseries_"):
+            raise NotFittedError("no target models; call fit_timeseries_models first")
+        values, _ = validate_input_data(X)
+        return self.timeseries_.predict(values, np.full(len(values), cluster_id))[0]
+
+    def predict_resources(self, cluster_id: int, X: np.ndarray) -> dict[str, float]:
+        """Each resource's forecast, summed over the rows of X, in the resource's unit.
+
+        Raises
+        ------
+        NotFittedError, DataValidationError
+        """
+        if not hasattr(self, "resources_"):
+            raise NotFittedError("no resource models; call fit_resource_models first")
+        values, _ = validate_input_data(X)
+        labels = np.full(len(values), cluster_id)
+        return {
+            name: float(model.predict(values, labels)[0].sum())
+            for name, model in self.resources_.items()
+        }
+
+    def get_model_metrics(self) -> dict[int, dict[str, Any]]:
+        """``rmse``, ``mae``, ``r2`` of the target for each cluster, out of fold."""
+        if not hasattr(self, "timeseries_"):
+            raise NotFittedError("no target models; call fit_timeseries_models first")
+        return dict(self.timeseries_.scores.clusters)
+
+    def _config(self) -> PipelineConfig:
+        return PipelineConfig(
+            lgb_timeseries_params=dict(self.lgb_params or {}),
+            lgb_resource_params=dict(self.lgb_resource_params or {}),
+            combine=self.combine,
+            min_cluster_rows=self.min_cluster_rows,
+        )
+
+    def _fit(
+        self,
+        cluster_data: Mapping[int, Mapping[str, Any]],
+        outcomes: Mapping[int, Mapping[str, np.ndarray]],
+        params: Mapping[str, Any],
+    ) -> dict[str, OutputModel]:
+        """Put the clusters back together, interleaved by age, and fit."""
+        if not cluster_data:
+            raise DataValidationError("cluster_data is empty; give at least one cluster")
+        parts = {c: validate_input_data(part["X"])[0] for c, part in cluster_data.items()}
+        age = np.concatenate([np.linspace(0, 1, len(X)) for X in parts.values()])
+        order = np.argsort(age, kind="stable")
+        labels = np.repeat(list(parts), [len(X) for X in parts.values()])[order]
+        names = next(iter(outcomes.values()))
+        return fit_outputs(
+            np.concatenate(list(parts.values()))[order],
+            {n: np.concatenate([outcomes[c][n] for c in parts])[order] for n in names},
+            labels,
+            time_ordered_folds(len(labels)),
+            params,
+            combine=self.combine,
+            min_cluster_rows=self.min_cluster_rows,
+        )

@@ -1,0 +1,399 @@
+"""One fitted pipeline, immutable: schema, segments and models, and the pass a batch takes.
+
+    table -> schema.encode -> segmentation.assign -> models.predict -> table
+
+Nothing here is edited after the fit: retraining makes another generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.clustering import (
+    DensityFit,
+    FittedSegmentation,
+    Segmentation,
+    fit_density,
+    fit_fallback,
+)
+from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import MLflowIntegrationError, PredictionError
+from tsclust_model.folds import Fold, time_ordered_folds
+from tsclust_model.forecasting import FoldScores, OutputModel, fit_outputs
+from tsclust_model.intervals import Calibration
+from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
+from tsclust_model.validation import Schema, TrainingData
+
+_EXAMPLE_TRIES = 8
+
+
+class Stage:
+    """What a step of training tells whoever watches it; this one keeps it to itself."""
+
+    def log(self, figures: Mapping[str, Any]) -> None:
+        """Figures of the step, by name; None is undefined."""
+
+    def progress(self, done: int, total: int) -> None:
+        """`done` of `total` pieces of work are finished."""
+
+
+Stages = Callable[[str], AbstractContextManager[Stage]]
+
+
+def silent(name: str) -> AbstractContextManager[Stage]:
+    """The `Stages` of somebody who does not watch."""
+    return nullcontext(Stage())
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The forecast of checked rows, shape (n,) each.
+
+    Attributes
+    ----------
+    assignment : Assignment
+    prediction, lower, upper : ndarray of float64
+        Units of the target.
+    weight : ndarray of float64
+        Share (0 to 1) of the cluster's own model.
+    resources : dict of str to ndarray of float64
+        Units of the resource.
+    """
+
+    assignment: Assignment
+    prediction: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    weight: np.ndarray
+    resources: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A fitted pipeline.
+
+    Attributes
+    ----------
+    schema : Schema
+    segmentation : Segmentation
+    target : OutputModel
+    resources : dict of str to OutputModel
+    info : dict
+        What a reader should know, as JSON: ``config``, ``roles``, ``n_rows``, ``clustering``
+        (metrics), ``cluster_sizes``, and what training adds.
+    """
+
+    schema: Schema
+    segmentation: Segmentation
+    target: OutputModel
+    resources: dict[str, OutputModel]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def coverage(self) -> float:
+        """Default coverage of the intervals, above 0 and below 1."""
+        return float(self.info["config"]["coverage"])
+
+    @property
+    def output_columns(self) -> list[str]:
+        """Names of the columns that `predict` returns, in order."""
+        return [
+            "prediction",
+            "prediction_lower",
+            "prediction_upper",
+            "cluster",
+            "cluster_source",
+            "cluster_strength",
+            "cluster_weight",
+            *(f"resource_{name}" for name in self.resources),
+            "status",
+        ]
+
+    def assign(self, X: np.ndarray) -> Assignment:
+        """Segments of encoded rows, shape (n, n_features)."""
+        return self.segmentation.assign(X[:, self.schema.cluster_columns])
+
+    def forecast(self, X: np.ndarray, coverage: float) -> Forecast:
+        """Segments and forecasts of encoded rows, shape (n, n_features), all scorable."""
+        assignment = self.assign(X)
+        labels = assignment.labels
+        prediction, weight = self.target.predict(X, labels)
+        lower, upper = self.target.calibration.bounds(prediction, labels, coverage)
+        resources = {name: model.predict(X, labels)[0] for name, model in self.resources.items()}
+        return Forecast(assignment, prediction, lower, upper, weight, resources)
+
+    def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
+        """Score a table; each row's answer depends on that row alone.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            At least the columns of the schema, in any order.
+        coverage : float, optional
+            Of the intervals, above 0 and below 1.
+
+        Returns
+        -------
+        DataFrame
+            `output_columns`, the index of `frame`. A row that cannot be scored is null but for
+            ``status``, which says why; numbers are pandas' nullable types.
+
+        Raises
+        ------
+        DataValidationError
+            A column is absent or of another type.
+        PredictionError
+            The coverage is out of range.
+        """
+        wanted = self.coverage if coverage is None else coverage
+        if not 0 < wanted < 1:
+            raise PredictionError("coverage must be above 0 and below 1")
+        encoded = self.schema.encode(frame)
+        scored = np.flatnonzero(encoded.scorable)
+        forecast = self.forecast(encoded.X[scored], wanted)
+        assignment, n = forecast.assignment, len(frame)
+        masked = np.ones(n, dtype=bool)
+        masked[scored] = False
+
+        def number(values: np.ndarray) -> pd.arrays.FloatingArray:
+            full = np.zeros(n)
+            full[scored] = values
+            return pd.arrays.FloatingArray(full, masked.copy())
+
+        clusters = np.zeros(n, dtype=np.int64)
+        clusters[scored] = assignment.labels
+        source = np.full(n, None, dtype=object)
+        source[scored] = assignment.source
+        columns = {
+            "prediction": number(forecast.prediction),
+            "prediction_lower": number(forecast.lower),
+            "prediction_upper": number(forecast.upper),
+            "cluster": pd.arrays.IntegerArray(clusters, masked),
+            "cluster_source": pd.Series(source, index=frame.index, dtype=object),
+            "cluster_strength": number(assignment.strength),
+            "cluster_weight": number(forecast.weight),
+            **{f"resource_{name}": number(found) for name, found in forecast.resources.items()},
+            "status": pd.Series(encoded.status, index=frame.index, dtype=object),
+        }
+        return pd.DataFrame(columns, index=frame.index)
+
+    def example(self) -> pd.DataFrame:
+        """Two or more made-up rows that show the input: segment centres, and one noise row.
+
+        No row is a training row: centres are means, and the noise row is beyond them.
+        """
+        scaler = self.segmentation.scaler
+        density = self.segmentation.density
+        centers = [
+            scaler.mean
+            + scaler.scale * density.points[density.label[density.point_cluster] == c].mean(axis=0)
+            for c in np.unique(density.label[density.point_cluster])
+            if c != NOISE
+        ][:2]
+        rows = np.array([*(centers or [scaler.median]), self._noise_row()])
+        frame = pd.DataFrame(index=range(len(rows)))
+        for feature in self.schema.features:
+            if feature.name in self.schema.cluster_features:
+                column = rows[:, self.schema.cluster_features.index(feature.name)]
+                frame[feature.name] = [float(f"{value:.6g}") for value in column]
+            elif feature.is_number:
+                frame[feature.name] = 0.0
+            else:
+                frame[feature.name] = pd.Series([feature.categories[0]] * len(rows), dtype=object)
+        return frame
+
+    def _noise_row(self) -> np.ndarray:
+        """A row HDBSCAN calls noise: outwards from the mean, alternating up and down."""
+        scaler = self.segmentation.scaler
+        direction = np.where(np.arange(len(scaler.mean)) % 2, -1.0, 1.0)
+        row = scaler.mean
+        for doubling in range(_EXAMPLE_TRIES):
+            row = scaler.mean + direction * scaler.scale * 4 * 2**doubling
+            if self.segmentation.assign(row.reshape(1, -1)).is_noise[0]:
+                break
+        return row
+
+    def to_parts(self) -> Parts:
+        """The generation as named parts of plain bytes; `from_parts` reads them back."""
+        arrays, values = self.segmentation.to_arrays()
+        outputs = {"target": self.target} | {
+            f"resource-{i}": model for i, model in enumerate(self.resources.values())
+        }
+        parts = {
+            "info.json": pack_json(self.info),
+            "schema.json": pack_json(self.schema.to_dict()),
+            "segmentation.json": pack_json(values),
+            "segmentation.npz": pack_arrays(arrays),
+            "resources.json": pack_json(list(self.resources)),
+        }
+        for key, model in outputs.items():
+            parts[f"{key}.json"] = pack_json(
+                {
+                    "global": model.global_text,
+                    "clusters": model.cluster_texts,
+                    "weight": model.weight,
+                    "scores": asdict(model.scores),
+                }
+            )
+            parts[f"{key}.npz"] = pack_arrays(
+                {str(cluster): found for cluster, found in model.calibration.residuals.items()}
+            )
+        return parts
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, bytes]) -> Generation:
+        """The generation of parts that have been checked (`state.open_sealed`)."""
+        try:
+            names = unpack_json(parts["resources.json"])
+            return cls(
+                Schema.from_dict(unpack_json(parts["schema.json"])),
+                Segmentation.from_arrays(
+                    unpack_arrays(parts["segmentation.npz"]),
+                    unpack_json(parts["segmentation.json"]),
+                ),
+                _output_from_parts(parts, "target"),
+                {name: _output_from_parts(parts, f"resource-{i}") for i, name in enumerate(names)},
+                unpack_json(parts["info.json"]),
+            )
+        except KeyError as error:
+            raise MLflowIntegrationError(
+                f"the model's state has no part {error}; log the model again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class FittedGeneration:
+    """A generation, and what its fit leaves behind for reports.
+
+    Attributes
+    ----------
+    generation : Generation
+    clustering : ClusteringResult
+    assignment : Assignment
+        Segments of the training rows.
+    folds : list of Fold
+    """
+
+    generation: Generation
+    clustering: ClusteringResult
+    assignment: Assignment
+    folds: list[Fold]
+
+
+def fit_generation(
+    data: TrainingData,
+    config: PipelineConfig,
+    info: Mapping[str, Any] | None = None,
+    stages: Stages = silent,
+) -> FittedGeneration:
+    """Fit a whole generation.
+
+    Parameters
+    ----------
+    data : TrainingData
+    config : PipelineConfig
+    info : mapping, optional
+        JSON-ready values that join the generation's own.
+    stages : callable, optional
+        Called with the name of each step; gives a context manager of a `Stage`.
+
+    Raises
+    ------
+    DataValidationError, ModelTrainingError
+    """
+    found, segments = _fit_segments(data, config, stages)
+    labels = segments.assignment.labels
+    folds = time_ordered_folds(len(data.y), data.groups)
+    shared: dict[str, Any] = {
+        "categorical": data.schema.categorical_columns,
+        "combine": config.combine,
+        "min_cluster_rows": config.min_cluster_rows,
+    }
+    with stages("TimeSeries-LGB") as stage:
+        target = fit_outputs(
+            data.X,
+            {"target": data.y},
+            labels,
+            folds,
+            config.lgb_timeseries_params,
+            progress=stage.progress,
+            **shared,
+        )["target"]
+        stage.log(_output_figures(target))
+    with stages("Resource-LGB") as stage:
+        resources = fit_outputs(
+            data.X,
+            data.resources,
+            labels,
+            folds,
+            config.lgb_resource_params,
+            progress=stage.progress,
+            **shared,
+        )
+        stage.log({"n_resources": len(resources)})
+        for name, model in resources.items():
+            stage.log({f"{name}_{key}": value for key, value in _output_figures(model).items()})
+    clusters, sizes = np.unique(labels, return_counts=True)
+    own_info = {
+        "config": config.to_dict(),
+        "n_rows": len(data.y),
+        "clustering": segments.result.metrics,
+        "cluster_sizes": {str(c): int(n) for c, n in zip(clusters, sizes, strict=True)},
+        "fitted_rows": len(found.rows),
+    }
+    generation = Generation(
+        data.schema, segments.segmentation, target, resources, dict(info or {}) | own_info
+    )
+    return FittedGeneration(generation, segments.result, segments.assignment, folds)
+
+
+def _fit_segments(
+    data: TrainingData, config: PipelineConfig, stages: Stages
+) -> tuple[DensityFit, FittedSegmentation]:
+    X = data.X[:, data.schema.cluster_columns]
+    with stages("HDBSCAN") as stage:
+        found = fit_density(X, config.hdbscan_params, config.max_fit_rows, config.random_state)
+        stage.log({"fitted_rows": len(found.rows)})
+    with stages("kNN-Fallback") as stage:
+        segments = fit_fallback(
+            X, found, config.knn_params, config.max_reference_rows, config.random_state
+        )
+        stage.log({"fallback_rows": int(segments.assignment.is_noise.sum())})
+        stage.log(segments.result.metrics)
+        if segments.segmentation.fallback is not None:
+            accuracy = segments.segmentation.fallback.get_fallback_metrics()["accuracy"]
+            stage.log({"fallback_accuracy": accuracy})
+    return found, segments
+
+
+def _output_figures(model: OutputModel) -> dict[str, Any]:
+    return {
+        "cluster_weight": model.weight,
+        "n_cluster_models": len(model.cluster_texts),
+        "fold_rows": model.scores.n_rows,
+    } | {f"fold_rmse_{way}": value for way, value in model.scores.rmse.items()}
+
+
+def _output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
+    content = unpack_json(parts[f"{key}.json"])
+    scores = content["scores"]
+    return OutputModel(
+        content["global"],
+        {int(cluster): text for cluster, text in content["clusters"].items()},
+        content["weight"],
+        Calibration(
+            {int(cluster): found for cluster, found in unpack_arrays(parts[f"{key}.npz"]).items()}
+        ),
+        FoldScores(
+            scores["n_rows"],
+            scores["rmse"],
+            {int(cluster): figures for cluster, figures in scores["clusters"].items()},
+        ),
+    )

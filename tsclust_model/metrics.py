@@ -1,0 +1,91 @@
+"""Figures that say how good a clustering or a forecast is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import (
+    calinski_harabasz_score,
+    davies_bouldin_score,
+    mean_absolute_error,
+    mean_squared_error,
+    r2_score,
+    silhouette_score,
+)
+
+from tsclust_model.results import NOISE
+
+SILHOUETTE_ROWS = 10_000
+
+
+def calculate_clustering_metrics(
+    X: np.ndarray, labels: Sequence[int] | np.ndarray, random_state: int = 42
+) -> dict[str, Any]:
+    """How well separated clusters are, noise left out.
+
+    Parameters
+    ----------
+    X : array-like, shape (n_samples, n_features)
+        The rows, scaled as they were clustered.
+    labels : array-like of int, shape (n_samples,)
+        Cluster of each row; -1 is noise.
+    random_state : int
+        Seed of the sample the silhouette is computed on above 10,000 rows (it is quadratic).
+
+    Returns
+    -------
+    dict
+        ``n_clusters``, ``n_noise_points``, ``noise_ratio`` (0 to 1) and scikit-learn's
+        ``silhouette_score``, ``calinski_harabasz_score`` and ``davies_bouldin_score``, None where
+        they are undefined (fewer than two clusters, or one row a cluster).
+    """
+    X, labels = np.asarray(X), np.asarray(labels)
+    inside = labels != NOISE
+    n_clusters = len(np.unique(labels[inside]))
+    metrics: dict[str, Any] = {
+        "n_clusters": n_clusters,
+        "n_noise_points": int((~inside).sum()),
+        "noise_ratio": float((~inside).mean()),
+        "silhouette_score": None,
+        "calinski_harabasz_score": None,
+        "davies_bouldin_score": None,
+    }
+    if 2 <= n_clusters < inside.sum():
+        members, groups = X[inside], labels[inside]
+        rows = _silhouette_rows(groups, random_state)
+        metrics["silhouette_score"] = float(silhouette_score(members[rows], groups[rows]))
+        metrics["calinski_harabasz_score"] = float(calinski_harabasz_score(members, groups))
+        metrics["davies_bouldin_score"] = float(davies_bouldin_score(members, groups))
+    return metrics
+
+
+def calculate_model_metrics(
+    y_true: Sequence[float] | np.ndarray, y_pred: Sequence[float] | np.ndarray
+) -> dict[str, float | None]:
+    """``rmse`` and ``mae`` (units of y) and ``r2``; None where undefined.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like, shape (n,)
+    """
+    if len(y_true) == 0:
+        return {"rmse": None, "mae": None, "r2": None}
+    varied = len(y_true) > 1 and float(np.ptp(y_true)) > 0
+    return {
+        "rmse": math.sqrt(mean_squared_error(y_true, y_pred)),
+        "mae": float(mean_absolute_error(y_true, y_pred)),
+        "r2": float(r2_score(y_true, y_pred)) if varied else None,
+    }
+
+
+def _silhouette_rows(labels: np.ndarray, random_state: int) -> np.ndarray:
+    """All rows, or a seeded sample in which every cluster has a row or more."""
+    n = len(labels)
+    if n <= SILHOUETTE_ROWS:
+        return np.arange(n)
+    order = np.random.default_rng(random_state).permutation(n)
+    _, firsts = np.unique(labels[order], return_index=True)
+    return np.unique(np.concatenate([order[firsts], order[:SILHOUETTE_ROWS]]))

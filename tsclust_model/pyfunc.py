@@ -1,0 +1,229 @@
+"""One MLflow model: a generation behind `mlflow.pyfunc`, and how it is logged.
+
+The logged object holds sealed plain data only (see `tsclust_model.state`); scikit-learn, hdbscan
+and LightGBM objects are built from it when it is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.pyfunc import PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec
+from mlflow.types import Schema as MlflowSchema
+from packaging.version import Version
+
+from tsclust_model import __version__
+from tsclust_model.assignment import DensityTree
+from tsclust_model.clustering import KNNFallback, Scaler
+from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
+from tsclust_model.generation import Generation
+from tsclust_model.serving import RequestError, keep_rows_out_of_replies
+from tsclust_model.state import Parts, digest, open_sealed, seal
+
+PACKAGE = Path(__file__).parent
+_REQUIRED = ("mlflow", "numpy", "pandas", "scikit-learn", "hdbscan", "lightgbm", "cloudpickle")
+_REQUIRED_TOO = ("scipy", "pyarrow", "pyyaml", "fsspec")
+
+
+class SegmentForecaster(PythonModel):
+    """The served model.
+
+    Parameters
+    ----------
+    parts : dict of str to bytes, optional
+        The sealed state of a `Generation`; without it the state is read from the artifact
+        ``state`` when the model is loaded (models-from-code).
+
+    Attributes
+    ----------
+    generation : Generation
+        The fitted pipeline, after `load_context`.
+    """
+
+    def __init__(self, parts: Parts | None = None) -> None:
+        self.parts = parts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"parts": self.parts}
+
+    def load_context(self, context: Any) -> None:
+        """Check the state and build the generation; called by mlflow once a load."""
+        if self.parts is None:
+            self.parts = read_parts(Path(context.artifacts["state"]))
+        self.generation = open_generation(self.parts)
+        self.generation.predict(self.generation.example())  # parses the models: no cold request
+        keep_rows_out_of_replies()
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Score a table, row by row; see `Generation.predict`.
+
+        Parameters
+        ----------
+        context : object
+            mlflow's; unused.
+        model_input : DataFrame
+            The columns of the signature.
+        params : dict, optional
+            ``coverage``: of the intervals, above 0 and below 1.
+
+        Raises
+        ------
+        RequestError
+            A column or parameter does not fit; never quotes a row.
+        """
+        try:
+            return self.generation.predict(model_input, (params or {}).get("coverage"))
+        except (DataValidationError, PredictionError) as error:
+            raise RequestError(str(error)) from error
+
+    @property
+    def scaler(self) -> Scaler:
+        return self.generation.segmentation.scaler
+
+    @property
+    def clustering(self) -> DensityTree:
+        return self.generation.segmentation.density
+
+    @property
+    def fallback(self) -> KNNFallback | None:
+        return self.generation.segmentation.fallback
+
+    @property
+    def timeseries_models(self) -> dict[int, lgb.Booster]:
+        """The target's models by cluster."""
+        return self.generation.target.cluster_boosters
+
+    @property
+    def resource_models(self) -> dict[str, dict[int, lgb.Booster]]:
+        """Each resource's models by cluster."""
+        return {name: model.cluster_boosters for name, model in self.generation.resources.items()}
+
+    @property
+    def global_models(self) -> dict[str, lgb.Booster]:
+        """The global model of the target and of each resource."""
+        named = {"target": self.generation.target} | self.generation.resources
+        return {name: model.global_booster for name, model in named.items()}
+
+    @property
+    def state_digest(self) -> str:
+        """sha256 of the whole state; the registered version carries it as a tag."""
+        if self.parts is None:
+            raise MLflowIntegrationError("the model has no state yet; load it through mlflow")
+        return digest(self.parts)
+
+
+def seal_generation(generation: Generation) -> Parts:
+    """The generation's state with checksums and the code it belongs to."""
+    return seal(generation.to_parts(), __version__, code_digest())
+
+
+def open_generation(parts: Parts) -> Generation:
+    """The generation of a sealed state, after every check.
+
+    One process runs one build of this package, whichever was imported first (mlflow issue 12395).
+    A newer build reads the states of older ones; any other build refuses, because it might
+    answer differently from the code the model was logged with.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        The state was changed, or belongs to a build that this process cannot stand in for.
+    """
+    manifest = open_sealed(parts)
+    logged = str(manifest["package_version"])
+    if manifest["code_digest"] != code_digest() and Version(__version__) <= Version(logged):
+        raise MLflowIntegrationError(
+            f"the model was logged by tsclust_model {logged}, and this process has already "
+            f"imported another build ({__version__}); load the model in a process of its own"
+        )
+    return Generation.from_parts(parts)
+
+
+@functools.cache
+def code_digest() -> str:
+    """sha256 of this package's source files."""
+    found = hashlib.sha256()
+    for path in sorted(PACKAGE.glob("*.py")):
+        found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def signature(generation: Generation) -> ModelSignature:
+    """Input columns by name (numbers as double, categories as string), outputs and `coverage`."""
+    inputs: list[Any] = [
+        ColSpec(DataType.double if feature.is_number else DataType.string, feature.name)
+        for feature in generation.schema.features
+    ]
+    kinds = {
+        "cluster": DataType.long,
+        "cluster_source": DataType.string,
+        "status": DataType.string,
+    }
+    outputs: list[Any] = [
+        ColSpec(kinds.get(name, DataType.double), name, required=False)
+        for name in generation.output_columns
+    ]
+    return ModelSignature(
+        MlflowSchema(inputs),
+        MlflowSchema(outputs),
+        ParamSchema([ParamSpec("coverage", DataType.double, np.float64(generation.coverage))]),
+    )
+
+
+def requirements() -> list[str]:
+    """What the model needs, pinned to what it was made with."""
+    return [f"{name}=={version(name)}" for name in (*_REQUIRED, *_REQUIRED_TOO)]
+
+
+def log_generation(generation: Generation, serialization: str = "cloudpickle") -> ModelInfo:
+    """Log the generation as one MLflow model under the active run.
+
+    Parameters
+    ----------
+    generation : Generation
+    serialization : {'cloudpickle', 'code'}
+        A pickled instance, or models-from-code beside the same state as files.
+
+    Returns
+    -------
+    mlflow.models.model.ModelInfo
+    """
+    parts = seal_generation(generation)
+    shared: dict[str, Any] = {
+        "name": "model",
+        "signature": signature(generation),
+        "input_example": generation.example(),
+        "code_paths": [str(PACKAGE)],
+        "pip_requirements": requirements(),
+        "metadata": {"state_sha256": digest(parts), "tsclust_model": __version__},
+    }
+    if serialization == "cloudpickle":
+        return mlflow.pyfunc.log_model(python_model=SegmentForecaster(parts), **shared)
+    with tempfile.TemporaryDirectory() as folder:
+        write_parts(parts, Path(folder))
+        return mlflow.pyfunc.log_model(
+            python_model=str(PACKAGE / "model_code.py"), artifacts={"state": folder}, **shared
+        )
+
+
+def write_parts(parts: Parts, folder: Path) -> None:
+    for name, part in parts.items():
+        (folder / name).write_bytes(part)
+
+
+def read_parts(folder: Path) -> Parts:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}

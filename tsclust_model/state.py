@@ -1,0 +1,97 @@
+"""A model's state as named parts of plain bytes, each checked before anything parses it.
+
+LightGBM's parser crashes, hangs or lies when a byte of its text has changed, and pickle runs code;
+so a part is compressed text, JSON or npz (never pickle), and nothing is parsed before its sha256
+has been compared. The digest of the manifest names the whole state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tsclust_model.errors import MLflowIntegrationError
+
+FORMAT = 1
+"""Version of the layout; this code reads this one and the ones before it."""
+
+MANIFEST = "manifest.json"
+
+Parts = dict[str, bytes]
+
+
+def seal(parts: Mapping[str, bytes], package_version: str, code_digest: str) -> Parts:
+    """The parts with a manifest of their checksums beside them."""
+    manifest = {
+        "format": FORMAT,
+        "package_version": package_version,
+        "code_digest": code_digest,
+        "sha256": {name: hashlib.sha256(part).hexdigest() for name, part in sorted(parts.items())},
+    }
+    return {MANIFEST: _json_bytes(manifest)} | dict(parts)
+
+
+def digest(parts: Mapping[str, bytes]) -> str:
+    """sha256 of the manifest, and through it of every part."""
+    return hashlib.sha256(parts[MANIFEST]).hexdigest()
+
+
+def open_sealed(parts: Mapping[str, bytes]) -> dict[str, Any]:
+    """Check every part against the manifest, and return the manifest.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        A part is missing, extra or changed, or the layout is newer than this code.
+    """
+    try:
+        manifest = json.loads(parts[MANIFEST])
+        expected = dict(manifest["sha256"])
+        layout = int(manifest["format"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise MLflowIntegrationError(
+            "the model's state has no readable manifest; log the model again"
+        ) from error
+    if layout > FORMAT:
+        raise MLflowIntegrationError(
+            f"the model's state has format {layout}, this tsclust_model reads up to {FORMAT}; "
+            f"use tsclust_model {manifest.get('package_version')} or newer"
+        )
+    found = {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
+    del found[MANIFEST]
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise MLflowIntegrationError(
+                f"the model's state was changed after it was written (part '{name}'); "
+                "log the model again"
+            )
+    return dict(manifest)
+
+
+def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return zlib.compress(buffer.getvalue(), 1)
+
+
+def unpack_arrays(part: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(zlib.decompress(part)), allow_pickle=False) as content:
+        return {name: content[name] for name in content.files}
+
+
+def pack_json(content: Any) -> bytes:
+    return zlib.compress(_json_bytes(content), 1)
+
+
+def unpack_json(part: bytes) -> Any:
+    return json.loads(zlib.decompress(part))
+
+
+def _json_bytes(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False).encode()

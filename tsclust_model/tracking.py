@@ -1,0 +1,279 @@
+"""Runs, params, metrics, inputs and artifacts in MLflow.
+
+Three users share this module: training (a parent run with a child for each step), the
+`ExperimentManager` for people who drive runs by hand, and the `ArtifactManager` for what they
+store beside a run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import lightgbm as lgb
+import mlflow
+import pandas as pd
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+from tqdm import tqdm
+
+from tsclust_model.config import NAME_PATTERN, PipelineConfig
+from tsclust_model.errors import MLflowIntegrationError
+from tsclust_model.generation import Generation, Stage
+from tsclust_model.pyfunc import open_generation, read_parts, seal_generation, write_parts
+from tsclust_model.state import open_sealed, seal
+
+_DIGEST_LENGTH = 36  # what mlflow stores of a dataset's digest
+
+
+class ExperimentManager:
+    """Experiments and runs.
+
+    Parameters
+    ----------
+    experiment_name : str, optional
+        Where a run goes that has no experiment yet; default: that of `PipelineConfig`. A run
+        that ``mlflow run`` has made keeps its own.
+
+    Notes
+    -----
+    Every method raises `MLflowIntegrationError` when the tracking store refuses.
+    """
+
+    def __init__(self, experiment_name: str | None = None) -> None:
+        self.experiment_name = experiment_name or PipelineConfig().experiment_name
+
+    def create_experiment(self, experiment_name: str) -> str:
+        """Id of the experiment of this name, made if there is none."""
+        with _translated("the experiment cannot be made"):
+            found = mlflow.get_experiment_by_name(experiment_name)
+            if found is not None:
+                return str(found.experiment_id)
+            try:
+                return str(mlflow.create_experiment(experiment_name))
+            except MlflowException:
+                # Another process was faster; if not, this raises as it should.
+                return str(mlflow.get_experiment_by_name(experiment_name).experiment_id)  # type: ignore[union-attr]
+
+    def start_run(self, run_name: str, nested: bool = False) -> str:
+        """Start a run, or resume the one ``mlflow run`` made, and return its id."""
+        with _translated("the run cannot be started"):
+            if nested or "MLFLOW_RUN_ID" in os.environ:
+                return str(mlflow.start_run(run_name=run_name, nested=nested).info.run_id)
+            experiment_id = self.create_experiment(self.experiment_name)
+            run = mlflow.start_run(run_name=run_name, experiment_id=experiment_id)
+            return str(run.info.run_id)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Params of the active run; None is written as 'null'."""
+        with _translated("the params cannot be logged"):
+            mlflow.log_params({k: "null" if v is None else v for k, v in params.items()})
+
+    def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
+        """Metrics of the active run; what is undefined (None, NaN) is left out."""
+        defined = {
+            name: float(value)
+            for name, value in metrics.items()
+            if isinstance(value, (int, float)) and math.isfinite(value)
+        }
+        with _translated("the metrics cannot be logged"):
+            mlflow.log_metrics(defined, step=step)
+
+    def log_artifact(self, artifact_path: str | Path, artifact_name: str) -> str:
+        """Store a local file under the active run as `artifact_name`, and return that name."""
+        source = Path(artifact_path)
+        if not source.is_file():
+            raise MLflowIntegrationError(f"{artifact_path} is no file; give the path of one")
+        with _translated("the artifact cannot be logged"), tempfile.TemporaryDirectory() as folder:
+            target = PurePosixPath(artifact_name)
+            copy = Path(folder) / target.name
+            copy.write_bytes(source.read_bytes())
+            parent = str(target.parent)
+            mlflow.log_artifact(str(copy), None if parent == "." else parent)
+        return artifact_name
+
+    def end_run(self, status: str = "FINISHED") -> None:
+        """End the active run as FINISHED, FAILED or KILLED."""
+        with _translated("the run cannot be ended"):
+            mlflow.end_run(status)
+
+    @contextmanager
+    def run(
+        self, run_name: str, tags: Mapping[str, str | None] | None = None, nested: bool = False
+    ) -> Iterator[str]:
+        """A run as a context: FINISHED at its end, FAILED when it is left by an error."""
+        run_id = self.start_run(run_name, nested=nested)
+        status = RunStatus.FAILED
+        try:
+            with _translated("the tags cannot be set"):
+                mlflow.set_tags({k: v for k, v in (tags or {}).items() if v is not None})
+            yield run_id
+            status = RunStatus.FINISHED
+        finally:
+            self.end_run(RunStatus.to_string(status))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """A step of training as a child run with a progress bar (silent off a terminal)."""
+        bar = tqdm(total=1, desc=name, unit="model", leave=False, disable=not sys.stderr.isatty())
+        with self.run(name, nested=True), bar:
+            yield _Watched(self, bar)
+
+
+class _Watched(Stage):
+    """Figures become metrics of the child run, progress moves the bar."""
+
+    def __init__(self, experiments: ExperimentManager, bar: tqdm) -> None:
+        self._experiments = experiments
+        self._bar = bar
+
+    def log(self, figures: Mapping[str, Any]) -> None:
+        self._experiments.log_metrics({metric_name(name): v for name, v in figures.items()})
+
+    def progress(self, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+
+class ArtifactManager:
+    """Models and reports beside a run, kept apart by hospital profile.
+
+    Parameters
+    ----------
+    hospital_profile_id : str, optional
+        First folder of every path; default ``default``.
+    run_id : str, optional
+        The run; default: the active one at each call.
+    """
+
+    def __init__(self, hospital_profile_id: str | None = None, run_id: str | None = None) -> None:
+        self.profile = _checked_name(hospital_profile_id or "default")
+        self.run_id = run_id
+
+    def save_model(self, model: Generation | lgb.Booster, model_name: str, model_type: str) -> str:
+        """Store a model as sealed plain data.
+
+        Parameters
+        ----------
+        model : Generation or lightgbm.Booster
+        model_name, model_type : str
+            The path is ``<profile>/models/<model_type>/<model_name>``.
+
+        Returns
+        -------
+        str
+            That path, under the run's artifacts.
+        """
+        path = self._model_path(model_name, model_type)
+        if isinstance(model, Generation):
+            parts = seal_generation(model)
+        elif isinstance(model, lgb.Booster):
+            parts = seal({"booster.txt": model.model_to_string().encode()}, "", "")
+        else:
+            raise MLflowIntegrationError(
+                f"a {type(model).__name__} cannot be stored as plain data; "
+                "give a Generation or a lightgbm.Booster"
+            )
+        with tempfile.TemporaryDirectory() as folder, _translated("the model cannot be stored"):
+            write_parts(parts, Path(folder))
+            mlflow.log_artifacts(folder, path, run_id=self._run())
+        return path
+
+    def load_model(self, model_name: str, model_type: str) -> Generation | lgb.Booster:
+        """The model of `save_model`; nothing is parsed before its checksum is right."""
+        parts = read_parts(Path(self.get_artifact_path(self._model_path(model_name, model_type))))
+        if "booster.txt" in parts:
+            open_sealed(parts)
+            return lgb.Booster(model_str=parts["booster.txt"].decode())
+        return open_generation(parts)
+
+    def save_report(self, report: Mapping[str, Any] | str, report_name: str) -> str:
+        """Store a report, a text or a mapping (as JSON), and return its path under the run.
+
+        The path is ``<profile>/reports/<report_name>``.
+        """
+        path = f"{self.profile}/reports/{_checked_name(report_name)}"
+        text = report if isinstance(report, str) else json.dumps(report, indent=2, sort_keys=True)
+        with _translated("the report cannot be stored"):
+            mlflow.log_text(text, path, run_id=self._run())
+        return path
+
+    def get_artifact_path(self, artifact_name: str) -> str:
+        """Local path of an artifact of the run, fetched if its store is not local."""
+        run_id = self._run()
+        try:
+            return str(
+                mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=artifact_name)
+            )
+        except (MlflowException, OSError) as error:
+            raise MLflowIntegrationError(
+                f"run {run_id} has no artifact '{artifact_name}'; store it first"
+            ) from error
+
+    def _model_path(self, model_name: str, model_type: str) -> str:
+        return f"{self.profile}/models/{_checked_name(model_type)}/{_checked_name(model_name)}"
+
+    def _run(self) -> str:
+        active = mlflow.active_run()
+        if self.run_id is None and active is None:
+            raise MLflowIntegrationError("no run is active; start one or give a run_id")
+        return self.run_id or str(active.info.run_id)  # type: ignore[union-attr]
+
+
+def log_config(experiments: ExperimentManager, config: PipelineConfig) -> None:
+    """The resolved configuration as params under ``cfg.`` and as ``config.yaml``."""
+    flat: dict[str, Any] = {}
+    for key, value in config.to_dict().items():
+        nested = value if isinstance(value, dict) else {"": value}
+        flat |= {f"cfg.{key}.{name}".rstrip("."): found for name, found in nested.items()}
+    experiments.log_params(flat)
+    with _translated("the configuration cannot be logged"):
+        mlflow.log_text(config.to_yaml(), "config.yaml")
+
+
+def log_input(frame: pd.DataFrame, source: str, digest: str, context: str, target: str) -> None:
+    """The table as an input of the active run, by our own sha256 (mlflow's reads 10,000 rows)."""
+    with _translated("the data set cannot be logged"), warnings.catch_warnings():
+        # mlflow advises on integer columns of signatures; this is no signature.
+        warnings.simplefilter("ignore", UserWarning)
+        dataset = from_pandas(
+            frame,
+            source=source,
+            name=PurePosixPath(source).name[:64] or "table",
+            targets=target,
+            digest=digest[:_DIGEST_LENGTH],
+        )
+        mlflow.log_input(dataset, context=context)
+        mlflow.set_tag("data.sha256", digest)
+
+
+def metric_name(name: str) -> str:
+    """`name` as mlflow takes it for a metric: other characters become ``_``, and lower case."""
+    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name).lower()
+
+
+def _checked_name(name: str) -> str:
+    if not NAME_PATTERN.fullmatch(name):
+        raise MLflowIntegrationError(
+            f"{name!r} is no name; use 1 to 64 characters of A-Z a-z 0-9 . _ -, no dot first"
+        )
+    return name
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """mlflow's errors become ours, here and nowhere else in this module."""
+    try:
+        yield
+    except MlflowException as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MLflowIntegrationError(f"{what}: {first_line}") from error

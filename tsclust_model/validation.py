@@ -1,0 +1,537 @@
+"""The door: names, types and finiteness are checked here once, and trusted below.
+
+A training table becomes a `TrainingData` (float64 arrays in time order) and a `Schema`; a batch
+becomes an `Encoded` (the same matrix, and a status for every row that cannot be scored).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
+
+OK = "ok"
+
+# Beyond this a squared, scaled distance overflows and neighbours mean nothing.
+_LARGEST = 1e100
+
+# What people write for "missing"; used only to point at a forgotten `missing_markers`.
+_LIKELY_MARKERS = frozenset(
+    {"", "?", "-", "--", ".", "na", "n/a", "nan", "null", "none", "missing", "unknown", "#n/a"}
+)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input column: its name, its kind and, for a category, the texts seen in training.
+
+    ``kind`` is ``number``, ``category`` or ``boolean``; the position in ``categories`` is the
+    code LightGBM sees, and a text that is not among them is missing.
+    """
+
+    name: str
+    kind: str
+    categories: tuple[str, ...] = ()
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind == "number"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch as LightGBM and the clustering see it.
+
+    Attributes
+    ----------
+    X : ndarray of float64, shape (n, n_features)
+        Numbers, and the codes of categories; NaN is missing.
+    status : ndarray of object, shape (n,)
+        ``ok``, or why the row cannot be scored, naming columns and never values.
+    """
+
+    X: np.ndarray
+    status: np.ndarray
+
+    @property
+    def scorable(self) -> np.ndarray:
+        """Mask of the rows that can be scored, shape (n,)."""
+        return np.asarray(self.status == OK, dtype=bool)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The input columns of a model, and how their values become numbers."""
+
+    features: tuple[Feature, ...]
+    cluster_features: tuple[str, ...]
+    missing_values: str = "error"
+    missing_markers: tuple[str, ...] = ("",)
+
+    @property
+    def names(self) -> list[str]:
+        return [feature.name for feature in self.features]
+
+    @property
+    def text_columns(self) -> list[str]:
+        return [feature.name for feature in self.features if not feature.is_number]
+
+    @property
+    def cluster_columns(self) -> np.ndarray:
+        """Positions of the clustered columns in the matrix."""
+        return np.array([self.names.index(name) for name in self.cluster_features])
+
+    @property
+    def categorical_columns(self) -> list[int]:
+        """Positions of the categorical columns in the matrix."""
+        return [i for i, feature in enumerate(self.features) if not feature.is_number]
+
+    def encode(self, frame: pd.DataFrame) -> Encoded:
+        """Turn a table into the model's matrix, one row at a time in effect.
+
+        Extra columns are ignored and the order of columns does not matter.
+
+        Raises
+        ------
+        DataValidationError
+            A column is absent, duplicated, or holds text where the model knows a number.
+        """
+        _require_columns(frame, self.names)
+        X = np.empty((len(frame), len(self.features)), dtype=np.float64)
+        unseen = np.zeros(X.shape, dtype=bool)
+        for i, feature in enumerate(self.features):
+            column = frame[feature.name]
+            if feature.is_number:
+                X[:, i] = _numbers(column, self.missing_markers)
+            else:
+                X[:, i], unseen[:, i] = _codes(column, feature, self.missing_markers)
+        return Encoded(X, self._status(X, unseen))
+
+    def _status(self, X: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+        missing = np.isnan(X) & ~unseen
+        bad = {
+            "infinite": np.isinf(X),
+            "out of range": np.isfinite(X) & (np.abs(X) > _LARGEST),
+        }
+        if self.missing_values == "error":
+            bad = {"missing": missing} | bad
+        status = np.full(len(X), OK, dtype=object)
+        for row in np.flatnonzero(
+            np.logical_or.reduce([mask.any(axis=1) for mask in bad.values()])
+        ):
+            status[row] = "; ".join(
+                f"{problem}: {', '.join(np.array(self.names, dtype=object)[mask[row]])}"
+                for problem, mask in bad.items()
+                if mask[row].any()
+            )
+        return status
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Schema:
+        return cls(
+            tuple(
+                Feature(item["name"], item["kind"], tuple(item["categories"]))
+                for item in content["features"]
+            ),
+            tuple(content["cluster_features"]),
+            content["missing_values"],
+            tuple(content["missing_markers"]),
+        )
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which column of a training table is what.
+
+    Parameters
+    ----------
+    target : str
+        The column to predict.
+    features : sequence of str
+        Input columns; empty means all that have no other role and are not dropped.
+    resources : sequence of str
+        Further columns to predict, one model each.
+    time : str or None
+        Numbers, timestamps or ISO 8601 texts that order the rows; None keeps their order.
+    id : str or None
+        Who a row belongs to; a fold never parts the rows of one id.
+    """
+
+    target: str
+    features: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    time: str | None = None
+    id: str | None = None
+
+    @property
+    def not_features(self) -> set[str]:
+        return {self.target, *self.resources} | {name for name in (self.time, self.id) if name}
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A training table as arrays, rows in time order.
+
+    Attributes
+    ----------
+    schema : Schema
+    X : ndarray of float64, shape (n, n_features)
+    y : ndarray of float64, shape (n,)
+    resources : dict of str to ndarray of float64, shape (n,)
+    groups : ndarray of int64, shape (n,), or None
+        A number for each id.
+    """
+
+    schema: Schema
+    X: np.ndarray
+    y: np.ndarray
+    resources: dict[str, np.ndarray] = field(default_factory=dict)
+    groups: np.ndarray | None = None
+
+
+def validate_input_data(
+    X: np.ndarray | pd.DataFrame, y: Sequence[float] | np.ndarray | pd.Series | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Check a matrix of numbers and its target; the caller's data is copied, never changed.
+
+    Parameters
+    ----------
+    X : array-like, shape (n_samples, n_features)
+    y : array-like, shape (n_samples,), optional
+
+    Returns
+    -------
+    X : ndarray of float64, shape (n_samples, n_features), C order, writable
+    y : ndarray of float64, shape (n_samples,), or None
+
+    Raises
+    ------
+    DataValidationError
+        Not two-dimensional, empty, not numbers, missing or infinite; the columns are named.
+    """
+    names = _names(X)
+    values = _as_float(X, "X")
+    if values.ndim != 2:
+        raise DataValidationError(f"X has {values.ndim} dimension(s); give (n_samples, n_features)")
+    if 0 in values.shape:
+        raise DataValidationError(f"X has shape {values.shape}; give at least one row and column")
+    broken = ~np.isfinite(values).all(axis=0)
+    if broken.any():
+        columns = [name for name, is_broken in zip(names, broken, strict=True) if is_broken]
+        raise DataValidationError(
+            f"X has missing or infinite values in: {listed(columns)}; remove or fill them"
+        )
+    return values, None if y is None else validate_target(y, len(values), "y")
+
+
+def validate_batch_data(
+    X_batch: np.ndarray | pd.DataFrame, expected_features: int | Sequence[str]
+) -> np.ndarray:
+    """Check a batch against the features a model was fitted with.
+
+    Parameters
+    ----------
+    X_batch : array-like, shape (n, n_features)
+        A DataFrame may have its columns in any order, and more of them.
+    expected_features : int or sequence of str
+        Number, or names, of the features.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, n_features)
+
+    Raises
+    ------
+    DataValidationError
+        The features do not fit, or see `validate_input_data`.
+    """
+    names = [] if isinstance(expected_features, int) else list(expected_features)
+    if isinstance(X_batch, pd.DataFrame) and names:
+        _require_columns(X_batch, names)
+        X_batch = X_batch[names]
+    X, _ = validate_input_data(X_batch)
+    expected = len(names) if names else int(expected_features)  # type: ignore[arg-type]
+    if X.shape[1] != expected:
+        known = f": {listed(names)}" if names else ""
+        raise DataValidationError(
+            f"the batch has {X.shape[1]} features, the model was fitted with {expected}{known}"
+        )
+    return X
+
+
+def validate_target(values: Any, n_rows: int, name: str) -> np.ndarray:
+    """A target or resource as float64, shape (n_rows,); never missing, never infinite."""
+    y = _as_float(values, name).reshape(-1)
+    if len(y) != n_rows:
+        raise DataValidationError(f"{name} has {len(y)} values for {n_rows} rows; give one a row")
+    broken = int((~np.isfinite(y)).sum())
+    if broken:
+        raise DataValidationError(
+            f"{name} is missing or infinite in {broken} row(s); remove those rows"
+        )
+    return y
+
+
+def training_data(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) -> TrainingData:
+    """Check a training table and turn it into arrays in time order.
+
+    Raises
+    ------
+    DataValidationError
+        Whatever makes the table unfit for training; the message names the columns.
+    """
+    twice = frame.columns[frame.columns.duplicated()].unique()
+    if len(twice):
+        raise DataValidationError(f"duplicated column names: {listed(twice)}; rename them")
+    features = _feature_names(frame, roles, config)
+    frame = in_time_order(frame, roles.time)
+    schema = _fit_schema(frame, features, config)
+    encoded = schema.encode(frame)
+    _refuse_broken(schema, encoded.X, frame)
+    outcomes = {
+        name: outcome(frame, name, "resource" if name in roles.resources else "target")
+        for name in (roles.target, *roles.resources)
+    }
+    return TrainingData(
+        schema,
+        encoded.X,
+        outcomes[roles.target],
+        {name: outcomes[name] for name in roles.resources},
+        None if roles.id is None else _groups(frame[roles.id]),
+    )
+
+
+def in_time_order(frame: pd.DataFrame, time: str | None) -> pd.DataFrame:
+    """The rows ordered by the column `time` (rows of one time keep their order)."""
+    if time is None:
+        return frame.reset_index(drop=True)
+    _require_columns(frame, [time])
+    keys = frame[time]
+    if not pd.api.types.is_numeric_dtype(keys) and not pd.api.types.is_datetime64_any_dtype(keys):
+        try:
+            keys = pd.to_datetime(keys, format="ISO8601", utc=True)
+        except (ValueError, TypeError) as error:
+            raise DataValidationError(
+                f"time column '{time}' is neither numbers nor ISO 8601 dates "
+                "(2026-01-31 or 2026-01-31T08:00); convert it"
+            ) from error
+    if keys.isna().any():
+        raise DataValidationError(
+            f"time column '{time}' is missing in {int(keys.isna().sum())} row(s); remove those rows"
+        )
+    return frame.iloc[np.argsort(keys.to_numpy(), kind="stable")].reset_index(drop=True)
+
+
+def outcome(frame: pd.DataFrame, name: str, role: str) -> np.ndarray:
+    """The target or a resource of a table as float64, shape (n,)."""
+    _require_columns(frame, [name], role)
+    column = frame[name]
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        raise DataValidationError(
+            f"{role} '{name}' is {column.dtype}, not numbers; give a numeric column"
+        )
+    return validate_target(column.to_numpy(np.float64, na_value=np.nan), len(frame), name)
+
+
+def _require_columns(frame: pd.DataFrame, names: Sequence[str], role: str = "column") -> None:
+    absent = [name for name in names if name not in frame.columns]
+    if absent:
+        hint = suggestion(absent[0], map(str, frame.columns)) if len(absent) == 1 else ""
+        raise DataValidationError(
+            f"the data has no {role} {listed(map(repr, absent))}{hint}; add it or correct the name"
+        )
+    twice = [name for name in names if isinstance(frame[name], pd.DataFrame)]
+    if twice:
+        raise DataValidationError(f"duplicated column names: {listed(twice)}; rename them")
+
+
+def _names(X: Any) -> list[str]:
+    if isinstance(X, pd.DataFrame):
+        return [str(name) for name in X.columns]
+    shape = np.shape(X)
+    return [f"column {i}" for i in range(shape[1] if len(shape) == 2 else 1)]
+
+
+def _as_float(values: Any, name: str) -> np.ndarray:
+    try:
+        if isinstance(values, (pd.DataFrame, pd.Series)):
+            values = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.array(values, dtype=np.float64, order="C")
+    except (ValueError, TypeError) as error:
+        raise DataValidationError(f"{name} holds something that is not a number") from error
+
+
+def _feature_names(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) -> list[str]:
+    """The features, after every role has been checked against the others."""
+    _require_columns(frame, [roles.target], "target column")
+    _require_columns(frame, roles.resources, "resource column")
+    _require_columns(frame, [name for name in (roles.time, roles.id) if name])
+    if roles.target in roles.resources:
+        raise DataValidationError(f"'{roles.target}' is the target and a resource; choose one")
+    predicted = {roles.target, *roles.resources}
+    if roles.features:
+        _require_columns(frame, roles.features, "feature column")
+        features = list(dict.fromkeys(roles.features))
+        for name in features:
+            if name in predicted:
+                role = "the target" if name == roles.target else "a resource"
+                raise DataValidationError(
+                    f"'{name}' is {role} and also a feature; take it out of one of the two"
+                )
+    else:
+        unusable = roles.not_features | set(config.drop_columns)
+        features = [str(name) for name in frame.columns if name not in unusable]
+    if not features:
+        raise DataValidationError("no feature column is left; name some or drop fewer columns")
+    return features
+
+
+def _fit_schema(frame: pd.DataFrame, names: list[str], config: PipelineConfig) -> Schema:
+    markers = tuple(config.missing_markers)
+    features = tuple(_fit_feature(frame[name], name, markers) for name in names)
+    numeric = [feature.name for feature in features if feature.is_number]
+    chosen = numeric if config.cluster_features is None else list(config.cluster_features)
+    for name in chosen:
+        if name not in names:
+            raise ConfigurationError(
+                f"cluster_features: '{name}' is not a feature{suggestion(name, names)}"
+            )
+        if name not in numeric:
+            raise ConfigurationError(
+                f"cluster_features: '{name}' is text; segments are found on numbers only"
+            )
+    if not chosen:
+        raise DataValidationError(
+            "no numeric feature to find segments on; add one, or convert a text column to numbers"
+        )
+    return Schema(features, tuple(chosen), config.missing_values, markers)
+
+
+def _fit_feature(column: pd.Series, name: str, markers: tuple[str, ...]) -> Feature:
+    """Decide the kind of a column, and for a category its texts in sorted order."""
+    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
+        raise DataValidationError(
+            f"column '{name}' holds times, which are no features; make it the time column, "
+            "turn it into numbers or add it to drop_columns"
+        )
+    if pd.api.types.is_bool_dtype(column):
+        return Feature(name, "boolean", ("false", "true"))
+    if pd.api.types.is_numeric_dtype(column):
+        return Feature(name, "number")
+    if any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in column):
+        raise DataValidationError(
+            f"column '{name}' holds lists or mappings; spread them into columns "
+            "or add it to drop_columns"
+        )
+    present = _without_markers(column, markers).dropna()
+    kind = pd.api.types.infer_dtype(present, skipna=True)
+    if kind == "boolean":
+        return Feature(name, "boolean", ("false", "true"))
+    if kind in ("integer", "floating", "mixed-integer-float", "decimal", "empty"):
+        return Feature(name, "number")
+    if kind not in ("string", "categorical", "mixed-integer", "mixed"):
+        raise DataValidationError(
+            f"column '{name}' holds {kind} values; give numbers or texts, or add it to drop_columns"
+        )
+    texts = pd.Index(present.astype(str).unique()).sort_values()
+    looks_numeric = pd.to_numeric(texts.to_series(), errors="coerce").notna()
+    if looks_numeric.any() and len(present) < column.notna().sum() and looks_numeric.all():
+        return Feature(name, "number")  # numbers once the markers are gone
+    others = set(texts[~looks_numeric].str.strip().str.lower())
+    if looks_numeric.any() and others and others <= _LIKELY_MARKERS:
+        raise DataValidationError(
+            f"column '{name}' holds numbers and a text that seems to mean 'missing'; "
+            "add that text to missing_markers"
+        )
+    if len(texts) > 100 and len(texts) > len(column) / 2:
+        warnings.warn(
+            f"column '{name}' has {len(texts)} distinct texts in {len(column)} rows and looks "
+            "like an identifier; add it to drop_columns if it is one",
+            stacklevel=2,
+        )
+    return Feature(name, "category", tuple(texts))
+
+
+def _refuse_broken(schema: Schema, X: np.ndarray, frame: pd.DataFrame) -> None:
+    """Refuse columns that cannot be trained on, all of one kind in one line."""
+    names = np.array(schema.names, dtype=object)
+
+    def refuse(broken: Collection[bool], problem: str, remedy: str) -> None:
+        if any(broken):
+            columns = names[np.array(broken)]
+            raise DataValidationError(f"column(s) {problem}: {listed(columns, 20)}; {remedy}")
+
+    drop = "add to drop_columns or remove"
+    refuse(np.isinf(X).any(axis=0), "with infinite values", "replace them or remove the rows")
+    refuse((np.abs(X) > _LARGEST).any(axis=0), f"with values beyond {_LARGEST:g}", "correct them")
+    missing = np.isnan(X)
+    refuse(missing.all(axis=0), "with no value at all", drop)
+    if schema.missing_values == "error":
+        refuse(
+            missing.any(axis=0),
+            f"with missing values ({int(missing.any(axis=1).sum())} of {len(frame)} rows)",
+            "fill them, or set missing_values to 'impute'",
+        )
+    with np.errstate(invalid="ignore"):
+        constant = np.nanmin(X, axis=0) == np.nanmax(X, axis=0)
+    # A column that is one value or missing still tells something: whether it is missing.
+    refuse(constant & ~missing.any(axis=0), "with one value only", drop)
+
+
+def _without_markers(column: pd.Series, markers: Collection[str]) -> pd.Series:
+    """The column with marker texts as missing; a column without text is returned as it is."""
+    if not (
+        column.dtype == object or isinstance(column.dtype, (pd.StringDtype, pd.CategoricalDtype))
+    ):
+        return column
+    column = column.astype(object)
+    return column.mask(column.isin(list(markers)))
+
+
+def _numbers(column: pd.Series, markers: Collection[str]) -> np.ndarray:
+    column = _without_markers(column, markers)
+    try:
+        if column.dtype == object:
+            column = pd.to_numeric(column)
+        elif pd.api.types.is_datetime64_any_dtype(column):
+            raise TypeError("a time is no number")
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise DataValidationError(
+            f"column '{column.name}' holds something that is not a number, and the model knows it "
+            "as a number; correct the column, or train again"
+        ) from error
+
+
+def _codes(
+    column: pd.Series, feature: Feature, markers: Collection[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of a category column (NaN is missing) and the mask of texts not seen in training."""
+    column = _without_markers(column, markers)
+    missing = column.isna().to_numpy()
+    texts = column.astype(str)
+    if feature.kind == "boolean":
+        texts = texts.str.strip().str.lower()
+    codes = pd.Index(feature.categories, dtype=object).get_indexer(pd.Index(texts, dtype=object))
+    unseen = (codes < 0) & ~missing
+    return np.where(missing | (codes < 0), np.nan, codes), unseen
+
+
+def _groups(column: pd.Series) -> np.ndarray:
+    codes, _ = pd.factorize(column)
+    if (codes < 0).any():
+        raise DataValidationError(
+            f"id column '{column.name}' is missing in {int((codes < 0).sum())} row(s); "
+            "fill or remove them"
+        )
+    return codes.astype(np.int64)

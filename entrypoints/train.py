@@ -92,7 +92,10 @@ def show(training: Training, data: str) -> None:
     uri = training.model_uri
     serve = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
     score = ["python", "-m", "entrypoints.score", "--data", data]
-    click.echo("\nnext, from this folder:")
+    click.echo("\nnext, in the folder you typed this in:")
+    first = activation()
+    if first is not None:
+        click.echo("  once   " + first)
     click.echo("  serve  " + in_shell(*serve))
     click.echo("  score  " + in_shell(*score, "--model_uri", uri, "--output", "scored.csv"))
     click.echo("  look   " + in_shell("mlflow", "ui"))

@@ -37,9 +37,9 @@ def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression
     config = PipelineConfig.from_dict(generation.info["config"])
     experiments = ExperimentManager(config.experiment_name)
     with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}):
-        roles = generation.info["roles"]
-        log_input(frame, data, content_digest(frame), "evaluation", roles["target"])
         report = evaluate_generation(generation, frame)
+        target = generation.info["roles"]["target"]
+        log_input(frame, data, content_digest(frame), "evaluation", target)
         limit, against = _limit(report, baseline, frame)
         figures = {name: v for name, v in report.items() if not isinstance(v, dict)}
         experiments.log_metrics(figures | {"rmse_limit": limit})

@@ -64,8 +64,9 @@ def generation(fitted: FittedGeneration) -> Generation:
 def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An embedded sqlite store, made once: several processes at once cannot make it."""
     folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    mlflow.MlflowClient(uri).create_experiment("first", artifact_location=str(folder / "first"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # the default experiment keeps its artifacts where it was made
+        mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
     return folder
 
 

@@ -52,6 +52,26 @@ def silent(name: str) -> AbstractContextManager[Stage]:
     return nullcontext(Stage())
 
 
+class _NullableLong(pd.arrays.IntegerArray):
+    """Whole numbers whose nulls survive mlflow's ``spark_udf``.
+
+    It casts every long column to int64 and every string column to numpy's str, which have no null;
+    these columns decline while they hold one.
+    """
+
+    def astype(self, dtype: Any, copy: bool = True) -> Any:
+        keep = getattr(dtype, "kind", None) == "i" and self.isna().any()
+        return self if keep else super().astype(dtype, copy=copy)
+
+
+class _NullableText(pd.arrays.StringArray):
+    """Texts whose nulls survive in the same way."""
+
+    def astype(self, dtype: Any, copy: bool = True) -> Any:
+        keep = getattr(dtype, "kind", None) == "U" and self.isna().any()
+        return self if keep else super().astype(dtype, copy=copy)
+
+
 @dataclass(frozen=True)
 class Forecast:
     """The forecast of checked rows, shape (n,) each.
@@ -169,18 +189,18 @@ class Generation:
 
         clusters = np.zeros(n, dtype=np.int64)
         clusters[scored] = assignment.labels
-        source = np.full(n, None, dtype=object)
+        source = np.full(n, pd.NA, dtype=object)
         source[scored] = assignment.source
         columns = {
             "prediction": number(forecast.prediction),
             "prediction_lower": number(forecast.lower),
             "prediction_upper": number(forecast.upper),
-            "cluster": pd.arrays.IntegerArray(clusters, masked),
-            "cluster_source": pd.Series(source, index=frame.index, dtype=object),
+            "cluster": _NullableLong(clusters, masked),
+            "cluster_source": _NullableText(source),
             "cluster_strength": number(assignment.strength),
             "cluster_weight": number(forecast.weight),
             **{f"resource_{name}": number(found) for name, found in forecast.resources.items()},
-            "status": pd.Series(encoded.status, index=frame.index, dtype=object),
+            "status": _NullableText(encoded.status),
         }
         return pd.DataFrame(columns, index=frame.index)
 

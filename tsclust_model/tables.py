@@ -215,7 +215,6 @@ def _read_csv(stream: IO[bytes], text_columns: frozenset[str], markers: list[str
     options: dict[str, Any] = {
         "na_values": markers,
         "keep_default_na": False,
-        "float_precision": "round_trip",
         "low_memory": False,
     }
     names = pd.read_csv(stream, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]

@@ -56,21 +56,26 @@ class ExperimentManager:
         """Id of the experiment of this name, made if there is none."""
         with _translated("the experiment cannot be made"):
             found = mlflow.get_experiment_by_name(experiment_name)
-            if found is not None:
-                return str(found.experiment_id)
-            try:
-                return str(mlflow.create_experiment(experiment_name))
-            except MlflowException:
-                # Another process was faster; if not, this raises as it should.
-                return str(mlflow.get_experiment_by_name(experiment_name).experiment_id)  # type: ignore[union-attr]
+            if found is None:
+                try:
+                    return str(mlflow.create_experiment(experiment_name))
+                except MlflowException:
+                    found = mlflow.get_experiment_by_name(experiment_name)
+                    if found is None:  # it was not that another process was faster
+                        raise
+            return str(found.experiment_id)
 
     def start_run(self, run_name: str, nested: bool = False) -> str:
         """Start a run, or resume the one ``mlflow run`` made, and return its id."""
         with _translated("the run cannot be started"):
-            if nested or "MLFLOW_RUN_ID" in os.environ:
-                return str(mlflow.start_run(run_name=run_name, nested=nested).info.run_id)
-            experiment_id = self.create_experiment(self.experiment_name)
-            run = mlflow.start_run(run_name=run_name, experiment_id=experiment_id)
+            parent = mlflow.active_run() if nested else None
+            if parent is not None:
+                experiment_id = parent.info.experiment_id  # mlflow would take the default one
+            elif "MLFLOW_RUN_ID" in os.environ:
+                experiment_id = None
+            else:
+                experiment_id = self.create_experiment(self.experiment_name)
+            run = mlflow.start_run(run_name=run_name, experiment_id=experiment_id, nested=nested)
             return str(run.info.run_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:

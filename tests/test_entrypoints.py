@@ -1,0 +1,405 @@
+"""The commands, as a user runs them: `mlflow run`, and click in this process for the many cases."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import click
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from conftest import PROJECT, REAL_DATA
+from mlflow import MlflowClient
+
+from entrypoints import command
+
+SECRET = 987654.25
+
+TRAIN = {
+    "target": "length_of_stay_days",
+    "resources": "nursing_hours,medication_cost",
+    "time": "admission_time",
+    "id": "patient_id",
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet_again(monkeypatch):
+    """Commands change this process's loggers and warnings; put them back."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+def run(store):
+    """Run an entry point in this process: run('train', data=..., target=...)."""
+
+    def call(name: str, **options: object) -> Result:
+        module = importlib.import_module(f"entrypoints.{name}")
+
+        wrapped = command(_same_options(module.main))
+        arguments = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        return CliRunner().invoke(wrapped, arguments)
+
+    return call
+
+
+def _same_options(function):
+    """A copy click may take the options from; it empties the list it is given."""
+
+    def copy(**options):
+        return function(**options)
+
+    copy.__click_params__ = list(function.__click_params__)
+    return copy
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text("hdbscan_params: {min_cluster_size: 15}\n")
+    return path
+
+
+@pytest.fixture
+def data(tmp_path, hospital) -> Path:
+    path = tmp_path / "hospital.csv"
+    hospital.head(400).to_csv(path, index=False)
+    return path
+
+
+def failure(result: Result) -> str:
+    """The one line a failed command ends in."""
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), result.exception
+    (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert "Traceback" not in result.output
+    assert str(SECRET) not in result.output
+    return line
+
+
+def mlflow_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    programs = str(Path(sys.executable).parent)
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
+    environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
+    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    return subprocess.run(
+        ["mlflow", "run", str(PROJECT), "--env-manager", "local", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+    )
+
+
+def parameters(**values: object) -> list[str]:
+    return [word for key, value in values.items() for word in ("-P", f"{key}={value}")]
+
+
+def test_mlflow_run_trains_evaluates_and_scores(store, store_folder, data, config, tmp_path):
+    trained = mlflow_run(
+        store_folder,
+        "-e",
+        "train",
+        "--experiment-name",
+        "by-mlflow-run",
+        *parameters(data=data, config=config, model_name="cli", holdout=0.2, **TRAIN),
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert "model: models:/cli@champion, version 1" in trained.stdout
+    experiment = mlflow.get_experiment_by_name("by-mlflow-run")
+    runs = MlflowClient().search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) == 7  # the run of `mlflow run` and its six steps
+
+    uri = "models:/cli@champion"
+    evaluated = mlflow_run(
+        store_folder, "-e", "evaluate", *parameters(data=data, model_uri=uri, baseline_uri=uri)
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "400 rows, 0 not scored" in evaluated.stdout
+
+    output = tmp_path / "scored.parquet"
+    scored = mlflow_run(
+        store_folder, "-e", "score", *parameters(data=data, model_uri=uri, output=output)
+    )
+    assert scored.returncode == 0, scored.stderr
+    assert "400 rows, 0 not scored" in scored.stdout
+    assert len(pd.read_parquet(output)) == 400
+
+
+def test_a_users_mistake_fails_the_run_of_mlflow_run_in_one_line(store, store_folder, data):
+    done = mlflow_run(
+        store_folder,
+        "-e",
+        "train",
+        "--experiment-name",
+        "mistakes",
+        *parameters(data=data, target="lenght_of_stay_days", model_name="mistake"),
+    )
+    assert done.returncode != 0
+    assert "(did you mean 'length_of_stay_days'?)" in done.stderr
+    assert "Traceback" not in done.stderr
+    experiment = mlflow.get_experiment_by_name("mistakes")
+    statuses = {run.info.status for run in MlflowClient().search_runs([experiment.experiment_id])}
+    assert statuses == {"FAILED"}
+    assert MlflowClient().search_registered_models("name = 'mistake'") == []
+
+
+def test_the_demo_trains_registers_and_says_what_to_type_next(run, tmp_path):
+    result = run("main", folder=tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    assert "5 clusters in 4800 rows" in result.output
+    assert "mlflow models serve -m models:/timeseries-clustering@champion" in result.output
+    assert "--env-manager local" in result.output
+    new = tmp_path / "demo" / "new_patients.csv"
+    output = tmp_path / "scored.csv"
+    scored = run(
+        "score", data=new, model_uri="models:/timeseries-clustering@champion", output=output
+    )
+    assert scored.exit_code == 0, scored.output
+    table = pd.read_csv(output)
+    assert len(table) == 200
+    assert list(table.columns[:3]) == ["patient_id", "admission_time", "prediction"]
+    assert set(table["status"]) == {"ok"}
+
+
+def test_on_the_demo_the_blend_beats_global_by_a_tenth_and_a_control_does_not(run, tmp_path):
+    assert run("main", folder=tmp_path / "demo").exit_code == 0
+    experiment = mlflow.get_experiment_by_name("TimeSeries-Clustering-Pipeline")
+    newest = MlflowClient().search_runs(
+        [experiment.experiment_id], "tags.trigger = 'demo'", max_results=1
+    )[0]
+    worth = newest.data.metrics
+    assert worth["fold_rmse_blend"] <= 0.9 * worth["fold_rmse_global"]
+    assert worth["holdout_rmse"] <= 0.9 * worth["holdout_rmse_global"]
+    assert worth["fold_rmse_control"] >= 0.99 * worth["fold_rmse_global"]
+
+
+def frames(hospital: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    good = hospital.head(200)
+    return {
+        "infinite": good.assign(age=np.where(np.arange(200) == 3, np.inf, SECRET)),
+        "all missing": good.assign(age=np.nan),
+        "constant": good.assign(age=SECRET),
+        "missing": good.assign(age=good["age"].where(good.index > 3)),
+        "missing target": good.assign(
+            length_of_stay_days=good["length_of_stay_days"].where(good.index > 3)
+        ),
+        "text target": good.assign(length_of_stay_days="long"),
+        "few": good.head(12),
+        "times": good.assign(discharged=good["admission_time"]),
+        "bad time": good.assign(admission_time="31/12/2024"),
+    }
+
+
+MISTAKES = {
+    "infinite": ({}, "column(s) with infinite values: age; "),
+    "all missing": ({}, "column(s) with no value at all: age; add to drop_columns or remove"),
+    "constant": ({}, "column(s) with one value only: age; add to drop_columns or remove"),
+    "missing": ({}, "missing values (4 of 200 rows): age; fill them, or set missing_values to"),
+    "missing target": ({}, "length_of_stay_days is missing or infinite in 4 row(s)"),
+    "text target": ({}, "not numbers; give a numeric column"),
+    "few": ({}, "12 rows are fewer than min_cluster_size=15"),
+    "times": ({}, "column 'discharged' holds times, which are no features"),
+    "bad time": ({}, "time column 'admission_time' is neither numbers nor ISO 8601 dates"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_table_that_cannot_be_trained_on_is_one_line(run, hospital, config, tmp_path, case):
+    path = tmp_path / "bad.parquet"
+    frames(hospital)[case].to_parquet(path)
+    more, expected = MISTAKES[case]
+    result = run("train", data=path, config=config, model_name="bad", **(TRAIN | more))
+    assert expected in failure(result)
+    assert MlflowClient().search_registered_models("name = 'bad'") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"target": "nothing"}, "the data has no target column 'nothing'"),
+        ({"resources": "nursing_hour"}, "(did you mean 'nursing_hours'?)"),
+        ({"features": "age,nursing_hours"}, "'nursing_hours' is a resource and also a feature"),
+        ({"features": "age,length_of_stay_days"}, "'length_of_stay_days' is the target and also"),
+        ({"resources": "length_of_stay_days"}, "is the target and a resource; choose one"),
+        ({"data": "no/such.csv"}, "no/such.csv: no such file; check the path"),
+        ({"data": "no/*.csv"}, "no/*.csv: no such file"),
+        ({"config": "none.yaml"}, "none.yaml: no such file"),
+        ({"model_name": "a/b"}, "model_name is 'a/b'"),
+        ({"holdout": "1.5"}, "holdout is 1.5"),
+        ({"engine": "spark"}, "engine 'spark' is not there yet"),
+        ({"horizon": "12"}, "horizon and frequency are not there yet"),
+    ],
+)
+def test_a_wrong_option_of_train_is_one_line(run, data, config, options, expected):
+    given = {"data": data, "config": config, "model_name": "bad"} | TRAIN | options
+    assert expected in failure(run("train", **given))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("empty.csv", b"", "is empty"),
+        ("header.csv", b"a,b\n", "has no rows"),
+        ("corrupt.parquet", b"PAR1 no parquet", "cannot be read as parquet"),
+        ("twice.csv", b"a,a\n1,2\n", "duplicated column names: a"),
+        ("broken.json", b'{"a": [987654.25', "cannot be read as json"),
+        ("table.xlsx", b"x", "the format is told by the suffix"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(run, tmp_path, config, name, content, expected):
+    (tmp_path / name).write_bytes(content)
+    result = run("train", data=tmp_path / name, config=config, target="a")
+    assert expected in failure(result)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("noise_treshold: 0.2", "unknown configuration key 'noise_treshold' (did you mean"),
+        ("hdbscan_params: {min_cluster: 3}", "hdbscan_params has no key 'min_cluster'"),
+        ("coverage: 2", "coverage is 2; it must be a number above 0 and below 1"),
+        ("a: [1", "is not valid YAML"),
+        ("- 1", "it must be a mapping"),
+        ("cluster_features: [ward]", "cluster_features: 'ward' is text"),
+        ("cluster_features: [wards]", "cluster_features: 'wards' is not a feature"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(run, data, tmp_path, text, expected):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    assert expected in failure(run("train", data=data, config=path, model_name="bad", **TRAIN))
+
+
+def test_evaluate_fails_on_a_regression_only_when_it_is_asked_to(
+    run, registered, tmp_path, hospital
+):
+    # A target that runs against the segments: the blend is worse than the global model.
+    data = tmp_path / "data.parquet"
+    generation = registered.generation
+    X = generation.schema.encode(hospital).X
+    everyone, _ = generation.target.predict(X, generation.assign(X).labels, weight=0.0)
+    hospital.assign(length_of_stay_days=everyone).to_parquet(data)
+    options = {"data": data, "model_uri": registered.model_uri}
+    lenient = run("evaluate", **options)
+    assert lenient.exit_code == 0, lenient.output
+    assert "regression: RMSE" in lenient.output
+    line = failure(run("evaluate", fail_on_regression="true", **options))
+    assert "its own global model's plus 1%" in line
+    same = run("evaluate", fail_on_regression="true", baseline_uri=registered.model_uri, **options)
+    assert same.exit_code == 0, same.output
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda f: f.drop(columns="age"), "the data has no column 'age'"),
+        (lambda f: f.assign(age=f"text {SECRET}"), "'age' holds something that is not a number"),
+        (lambda f: f.drop(columns="length_of_stay_days"), "no target column"),
+        (lambda f: f.assign(age=np.nan), "none of 1500 rows can be scored"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_use_in_one_line(
+    run, registered, hospital, tmp_path, change, expected
+):
+    path = tmp_path / "data.csv"
+    change(hospital).to_csv(path, index=False)
+    result = run("evaluate", data=path, model_uri=registered.model_uri)
+    assert expected in failure(result)
+
+
+def test_score_writes_null_rows_with_a_status_and_all_others(run, registered, hospital, tmp_path):
+    frame = hospital.head(30).copy()
+    frame.loc[4, "age"] = None
+    path, output = tmp_path / "new.csv", tmp_path / "out" / "scored.csv"
+    frame.to_csv(path, index=False)
+    result = run("score", data=path, model_uri=registered.model_uri, output=output)
+    assert result.exit_code == 0, result.output
+    assert "30 rows, 1 not scored" in result.output
+    table = pd.read_csv(output)
+    assert table.loc[4, "status"] == "missing: age"
+    assert table["prediction"].isna().tolist() == [i == 4 for i in range(30)]
+
+
+def test_score_gives_the_same_whatever_the_batch_size(registered, hospital):
+    from entrypoints.score import score
+
+    generation = registered.generation
+    whole = generation.predict(hospital.head(50))
+    generation.info["config"]["batch_size"], before = 7, generation.info["config"]["batch_size"]
+    parts = score(generation, hospital.head(50))
+    generation.info["config"]["batch_size"] = before
+    pd.testing.assert_frame_equal(parts, whole, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"model_uri": "models:/nobody@champion"}, "models:/nobody@champion cannot be loaded"),
+        ({"output": "scored.xlsx"}, "scored.xlsx: the format is told by the suffix"),
+        ({"engine": "spark"}, "engine 'spark' is not there yet"),
+    ],
+)
+def test_a_wrong_option_of_score_is_one_line(run, registered, data, options, expected):
+    given = {"data": data, "model_uri": registered.model_uri, "output": "scored.csv"} | options
+    assert expected in failure(run("score", **given))
+
+
+def test_progress_bars_are_silent_off_a_terminal(run, data, config):
+    result = run("train", data=data, config=config, model_name="silent", **TRAIN)
+    assert result.exit_code == 0, result.output
+    assert "HDBSCAN" not in result.stderr
+    assert "%|" not in result.output
+
+
+def test_click_shows_the_options_of_every_entry_point():
+    for name in ("main", "train", "evaluate", "score"):
+        module = importlib.import_module(f"entrypoints.{name}")
+        shown = CliRunner().invoke(command(_same_options(module.main)), ["--help"])
+        assert shown.exit_code == 0
+        assert isinstance(command(_same_options(module.main)), click.Command)
+
+
+@pytest.mark.skipif(not REAL_DATA.exists(), reason=f"the real data is not at {REAL_DATA}")
+def test_real_encounters_train_evaluate_and_score_within_the_bars(run, tmp_path):
+    data = REAL_DATA / "diabetes130.parquet"
+    result = run(
+        "train",
+        data=data,
+        target="time_in_hospital",
+        resources="num_lab_procedures,num_medications",
+        time="encounter_id",
+        holdout=0.2,
+        config=PROJECT / "examples" / "diabetes130.yaml",
+        model_name="diabetes",
+    )
+    assert result.exit_code == 0, result.output
+    version = MlflowClient().get_model_version_by_alias("diabetes", "champion")
+    metrics = mlflow.get_run(version.run_id).data.metrics
+    assert metrics["holdout_n_rows"] == 20353
+    assert metrics["holdout_rmse"] <= 2.33
+    assert metrics["holdout_rmse"] <= 1.01 * metrics["holdout_rmse_global"]
+
+    newest = tmp_path / "newest.parquet"
+    pd.read_parquet(data).sort_values("encounter_id").tail(20353).to_parquet(newest)
+    uri = "models:/diabetes@champion"
+    evaluated = run("evaluate", data=newest, model_uri=uri, fail_on_regression="true")
+    assert evaluated.exit_code == 0, evaluated.output
+    assert f"RMSE {metrics['holdout_rmse']:.4g}" in evaluated.output
+    scored = run("score", data=newest, model_uri=uri, output=tmp_path / "scored.parquet")
+    assert scored.exit_code == 0, scored.output
+    assert "20353 rows, 0 not scored" in scored.output

@@ -1,0 +1,191 @@
+"""The shape of the project: floors, public names, and files that must agree."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from conftest import PROJECT
+
+import tsclust_model
+
+FLOORS = {
+    0: {"errors", "config", "results", "__init__"},
+    1: {"validation", "tables", "metrics", "datasets", "folds", "intervals", "state"},
+    2: {"assignment", "forecasting"},
+    3: {"clustering"},
+    4: {"generation"},
+    5: {"pyfunc", "tracking", "serving", "evaluation", "model_code"},
+    6: {"registry"},
+    7: {"training"},
+}
+FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
+# Within a floor, these lean on a neighbour.
+NEIGHBOURS = {
+    ("config", "errors"),
+    ("pyfunc", "serving"),
+    ("model_code", "pyfunc"),
+    ("tracking", "pyfunc"),
+}
+MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry", "training"}
+MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} has a relative import"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def top_level(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_imports_only_from_floors_below(path):
+    own = FLOOR_OF[path.stem]
+    used = {
+        name.split(".")[1]
+        for name in imports(path)
+        if name.startswith("tsclust_model.") and name.split(".")[1] in FLOOR_OF
+    }
+    for module in used:
+        assert FLOOR_OF[module] < own or (path.stem, module) in NEIGHBOURS, module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_mlflow_stays_on_its_floors_and_pyspark_out(path):
+    if path.stem not in MAY_IMPORT_MLFLOW:
+        assert "mlflow" not in top_level(path)
+    assert "pyspark" not in top_level(path)
+
+
+@pytest.mark.parametrize("name", tsclust_model.__all__)
+def test_every_public_name_is_importable_and_documented(name):
+    assert inspect.getdoc(getattr(tsclust_model, name))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        tsclust_model.nothing  # noqa: B018
+
+
+SIGNATURES = {
+    "AdaptiveClusteringEngine": ["hdbscan_params", "knn_params"],
+    "AdaptiveClusteringEngine.fit": ["self", "X"],
+    "AdaptiveClusteringEngine.predict": ["self", "X"],
+    "AdaptiveClusteringEngine.get_clustering_metrics": ["self"],
+    "AdaptiveClusteringEngine.update_fallback_model": ["self", "X", "labels"],
+    "KNNFallback.fit": ["self", "X", "labels"],
+    "KNNFallback.predict": ["self", "X"],
+    "KNNFallback.get_fallback_metrics": ["self"],
+    "ClusterSpecificModelManager": ["lgb_params"],
+    "ClusterSpecificModelManager.fit_timeseries_models": ["self", "cluster_data"],
+    "ClusterSpecificModelManager.fit_resource_models": ["self", "cluster_data"],
+    "ClusterSpecificModelManager.predict_timeseries": ["self", "cluster_id", "X"],
+    "ClusterSpecificModelManager.predict_resources": ["self", "cluster_id", "X"],
+    "ClusterSpecificModelManager.get_model_metrics": ["self"],
+    "ExperimentManager.create_experiment": ["self", "experiment_name"],
+    "ExperimentManager.start_run": ["self", "run_name", "nested"],
+    "ExperimentManager.log_params": ["self", "params"],
+    "ExperimentManager.log_metrics": ["self", "metrics"],
+    "ExperimentManager.log_artifact": ["self", "artifact_path", "artifact_name"],
+    "ExperimentManager.end_run": ["self"],
+    "ArtifactManager.save_model": ["self", "model", "model_name", "model_type"],
+    "ArtifactManager.load_model": ["self", "model_name", "model_type"],
+    "ArtifactManager.save_report": ["self", "report", "report_name"],
+    "ArtifactManager.get_artifact_path": ["self", "artifact_name"],
+    "PipelineConfig.from_dict": ["config_dict"],
+    "PipelineConfig.to_dict": ["self"],
+    "validate_input_data": ["X", "y"],
+    "validate_batch_data": ["X_batch", "expected_features"],
+    "calculate_clustering_metrics": ["X", "labels"],
+    "calculate_model_metrics": ["y_true", "y_pred"],
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), SIGNATURES.items())
+def test_the_specified_signatures_hold_and_additions_have_defaults(name, expected):
+    thing = tsclust_model
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    parameters = list(inspect.signature(thing).parameters.values())
+    assert [parameter.name for parameter in parameters[: len(expected)]] == expected
+    for parameter in parameters[len(expected) :]:
+        assert parameter.default is not inspect.Parameter.empty, parameter
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = (
+        "import sys, tsclust_model; "
+        "print(sorted({'numpy', 'pandas', 'mlflow', 'lightgbm', 'hdbscan'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_conda_yaml_lists_what_pyproject_requires():
+    required = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    conda = yaml.safe_load((PROJECT / "conda.yaml").read_text())["dependencies"]
+    assert conda[-1] == {"pip": required["dependencies"]}
+    assert conda[:-1] == [f"python{required['requires-python']}", "pip"]
+
+
+def test_mlproject_passes_every_parameter_of_every_entry_point():
+    project = yaml.safe_load((PROJECT / "MLproject").read_text())
+    assert project["conda_env"] == "conda.yaml"
+    assert set(project["entry_points"]) == {"main", "train", "evaluate", "score"}
+    for name, entry in project["entry_points"].items():
+        module = importlib.import_module(f"entrypoints.{name}")
+        options = {option.name: option for option in click.command(_copied(module.main)).params}
+        declared = entry.get("parameters", {})
+        assert entry["command"].startswith(f"python -m entrypoints.{name}")
+        assert set(declared) == set(options) - {"folder"}
+        for key, found in declared.items():
+            assert f"--{key} {{{key}}}" in entry["command"]
+            assert f"--{key}" in options[key].opts
+            assert ("default" in found) != options[key].required, key
+
+
+def _copied(function):
+    """click takes the options off the function it makes a command of."""
+
+    def copy():
+        pass
+
+    copy.__click_params__ = list(function.__click_params__)
+    return copy
+
+
+def test_the_wheel_holds_the_package_only(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (source / name).write_bytes((PROJECT / name).read_bytes())
+    for folder in ("tsclust_model", "entrypoints", "tests"):
+        (source / folder).mkdir()
+        for path in (PROJECT / folder).glob("*"):
+            if path.is_file():
+                (source / folder / path.name).write_bytes(path.read_bytes())
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), "."]
+    subprocess.run(build, cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    listing = subprocess.run(
+        [sys.executable, "-m", "zipfile", "-l", str(wheel)], capture_output=True, text=True
+    ).stdout
+    folders = {line.split("/")[0] for line in listing.splitlines()[1:]}
+    assert folders == {"tsclust_model", f"tsclust_model-{tsclust_model.__version__}.dist-info"}
+    assert "py.typed" in listing

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import PROJECT
+
+from tsclust_model import pyfunc
+from tsclust_model.errors import MLflowIntegrationError
+from tsclust_model.pyfunc import SegmentForecaster, log_generation, open_generation, seal_generation
+from tsclust_model.serving import RequestError
+from tsclust_model.state import MANIFEST, digest
+
+PREDICT = """
+import json, sys, mlflow, pandas as pd
+model = mlflow.pyfunc.load_model(sys.argv[1])
+frame = pd.read_parquet(sys.argv[2])
+out = model.predict(frame)
+import tsclust_model
+print(json.dumps([tsclust_model.__file__, out["prediction"].tolist(), out["cluster"].tolist()]))
+"""
+
+
+@pytest.fixture
+def rows(hospital: pd.DataFrame, generation) -> pd.DataFrame:
+    frame = hospital[generation.schema.names].head(40)
+    return frame.assign(emergency=frame["emergency"].astype(str))
+
+
+@pytest.fixture
+def logged(store: str, generation, request) -> str:
+    with mlflow.start_run():
+        return log_generation(generation, request.param).model_uri
+
+
+def run_elsewhere(code: str, *arguments: str, folder: Path, **environment: str) -> str:
+    """Run code in a fresh process and another folder, without this project on its path."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=_without_project(folder) | environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _without_project(folder: Path) -> dict[str, str]:
+    """An environment in which the (editable) install of this project is shadowed by nothing.
+
+    The finder of an editable install is a .pth file of site-packages; -S would take all of
+    site-packages away, so a sitecustomize that drops the finder stands in for it.
+    """
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
+        f"sys.path[:] = [p for p in sys.path if p != {str(PROJECT)!r}]\n"
+    )
+    return os.environ | {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize("logged", ["cloudpickle", "code"], indirect=True)
+def test_it_loads_in_a_fresh_process_without_the_package_installed(
+    logged, rows, generation, tmp_path, request
+):
+    rows.to_parquet(tmp_path / "rows.parquet")
+    forbidden = request.node.callspec.params["logged"] == "code"
+    environment = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"} if forbidden else {}
+    answer = run_elsewhere(
+        PREDICT, logged, str(tmp_path / "rows.parquet"), folder=tmp_path, **environment
+    )
+    home, prediction, cluster = json.loads(answer)
+    expected = generation.predict(rows)
+    assert home.endswith("artifacts/code/tsclust_model/__init__.py")
+    assert prediction == expected["prediction"].tolist()
+    assert cluster == expected["cluster"].tolist()
+
+
+@pytest.mark.parametrize("logged", ["cloudpickle"], indirect=True)
+def test_the_python_model_shows_its_parts_by_name(logged, generation):
+    model = mlflow.pyfunc.load_model(logged).unwrap_python_model()
+    clusters = sorted(generation.target.cluster_texts)
+    assert model.scaler.mean.tolist() == generation.segmentation.scaler.mean.tolist()
+    assert len(model.clustering.points) == generation.info["n_rows"]
+    assert set(model.fallback.labels_) <= set(clusters)
+    assert sorted(model.timeseries_models) == clusters
+    assert set(model.resource_models) == {"nursing_hours", "medication_cost"}
+    assert set(model.global_models) == {"target", "nursing_hours", "medication_cost"}
+    assert model.timeseries_models[clusters[0]].num_trees() == 100
+
+
+@pytest.mark.parametrize("logged", ["cloudpickle"], indirect=True)
+def test_the_signature_declares_numbers_categories_and_the_coverage(logged, generation):
+    signature = mlflow.models.get_model_info(logged).signature
+    kinds = {item.name: item.type.name for item in signature.inputs.inputs}
+    assert kinds["ward"] == kinds["emergency"] == "string"
+    assert {kinds[name] for name in generation.schema.cluster_features} == {"double"}
+    assert signature.outputs.input_names() == generation.output_columns
+    (parameter,) = signature.params.params
+    assert (parameter.name, parameter.default) == ("coverage", 0.9)
+
+
+@pytest.mark.parametrize("logged", ["cloudpickle"], indirect=True)
+def test_the_input_example_is_scorable_and_holds_a_noise_row(logged):
+    info = mlflow.models.Model.load(logged)
+    example = info.load_input_example(mlflow.artifacts.download_artifacts(logged))
+    scored = mlflow.pyfunc.load_model(logged).predict(example)
+    assert set(scored["status"]) == {"ok"}
+    assert "knn" in set(scored["cluster_source"])
+
+
+@pytest.mark.parametrize("logged", ["cloudpickle"], indirect=True)
+def test_requirements_are_pinned_and_the_code_comes_along(logged):
+    folder = Path(mlflow.artifacts.download_artifacts(logged))
+    lines = (folder / "requirements.txt").read_text().splitlines()
+    assert all("==" in line for line in lines)
+    assert {line.split("==")[0] for line in lines} >= {"mlflow", "hdbscan", "lightgbm"}
+    assert (folder / "code" / "tsclust_model" / "pyfunc.py").exists()
+
+
+def test_the_pickle_holds_plain_data_only(generation):
+    text = pickle.dumps(SegmentForecaster(seal_generation(generation)))
+    for library in (b"sklearn", b"hdbscan", b"lightgbm", b"numpy"):
+        assert library not in text[:10_000]
+
+
+def test_predict_is_pure(generation, rows):
+    model = SegmentForecaster(seal_generation(generation))
+    model.load_context(None)
+    before = rows.copy(deep=True)
+    first = model.predict(None, rows)
+    pd.testing.assert_frame_equal(first, model.predict(None, rows), check_exact=True)
+    pd.testing.assert_frame_equal(rows, before)
+
+
+@pytest.mark.parametrize("coverage", [0.0, 1.0, -1.0, 7.0, float("nan")])
+def test_an_impossible_coverage_is_a_request_error(generation, rows, coverage):
+    model = SegmentForecaster(seal_generation(generation))
+    model.load_context(None)
+    with pytest.raises(RequestError, match="coverage must be above 0 and below 1"):
+        model.predict(None, rows, {"coverage": coverage})
+
+
+def test_every_changed_part_is_found_before_it_is_parsed(generation):
+    sealed = seal_generation(generation)
+    for name in sealed:
+        changed = bytearray(sealed[name])
+        changed[len(changed) // 2] ^= 1
+        with pytest.raises(MLflowIntegrationError, match="state"):
+            open_generation(sealed | {name: bytes(changed)})
+    for name in set(sealed) - {MANIFEST}:
+        lacking = {key: part for key, part in sealed.items() if key != name}
+        with pytest.raises(MLflowIntegrationError, match=f"part '{name}'"):
+            open_generation(lacking)
+
+
+def test_a_state_of_a_newer_format_names_the_version_it_needs(generation):
+    sealed = seal_generation(generation)
+    manifest = json.loads(sealed[MANIFEST]) | {"format": 99, "package_version": "9.0"}
+    with pytest.raises(MLflowIntegrationError, match=r"format 99.*tsclust_model 9\.0"):
+        open_generation(sealed | {MANIFEST: json.dumps(manifest).encode()})
+
+
+def test_a_newer_build_reads_the_state_of_an_older_one(generation, rows, monkeypatch):
+    sealed = seal_generation(generation)
+    monkeypatch.setattr(pyfunc, "__version__", "0.2.0")
+    monkeypatch.setattr(pyfunc, "code_digest", lambda: "another build")
+    pd.testing.assert_frame_equal(
+        open_generation(sealed).predict(rows), generation.predict(rows), check_exact=True
+    )
+
+
+TWO_VERSIONS = """
+import json, sys, mlflow, pandas as pd
+frame = pd.read_parquet(sys.argv[3])
+first = mlflow.pyfunc.load_model(sys.argv[1])
+try:
+    mlflow.pyfunc.load_model(sys.argv[2])
+except Exception as error:
+    print(json.dumps([first.predict(frame)["prediction"].tolist(), f"{type(error).__name__}: {error}"]))
+"""
+
+
+@pytest.mark.parametrize("logged", ["cloudpickle"], indirect=True)
+def test_a_second_build_in_one_process_refuses_instead_of_running_the_firsts_code(
+    logged, rows, generation, tmp_path
+):
+    """mlflow issue 12395: two code_paths with one module name run the code that came first."""
+    rows.to_parquet(tmp_path / "rows.parquet")
+    first = Path(mlflow.artifacts.download_artifacts(logged, dst_path=str(tmp_path / "first")))
+    second = tmp_path / "second"
+    shutil.copytree(first, second)
+    changed = second / "code" / "tsclust_model" / "generation.py"
+    changed.write_text(changed.read_text() + "\n# another build\n")
+    relog = (
+        "import sys, cloudpickle; sys.path.insert(0, sys.argv[1] + '/code')\n"
+        "from tsclust_model import pyfunc\n"
+        "path = sys.argv[1] + '/python_model.pkl'\n"
+        "model = cloudpickle.load(open(path, 'rb'))\n"
+        "from tsclust_model.generation import Generation\n"
+        "from tsclust_model.state import seal\n"
+        "parts = {k: v for k, v in model.parts.items() if k != 'manifest.json'}\n"
+        "model.parts = seal(parts, pyfunc.__version__, pyfunc.code_digest())\n"
+        "cloudpickle.dump(model, open(path, 'wb'))\n"
+        "print('relogged')\n"
+    )
+    assert run_elsewhere(relog, str(second), folder=tmp_path) == "relogged"
+    arguments = (str(first), str(second), str(tmp_path / "rows.parquet"))
+    answer = json.loads(run_elsewhere(TWO_VERSIONS, *arguments, folder=tmp_path))
+    assert answer[0] == generation.predict(rows)["prediction"].tolist()
+    assert "load the model in a process of its own" in answer[1]
+
+
+def test_two_models_of_one_build_in_one_process_behave_as_themselves(
+    store, generation, hospital, rows
+):
+    from conftest import HOSPITAL_CONFIG, HOSPITAL_ROLES
+
+    from tsclust_model.generation import fit_generation
+    from tsclust_model.validation import training_data
+
+    data = training_data(hospital.head(900), HOSPITAL_ROLES, HOSPITAL_CONFIG)
+    other = fit_generation(data, HOSPITAL_CONFIG, {"roles": vars(HOSPITAL_ROLES)}).generation
+    uris = []
+    for item in (generation, other):
+        with mlflow.start_run():
+            uris.append(log_generation(item).model_uri)
+    models = [mlflow.pyfunc.load_model(uri) for uri in uris]
+    for model, item in zip(models, (generation, other), strict=True):
+        pd.testing.assert_frame_equal(model.predict(rows), item.predict(rows), check_exact=True)
+    assert digest(seal_generation(generation)) != digest(seal_generation(other))
+
+
+def test_rows_of_the_answer_follow_the_index_of_the_request(generation, rows):
+    shuffled = rows.sample(frac=1, random_state=0)
+    answer = generation.predict(shuffled)
+    assert answer.index.tolist() == shuffled.index.tolist()
+    np.testing.assert_array_equal(
+        answer.sort_index()["prediction"], generation.predict(rows)["prediction"]
+    )

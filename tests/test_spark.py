@@ -1,0 +1,58 @@
+"""Batch scoring in Spark through `mlflow.pyfunc.spark_udf`; skipped where there is no Java."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import mlflow
+import pandas as pd
+import pytest
+
+pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark'")
+if shutil.which("java") is None:
+    pytest.skip("there is no Java, which Spark needs", allow_module_level=True)
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # pyspark's and pandas' of one another
+
+
+@pytest.fixture(scope="module")
+def spark():
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    session = (
+        pyspark.sql.SparkSession.builder.master("local[2]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .getOrCreate()
+    )
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def rows(hospital: pd.DataFrame, registered) -> pd.DataFrame:
+    frame = hospital[registered.generation.schema.names].tail(300).reset_index(drop=True)
+    return frame.assign(emergency=frame["emergency"].astype(str), row=range(300))
+
+
+@pytest.mark.parametrize("partitions", [1, 5])
+def test_spark_gives_the_bits_of_python_however_the_rows_are_split(
+    spark, store, registered, rows, partitions
+):
+    rows.loc[7, "age"] = None
+    score = mlflow.pyfunc.spark_udf(spark, registered.model_uri, env_manager="local")
+    table = spark.createDataFrame(rows.astype({"ward": object, "emergency": object}))
+    table = table.repartition(partitions).withColumn("out", score())
+    found = pd.DataFrame(
+        [row["out"].asDict() | {"row": row["row"]} for row in table.select("row", "out").collect()]
+    ).set_index("row")
+    expected = registered.generation.predict(rows)
+    assert found.loc[7, "status"] == "missing: age"
+    for name in expected:
+        got = found.sort_index()[name].astype(object)
+        want = expected[name].astype(object)
+        assert got.where(got.notna(), None).tolist() == want.where(want.notna(), None).tolist()

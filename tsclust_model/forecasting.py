@@ -32,8 +32,6 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # One thread a model, models side by side: LightGBM's own threads gain little on small clusters,
 # and the same text comes out whatever the number of cores.
 _MANAGED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbose": -1}
-# A bin of three rows (LightGBM's default) costs time and finds noise in a small cluster.
-_DEFAULTS = {"min_data_in_bin": 10}
 _ROUNDS = ("n_estimators", "num_iterations", "num_boost_round", "num_rounds", "num_trees")
 _ABSOLUTE = frozenset({"regression_l1", "l1", "mae", "mape", "quantile"})
 
@@ -284,7 +282,7 @@ def _rows_by_cluster(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
 
 
 def _training_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    settings = _DEFAULTS | dict(params) | _MANAGED
+    settings = dict(params) | _MANAGED
     settings.pop("verbosity", None)
     rounds = [settings.pop(name) for name in _ROUNDS if name in settings]
     return settings | {"num_iterations": rounds[0] if rounds else 100}

@@ -38,8 +38,7 @@ def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression
     experiments = ExperimentManager(config.experiment_name)
     with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}):
         report = evaluate_generation(generation, frame)
-        target = generation.info["roles"]["target"]
-        log_input(frame, data, content_digest(frame), "evaluation", target)
+        log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
         limit, against = _limit(report, baseline, frame)
         figures = {name: v for name, v in report.items() if not isinstance(v, dict)}
         experiments.log_metrics(figures | {"rmse_limit": limit})

@@ -25,8 +25,7 @@ def main(data: str, model_uri: str, output: str, engine: str) -> None:
     generation = load_generation(model_uri)
     frame = read_table(data, generation.schema.text_columns, generation.schema.missing_markers)
     forecasts = score(generation, frame)
-    roles = generation.info["roles"]
-    keys = [name for name in (roles["id"], roles["time"]) if name in frame]
+    keys = [name for name in (generation.roles.id, generation.roles.time) if name in frame]
     write_table(pd.concat([frame[keys], forecasts], axis=1), output)
     refused = int((forecasts["status"] != OK).sum())
     noise = (forecasts["cluster_source"] == "knn").mean()

@@ -68,7 +68,7 @@ def show(training: Training, data: str) -> None:
         f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} rows, "
         f"{found['noise_ratio']:.1%} noise (served by the nearest segment)"
     )
-    click.echo(f"\nerror (RMSE) of {training.generation.info['roles']['target']}:")
+    click.echo(f"\nerror (RMSE) of {training.generation.roles.target}:")
     columns = [("folds", worth["rmse_global"], worth["rmse_cluster"], worth["rmse_blend"])]
     if held is not None:
         columns.append(("holdout", held["rmse_global"], held["rmse_cluster"], held["rmse"]))

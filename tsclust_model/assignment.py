@@ -2,7 +2,8 @@
 
 A fitted `hdbscan.HDBSCAN` is read once into a `DensityTree`; `DensityTree.predict` then gives the
 labels and strengths of `hdbscan.approximate_predict` to the last bit, without hdbscan, and for all
-rows at once instead of one by one.
+rows at once instead of one by one; where hdbscan contradicts its own labels (see
+`_selected_nodes`), the labels of the fit count.
 """
 
 from __future__ import annotations
@@ -86,9 +87,12 @@ class DensityTree:
         birth[nodes] = tree["lambda_val"][rows]
         label = np.full(n_nodes, NOISE, dtype=np.int64)
         max_lambda = np.zeros(n_nodes)
-        for cluster, number in data.cluster_map.items():
-            label[cluster - n_points] = number
-            max_lambda[cluster - n_points] = data.max_lambdas[cluster]
+        for number, selected in enumerate(
+            _selected_nodes(parent, point_cluster, clusterer.labels_)
+        ):
+            below = _below(parent, selected)
+            label[below] = number
+            max_lambda[below] = tree["lambda_val"][tree["parent"] == selected + n_points].max()
         if len(data.cluster_tree) == 0:  # hdbscan calls every new row noise then
             label[:] = NOISE
         return cls(
@@ -128,20 +132,48 @@ class DensityTree:
         """
         if len(X) == 0 or len(self.label) == 1:
             return np.full(len(X), NOISE, dtype=np.int64), np.zeros(len(X))
-        distances, neighbours = self._tree.query(X, k=2 * self.min_samples)
+        return self._from_neighbours(*self._tree.query(X, k=2 * self.min_samples))
+
+    def predict_left_out(self, rows: np.ndarray) -> np.ndarray:
+        """Labels of some of the points as if the tree did not know them, shape (n,).
+
+        A point is its own nearest neighbour, so `predict` is kinder to it than to a new row. This
+        is what new rows of the same kind get.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Positions in `points`.
+        """
+        k = 2 * self.min_samples
+        if len(self.label) == 1 or k >= len(self.points):
+            return np.full(len(rows), NOISE, dtype=np.int64)
+        distances, neighbours = self._tree.query(self.points[rows], k=k + 1)
+        # The point itself goes; among duplicates it may not be listed, then the last one does.
+        itself = neighbours == rows[:, None]
+        itself[~itself.any(axis=1), -1] = True
+        others = ~itself
+        return self._from_neighbours(
+            distances[others].reshape(-1, k), neighbours[others].reshape(-1, k)
+        )[0]
+
+    def _from_neighbours(
+        self, distances: np.ndarray, neighbours: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`predict` from each row's neighbours, shape (n, 2 * min_samples) each."""
         reach = np.maximum(
             np.maximum(self.core_distances[neighbours], distances[:, [self.min_samples]]),
             distances,
         )
         nearest = reach.argmin(axis=1)
-        rows = np.arange(len(X))
+        rows = np.arange(len(reach))
         distance = reach[rows, nearest]
-        density = np.full(len(X), np.finfo(np.float64).max)
+        density = np.full(len(reach), np.finfo(np.float64).max)
         np.divide(1.0, distance, out=density, where=distance > 0)
         neighbour = neighbours[rows, nearest]
         node = self._walk_up(self.point_cluster[neighbour], self.point_lambda[neighbour], density)
         labels, peak = self.label[node], self.max_lambda[node]
-        strength = np.ones(len(X))
+        strength = np.ones(len(reach))
         np.divide(np.minimum(peak, density), peak, out=strength, where=peak > 0)
         strength[labels == NOISE] = 0.0
         return labels, strength
@@ -175,6 +207,38 @@ class DensityTree:
             min_samples=max(1, int(self.min_samples * share)),
         )
         return reduced, kept
+
+
+def _selected_nodes(parent: np.ndarray, point_cluster: np.ndarray, labels: np.ndarray) -> list[int]:
+    """The node of each label: the lowest one that all its points are below.
+
+    hdbscan 0.8.44 takes the lowest-numbered node that a point of the label falls out of, which is
+    a part of the selected cluster when that splits before it loses a point; its predictions then
+    contradict its own labels.
+    """
+    selected = []
+    for number in range(int(labels.max()) + 1):
+        paths = [_path(parent, int(node)) for node in np.unique(point_cluster[labels == number])]
+        shared = [level[0] for level in zip(*paths, strict=False) if len(set(level)) == 1]
+        selected.append(shared[-1])
+    return selected
+
+
+def _path(parent: np.ndarray, node: int) -> list[int]:
+    """The nodes from the root down to `node`."""
+    nodes = [node]
+    while nodes[-1] != 0:
+        nodes.append(int(parent[nodes[-1]]))
+    return nodes[::-1]
+
+
+def _below(parent: np.ndarray, selected: int) -> np.ndarray:
+    """Mask of a node and all nodes below it; a node is numbered after its parent."""
+    inside = np.zeros(len(parent), dtype=bool)
+    inside[selected] = True
+    for node in range(selected + 1, len(parent)):
+        inside[node] = inside[parent[node]]
+    return inside
 
 
 def _proportional_sample(groups: np.ndarray, n: int, random_state: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Segments: scaling, HDBSCAN, and the nearest-neighbour fallback for noise.
 
-`fit_segmentation` does the work and returns an immutable `Segmentation`;
+`fit_density` and `fit_fallback` do the work; its result is an immutable `Segmentation`.
 `AdaptiveClusteringEngine` is its scikit-learn-like face. Scaling happens here and nowhere else.
 """
 
@@ -55,6 +55,17 @@ class Scaler:
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Filled and standardised rows, shape (n, n_features)."""
         return (self.fill(X) - self.mean) / self.scale
+
+
+def _inverse(distances: np.ndarray) -> np.ndarray:
+    """Votes, shape (n, k): one over the distance, as scikit-learn's 'distance'.
+
+    A distance that overflows counts as the largest there is: scikit-learn refuses the batch then.
+    """
+    distances = np.minimum(distances, np.finfo(np.float64).max / 2)
+    exact = distances == 0
+    found = 1 / np.where(exact, 1, distances)
+    return np.where(exact.any(axis=1)[:, None], exact, found)
 
 
 class KNNFallback:
@@ -126,7 +137,7 @@ class KNNFallback:
         self.points_, self.labels_ = points, labels
         self.classifier_ = KNeighborsClassifier(
             n_neighbors=min(self.n_neighbors, len(points)),
-            weights=self.weights,
+            weights=_inverse if self.weights == "distance" else self.weights,
             algorithm=self._tree_algorithm(),
             metric=self.metric,
             **self.arguments,
@@ -162,6 +173,15 @@ class KNNFallback:
             return np.empty(0, dtype=np.int64)
         return np.asarray(self.classifier_.predict(X), dtype=np.int64)
 
+    def renumbered(self, ids: Mapping[int, int]) -> KNNFallback:
+        """A fallback that knows the same rows by other cluster ids."""
+        labels = np.array([ids[int(label)] for label in self.labels_], dtype=np.int64)
+        other = KNNFallback(
+            self.n_neighbors, self.weights, self.algorithm, self.metric, **self.arguments
+        )._remember(self.points_, labels)
+        other.n_predicted_ = 0
+        return other
+
     def get_fallback_metrics(self) -> dict[str, float]:
         """How far the fallback can be trusted.
 
@@ -182,13 +202,15 @@ class KNNFallback:
             return 1.0
         rows = np.unique(np.linspace(0, n - 1, min(n, _ACCURACY_ROWS)).astype(np.int64))
         k = min(self.n_neighbors + 1, n)
-        neighbours = self.classifier_.kneighbors(self.points_[rows], k, return_distance=False)
-        others = np.where(neighbours == rows[:, None], -1, neighbours)
-        # Move the row itself (or, among duplicates, the furthest) out of the vote.
-        others = np.take_along_axis(others, np.argsort(others < 0, axis=1, kind="stable"), 1)
-        votes = self.labels_[others[:, : k - 1]]
-        counts = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
-        winner = votes[np.arange(len(rows)), counts.argmax(axis=1)]
+        distances, neighbours = self.classifier_.kneighbors(self.points_[rows], k)
+        # The row itself (or, among duplicates, the furthest) goes to the end, and out of the vote.
+        order = np.argsort(neighbours == rows[:, None], axis=1, kind="stable")[:, : k - 1]
+        votes = self.labels_[np.take_along_axis(neighbours, order, 1)]
+        near = np.take_along_axis(distances, order, 1)
+        weight = _inverse(near) if self.weights == "distance" else np.ones_like(near)
+        kinds = np.unique(self.labels_)
+        counts = np.stack([(weight * (votes == kind)).sum(axis=1) for kind in kinds], axis=1)
+        winner = kinds[counts.argmax(axis=1)]
         return float((winner == self.labels_[rows]).mean())
 
 
@@ -337,12 +359,12 @@ def fit_density(
         rows = np.sort(
             np.random.default_rng(random_state).choice(len(X), max_fit_rows, replace=False)
         )
-        _require_rows(max_fit_rows, params)
+        _require_rows(max_fit_rows, params, "raise max_fit_rows")
     try:
         with warnings.catch_warnings():
             # hdbscan warns of all-noise fits; `_warn_of_shape` says it in our words.
             warnings.simplefilter("ignore", UserWarning)
-            clusterer = hdbscan.HDBSCAN(**params).fit(scaled[rows])
+            clusterer = _fit_hdbscan(params, scaled[rows])
     except (ValueError, TypeError) as error:
         raise ModelTrainingError(f"hdbscan refused its parameters: {error}") from error
     density = DensityTree.from_hdbscan(clusterer)
@@ -353,6 +375,16 @@ def fit_density(
     if rest.size:
         labels[rest], strength[rest] = density.predict(scaled[rest])
     return DensityFit(scaler, density, rows, labels, strength)
+
+
+def _fit_hdbscan(params: Mapping[str, Any], X: np.ndarray) -> Any:
+    try:
+        return hdbscan.HDBSCAN(**params).fit(X)
+    except IndexError:
+        if not params.get("cluster_selection_persistence"):
+            raise
+        # hdbscan 0.8.44 stumbles over a tree without a split, in which nothing persists anyway.
+        return hdbscan.HDBSCAN(**(dict(params) | {"cluster_selection_persistence": 0.0})).fit(X)
 
 
 def fit_fallback(
@@ -513,18 +545,18 @@ class AdaptiveClusteringEngine:
         return self.segmentation_
 
 
-def _require_rows(n_rows: int, params: Mapping[str, Any]) -> None:
+def _require_rows(n_rows: int, params: Mapping[str, Any], remedy: str = "give more rows") -> None:
     size = params.get("min_cluster_size", 5)
     if n_rows < size:
         raise DataValidationError(
             f"{n_rows} rows are fewer than min_cluster_size={size}; "
-            "give more rows or lower hdbscan_params.min_cluster_size"
+            f"{remedy} or lower hdbscan_params.min_cluster_size"
         )
     needed = 2 * (params.get("min_samples") or size)
     if n_rows < needed:
         raise DataValidationError(
             f"{n_rows} rows are too few for min_samples={needed // 2}, which needs {needed}; "
-            "give more rows or lower hdbscan_params.min_samples"
+            f"{remedy} or lower hdbscan_params.min_samples"
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from tsclust_model.errors import ConfigurationError, suggestion
@@ -95,7 +96,9 @@ _Rule = tuple[Any, str]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < 1e300  # so not infinite, not NaN, and a float can hold it
 
 
 def _integer(low: int, high: float = math.inf) -> _Rule:
@@ -147,6 +150,22 @@ _NAME: _Rule = (
 )
 _NAME_LIST: _Rule = (_is_name_list, "a list of texts")
 
+# Metrics of scikit-learn's search trees that need no further arguments.
+_METRICS = (
+    "euclidean",
+    "l2",
+    "manhattan",
+    "l1",
+    "cityblock",
+    "chebyshev",
+    "infinity",
+    "minkowski",
+    "p",
+    "canberra",
+    "braycurtis",
+    "hamming",
+)
+
 _HDBSCAN_RULES: dict[str, _Rule] = {
     "min_cluster_size": _integer(2),
     "min_samples": _optional(_integer(1)),
@@ -164,8 +183,8 @@ _HDBSCAN_RULES: dict[str, _Rule] = {
     ),
     "max_cluster_size": _integer(0),
     "metric": (
-        lambda value: isinstance(value, str) and value != "precomputed",
-        "the name of a metric that works on features (not 'precomputed')",
+        lambda value: value in _METRICS,
+        "the name of a metric with a search tree (not 'precomputed'): " + ", ".join(_METRICS),
     ),
     "p": _optional(_POSITIVE),
     "alpha": _POSITIVE,
@@ -209,6 +228,7 @@ _LGB_RULES: dict[str, _Rule] = {
     "objective": _one_of(*_OBJECTIVES),
     "num_leaves": _integer(2, 131072),
     "max_bin": _integer(2),
+    "max_depth": _integer(-1),
     "tweedie_variance_power": _number(1, 2),
     **_each("boosting_type boosting", _one_of("gbdt", "dart", "goss", "rf")),
     **_each(
@@ -239,10 +259,32 @@ _LGB_RULES: dict[str, _Rule] = {
         _BOOLEAN,
     ),
     **_each(
-        "metric verbose verbosity max_depth max_delta_step monotone_constraints "
+        "metric verbose verbosity max_delta_step monotone_constraints "
         "monotone_constraints_method monotone_penalty feature_contri interaction_constraints",
         _ANY,
     ),
+}
+
+# A default under one name would win over a value given under another: LightGBM takes the first.
+_ALIASES = {
+    alias: canonical
+    for canonical, aliases in {
+        "n_estimators": "num_iterations num_boost_round num_rounds num_trees",
+        "learning_rate": "shrinkage_rate eta",
+        "boosting_type": "boosting",
+        "random_state": "seed",
+        "verbose": "verbosity",
+        "feature_fraction": "colsample_bytree",
+        "feature_fraction_bynode": "colsample_bynode",
+        "bagging_fraction": "subsample",
+        "bagging_freq": "subsample_freq",
+        "lambda_l1": "reg_alpha",
+        "lambda_l2": "reg_lambda",
+        "min_gain_to_split": "min_split_gain",
+        "min_data_in_leaf": "min_child_samples",
+        "min_sum_hessian_in_leaf": "min_child_weight",
+    }.items()
+    for alias in aliases.split()
 }
 
 _KNN_RULES: dict[str, _Rule] = {
@@ -252,9 +294,12 @@ _KNN_RULES: dict[str, _Rule] = {
         lambda value: value in ("auto", "kd_tree", "ball_tree"),
         "'auto', 'kd_tree' or 'ball_tree' ('brute' makes a row's answer depend on its batch)",
     ),
-    "metric": (lambda value: isinstance(value, str), "the name of a metric"),
+    "metric": (
+        lambda value: value in _METRICS,
+        "the name of a metric with a search tree: " + ", ".join(_METRICS),
+    ),
     "leaf_size": _integer(1),
-    "p": _POSITIVE,
+    "p": (lambda value: _is_number(value) and value >= 1, "a number of at least 1: no metric else"),
 }
 
 _SECTIONS: dict[str, tuple[dict[str, Any], dict[str, _Rule]]] = {
@@ -283,6 +328,7 @@ _RULES: dict[str, _Rule] = {
     "serialization": _one_of("cloudpickle", "code"),
     "promotion_margin": _number(0, 1),
     "retrain_cooldown_batches": _integer(0),
+    "history_dir": (lambda value: isinstance(value, str) and value != "", "the path of a folder"),
     "random_state": _integer(0, 2**32 - 1),
 }
 
@@ -298,11 +344,26 @@ def _section(name: str, given: Any) -> dict[str, Any]:
     defaults, rules = _SECTIONS[name]
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"{name} is {type(given).__name__}; it must be a mapping")
+    params: dict[str, Any] = {}
     for key, value in given.items():
         if key not in rules:
             raise ConfigurationError(f"{name} has no key '{key}'{suggestion(str(key), rules)}")
-        _checked(f"{name}.{key}", value, rules[key])
-    return defaults | dict(given)
+        plain = _plain(value)
+        _checked(f"{name}.{key}", plain, rules[key])
+        canonical = str(_ALIASES.get(key, key))
+        if canonical in params:
+            raise ConfigurationError(f"{name} sets '{canonical}' twice, under two names; keep one")
+        params[canonical] = plain
+    return defaults | params
+
+
+def _plain(value: Any) -> Any:
+    """A copy without numpy: its numbers become Python's, its arrays lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 @dataclass(frozen=True)
@@ -356,6 +417,8 @@ class PipelineConfig:
         Share by which a challenger must be better than the champion.
     retrain_cooldown_batches : int, 10
         Batches after a retrain in which drift does not start another.
+    history_dir : str, "tsclust_history"
+        Folder of the batches that retrains read, a subfolder for each registered model.
     random_state : int, 42
         Seed of every sample this package draws.
 
@@ -388,17 +451,16 @@ class PipelineConfig:
     serialization: str = "cloudpickle"
     promotion_margin: float = 0.0
     retrain_cooldown_batches: int = 10
+    history_dir: str = "tsclust_history"
     random_state: int = 42
 
     def __post_init__(self) -> None:
         for name in _SECTIONS:
             object.__setattr__(self, name, _section(name, getattr(self, name)))
         for name, rule in _RULES.items():
-            _checked(name, getattr(self, name), rule)
-        for name in ("cluster_features", "missing_markers", "drop_columns"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, list(value))
+            value = _plain(getattr(self, name))
+            _checked(name, value, rule)
+            object.__setattr__(self, name, value)
 
     @property
     def registered_model_name(self) -> str:
@@ -438,8 +500,12 @@ class PipelineConfig:
         _checked("preset", name, _one_of(*_PRESETS))
         values: dict[str, Any] = dict(_PRESETS[name])
         for key, value in changes.items():
-            both_map = isinstance(values.get(key), Mapping) and isinstance(value, Mapping)
-            values[key] = values[key] | value if both_map else value
+            if isinstance(values.get(key), Mapping) and isinstance(value, Mapping):
+                given = {_ALIASES.get(name, name) for name in value}
+                kept = {k: v for k, v in values[key].items() if k not in given}
+                values[key] = kept | dict(value)
+            else:
+                values[key] = value
         return cls(**values)
 
     @classmethod
@@ -453,10 +519,10 @@ class PipelineConfig:
         ConfigurationError
             The file is not YAML, or holds an unknown key or an impossible value.
         """
-        text = Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_bytes()
         try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            content = yaml.safe_load(content)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
             where = f" at line {mark.line + 1}" if mark else ""
             raise ConfigurationError(f"{path} is not valid YAML{where}") from error

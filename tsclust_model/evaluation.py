@@ -35,14 +35,13 @@ def evaluate_generation(generation: Generation, frame: pd.DataFrame) -> dict[str
     DataValidationError
         The target is absent or missing, a column does not fit, or no row can be scored.
     """
-    target = generation.info["roles"]["target"]
+    target = generation.roles.target
     y = outcome(frame, target, "target column")
     encoded = generation.schema.encode(frame)
     scored = encoded.scorable
     if not scored.any():
-        raise DataValidationError(
-            f"none of {len(frame)} rows can be scored; the first: {encoded.status[0]}"
-        )
+        why = f"; the first: {encoded.status[0]}" if len(frame) else ""
+        raise DataValidationError(f"none of {len(frame)} rows can be scored{why}")
     X, y = encoded.X[scored], y[scored]
     forecast = generation.forecast(X, generation.coverage)
     labels = forecast.assignment.labels

@@ -12,12 +12,13 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import lightgbm as lgb
 import numpy as np
+import pandas as pd
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, ModelTrainingError, NotFittedError
@@ -25,14 +26,13 @@ from tsclust_model.folds import Fold, time_ordered_folds
 from tsclust_model.intervals import Calibration
 from tsclust_model.metrics import calculate_model_metrics
 from tsclust_model.results import NOISE
-from tsclust_model.validation import validate_input_data, validate_target
+from tsclust_model.validation import validate_batch_data, validate_target
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 # One thread a model, models side by side: LightGBM's own threads gain little on small clusters,
 # and the same text comes out whatever the number of cores.
 _MANAGED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbose": -1}
-_ROUNDS = ("n_estimators", "num_iterations", "num_boost_round", "num_rounds", "num_trees")
 _ABSOLUTE = frozenset({"regression_l1", "l1", "mae", "mape", "quantile"})
 
 Progress = Callable[[int, int], None]
@@ -71,6 +71,8 @@ class OutputModel:
         Share (0 to 1) of the cluster's model in a forecast.
     calibration : Calibration
     scores : FoldScores
+    residuals : ndarray of float64, shape (n_valid,)
+        y - forecast on the folds, oldest first; only after a fit, a loaded model has none.
     """
 
     global_text: str
@@ -78,6 +80,7 @@ class OutputModel:
     weight: float
     calibration: Calibration
     scores: FoldScores
+    residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @cached_property
     def global_booster(self) -> lgb.Booster:
@@ -113,6 +116,19 @@ class OutputModel:
                     forecast[rows] = _blend(forecast[rows], own, share)
                     weights[rows] = share
         return forecast, weights
+
+    def renumbered(self, ids: Mapping[int, int]) -> OutputModel:
+        """The same models under other cluster ids."""
+
+        def moved(found: Mapping[int, Any]) -> dict[int, Any]:
+            return {ids.get(cluster, cluster): value for cluster, value in found.items()}
+
+        return replace(
+            self,
+            cluster_texts=moved(self.cluster_texts),
+            calibration=Calibration(moved(self.calibration.residuals)),
+            scores=replace(self.scores, clusters=moved(self.scores.clusters)),
+        )
 
 
 def fit_outputs(
@@ -159,7 +175,8 @@ def fit_outputs(
     """
     if len(folds) < 2:
         raise DataValidationError(
-            "the ids have too few groups for two folds that keep each together; train without id"
+            f"{len(X)} rows, or their ids, are too few for two folds; give more rows, or train "
+            "without id if a few ids hold most of them"
         )
     trained = _train_all(
         X, outcomes, labels, folds, params, categorical, min_cluster_rows, progress
@@ -283,16 +300,14 @@ def _rows_by_cluster(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
 
 def _training_params(params: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(params) | _MANAGED
-    settings.pop("verbosity", None)
-    rounds = [settings.pop(name) for name in _ROUNDS if name in settings]
-    return settings | {"num_iterations": rounds[0] if rounds else 100}
+    return {"n_estimators": 100} | settings
 
 
 def _train(
     X: np.ndarray, y: np.ndarray, settings: Mapping[str, Any], categorical: Sequence[int]
 ) -> lgb.Booster:
     params = dict(settings)
-    rounds = params.pop("num_iterations")
+    rounds = params.pop("n_estimators")
     data = lgb.Dataset(X, y, categorical_feature=list(categorical), free_raw_data=True)
     try:
         return lgb.train(params, data, num_boost_round=rounds, keep_training_booster=True)
@@ -351,6 +366,7 @@ def _output_model(
         weight=weight,
         calibration=Calibration.fit(y_all - served_all, seen),
         scores=scores,
+        residuals=y_all - served_all,
     )
 
 
@@ -468,7 +484,7 @@ class ClusterSpecificModelManager:
         }
         fitted = self._fit(cluster_data, outcomes, config.lgb_timeseries_params)
         self.timeseries_ = fitted["y"]
-        return self.get_model_metrics()
+        return {cluster: self.get_model_metrics().get(cluster, {}) for cluster in cluster_data}
 
     def fit_resource_models(
         self, cluster_data: Mapping[int, Mapping[str, Any]]
@@ -511,7 +527,7 @@ class ClusterSpecificModelManager:
         """
         if not hasattr(self, "timeseries_"):
             raise NotFittedError("no target models; call fit_timeseries_models first")
-        values, _ = validate_input_data(X)
+        values = validate_batch_data(X, self.features_)
         return self.timeseries_.predict(values, np.full(len(values), cluster_id))[0]
 
     def predict_resources(self, cluster_id: int, X: np.ndarray) -> dict[str, float]:
@@ -523,7 +539,7 @@ class ClusterSpecificModelManager:
         """
         if not hasattr(self, "resources_"):
             raise NotFittedError("no resource models; call fit_resource_models first")
-        values, _ = validate_input_data(X)
+        values = validate_batch_data(X, self.features_)
         labels = np.full(len(values), cluster_id)
         return {
             name: float(model.predict(values, labels)[0].sum())
@@ -553,7 +569,15 @@ class ClusterSpecificModelManager:
         """Put the clusters back together, interleaved by age, and fit."""
         if not cluster_data:
             raise DataValidationError("cluster_data is empty; give at least one cluster")
-        parts = {c: validate_input_data(part["X"])[0] for c, part in cluster_data.items()}
+        first = next(iter(cluster_data.values()))["X"]
+        named = isinstance(first, pd.DataFrame)
+        self.features_: list[str] | int = (
+            list(map(str, first.columns)) if named else np.shape(first)[-1]
+        )
+        parts = {
+            cluster: validate_batch_data(part["X"], self.features_)
+            for cluster, part in cluster_data.items()
+        }
         age = np.concatenate([np.linspace(0, 1, len(X)) for X in parts.values()])
         order = np.argsort(age, kind="stable")
         labels = np.repeat(list(parts), [len(X) for X in parts.values()])[order]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,18 @@ from tsclust_model.clustering import (
     fit_fallback,
 )
 from tsclust_model.config import PipelineConfig
+from tsclust_model.drift import Reference
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.folds import Fold, time_ordered_folds
 from tsclust_model.forecasting import FoldScores, OutputModel, fit_outputs
 from tsclust_model.intervals import Calibration
+from tsclust_model.lineage import first_lineage
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
-from tsclust_model.validation import Schema, TrainingData
+from tsclust_model.validation import Roles, Schema, TrainingData
 
 _EXAMPLE_TRIES = 8
+_REFERENCE_ROWS = 5_000
 
 
 class Stage:
@@ -105,6 +108,8 @@ class Generation:
     segmentation : Segmentation
     target : OutputModel
     resources : dict of str to OutputModel
+    reference : Reference
+        What drift is measured against.
     info : dict
         What a reader should know, as JSON: ``config``, ``roles``, ``n_rows``, ``clustering``
         (metrics), ``cluster_sizes``, and what training adds.
@@ -114,7 +119,17 @@ class Generation:
     segmentation: Segmentation
     target: OutputModel
     resources: dict[str, OutputModel]
+    reference: Reference
     info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def roles(self) -> Roles:
+        """Which column of a training table is what."""
+        found: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in self.info["roles"].items()
+        }
+        return Roles(**found)
 
     @property
     def coverage(self) -> float:
@@ -222,7 +237,9 @@ class Generation:
         for feature in self.schema.features:
             if feature.name in self.schema.cluster_features:
                 column = rows[:, self.schema.cluster_features.index(feature.name)]
-                frame[feature.name] = [float(f"{value:.6g}") for value in column]
+                position = self.schema.cluster_features.index(feature.name)
+                digits = 4 - int(np.floor(np.log10(scaler.scale[position])))
+                frame[feature.name] = [round(float(value), digits) for value in column]
             elif feature.is_number:
                 frame[feature.name] = 0.0
             else:
@@ -240,9 +257,39 @@ class Generation:
                 break
         return row
 
+    @property
+    def cluster_ids(self) -> list[int]:
+        """Ids of the segments, sorted."""
+        return sorted(int(c) for c in np.unique(self.segmentation.density.label) if c != NOISE)
+
+    def renumbered(self, ids: Mapping[int, int], lineage: Mapping[str, Any]) -> Generation:
+        """The same pipeline with other cluster ids, and where they come from in its info."""
+        segmentation = self.segmentation
+        fallback = segmentation.fallback
+        label = segmentation.density.label
+        return replace(
+            self,
+            segmentation=replace(
+                segmentation,
+                density=replace(segmentation.density, label=_renumber(label, ids)),
+                fallback=None if fallback is None else fallback.renumbered(ids),
+            ),
+            target=self.target.renumbered(ids),
+            resources={name: model.renumbered(ids) for name, model in self.resources.items()},
+            info=self.info
+            | {
+                "lineage": dict(lineage),
+                "cluster_sizes": {
+                    str(ids.get(int(cluster), int(cluster))): size
+                    for cluster, size in self.info["cluster_sizes"].items()
+                },
+            },
+        )
+
     def to_parts(self) -> Parts:
         """The generation as named parts of plain bytes; `from_parts` reads them back."""
         arrays, values = self.segmentation.to_arrays()
+        reference_arrays, reference_values = self.reference.to_arrays()
         outputs = {"target": self.target} | {
             f"resource-{i}": model for i, model in enumerate(self.resources.values())
         }
@@ -251,6 +298,8 @@ class Generation:
             "schema.json": pack_json(self.schema.to_dict()),
             "segmentation.json": pack_json(values),
             "segmentation.npz": pack_arrays(arrays),
+            "reference.json": pack_json(reference_values),
+            "reference.npz": pack_arrays(reference_arrays),
             "resources.json": pack_json(list(self.resources)),
         }
         for key, model in outputs.items():
@@ -280,6 +329,9 @@ class Generation:
                 ),
                 _output_from_parts(parts, "target"),
                 {name: _output_from_parts(parts, f"resource-{i}") for i, name in enumerate(names)},
+                Reference.from_arrays(
+                    unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
+                ),
                 unpack_json(parts["info.json"]),
             )
         except KeyError as error:
@@ -367,9 +419,15 @@ def fit_generation(
         "clustering": segments.result.metrics,
         "cluster_sizes": {str(c): int(n) for c, n in zip(clusters, sizes, strict=True)},
         "fitted_rows": len(found.rows),
+        "lineage": first_lineage(segments.result.metrics["n_clusters"]).to_dict(),
     }
     generation = Generation(
-        data.schema, segments.segmentation, target, resources, dict(info or {}) | own_info
+        data.schema,
+        segments.segmentation,
+        target,
+        resources,
+        _reference(data, segments.segmentation, target),
+        dict(info or {}) | own_info,
     )
     return FittedGeneration(generation, segments.result, segments.assignment, folds)
 
@@ -391,6 +449,19 @@ def _fit_segments(
             accuracy = segments.segmentation.fallback.get_fallback_metrics()["accuracy"]
             stage.log({"fallback_accuracy": accuracy})
     return found, segments
+
+
+def _renumber(labels: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:
+    table = {NOISE: NOISE} | dict(ids)
+    return np.array([table[int(label)] for label in labels], dtype=np.int64)
+
+
+def _reference(data: TrainingData, segmentation: Segmentation, target: OutputModel) -> Reference:
+    density = segmentation.density
+    n = len(density.points)
+    rows = np.unique(np.linspace(0, n - 1, min(n, _REFERENCE_ROWS)).astype(np.int64))
+    is_noise = density.predict_left_out(rows) == NOISE
+    return Reference.fit(data.X, data.schema.names, is_noise, np.square(target.residuals))
 
 
 def _output_figures(model: OutputModel) -> dict[str, Any]:

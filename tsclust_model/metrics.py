@@ -48,7 +48,7 @@ def calculate_clustering_metrics(
     metrics: dict[str, Any] = {
         "n_clusters": n_clusters,
         "n_noise_points": int((~inside).sum()),
-        "noise_ratio": float((~inside).mean()),
+        "noise_ratio": float((~inside).mean()) if len(inside) else 0.0,
         "silhouette_score": None,
         "calinski_harabasz_score": None,
         "davies_bouldin_score": None,

@@ -1,12 +1,15 @@
 """Registered versions and the aliases that say which one serves.
 
-``@champion`` serves, ``@previous`` served before it; each move is tagged with when, from what and
-why. A version's tag ``state.sha256`` names the state it was registered with.
+``@champion`` serves, ``@challenger`` would like to, ``@previous`` served before; each move is
+tagged with when, from what and why. A version's tag ``state.sha256`` names its state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -19,8 +22,12 @@ from tsclust_model.generation import Generation
 from tsclust_model.pyfunc import SegmentForecaster
 
 CHAMPION = "champion"
+CHALLENGER = "challenger"
 PREVIOUS = "previous"
 STATE_TAG = "state.sha256"
+_SEGMENT = "segment."
+_DATA = "data.versions."
+_IDS_A_TAG = 60
 
 
 def check_model_name(name: str) -> str:
@@ -41,13 +48,18 @@ def register(model_uri: str, name: str, state_digest: str) -> ModelVersion:
     MLflowIntegrationError
         The registry refused.
     """
-    try:
+    with _translated(f"model '{name}' cannot be registered"):
         return mlflow.register_model(model_uri, name, tags={STATE_TAG: state_digest})
-    except MlflowException as error:
-        raise MLflowIntegrationError(f"model '{name}' cannot be registered: {error}") from error
 
 
-def set_champion(name: str, version: str, reason: str) -> str | None:
+def set_champion(
+    name: str,
+    version: str,
+    reason: str,
+    *,
+    expected: str | None = None,
+    figures: Mapping[str, Any] | None = None,
+) -> str | None:
     """Let a version serve; the one before becomes ``@previous``.
 
     Parameters
@@ -55,27 +67,88 @@ def set_champion(name: str, version: str, reason: str) -> str | None:
     name, version : str
     reason : str
         Why, for the version's tags.
+    expected : str, optional
+        The version that must still be serving: somebody may have moved the alias meanwhile (the
+        registry itself has no compare-and-set, so the check is as late as it can be).
+    figures : mapping, optional
+        Further tags, ``promoted.<name>``.
 
     Returns
     -------
     str or None
         The version that served before.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        Another version serves than `expected`, or the registry refused.
     """
     client = MlflowClient()
     before = alias_version(name, CHAMPION)
-    try:
-        if before is not None:
+    if expected is not None and before != expected:
+        raise MLflowIntegrationError(
+            f"@{CHAMPION} of '{name}' was moved from version {expected} to {before} meanwhile; "
+            "compare with that one"
+        )
+    tags = {
+        "promoted.at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "promoted.from": before or "none",
+        "promoted.reason": reason,
+    } | {f"promoted.{key}": str(value) for key, value in (figures or {}).items()}
+    with _translated(f"the alias of '{name}' cannot be moved"):
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+        if before is not None and before != version:
             client.set_registered_model_alias(name, PREVIOUS, before)
         client.set_registered_model_alias(name, CHAMPION, version)
-        for key, value in {
-            "promoted.at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "promoted.from": before or "none",
-            "promoted.reason": reason,
-        }.items():
-            client.set_model_version_tag(name, version, key, value)
-    except MlflowException as error:
-        raise MLflowIntegrationError(f"the alias of '{name}' cannot be moved: {error}") from error
     return before
+
+
+def set_challenger(name: str, version: str) -> None:
+    """Point ``@challenger`` to a version."""
+    with _translated(f"the alias of '{name}' cannot be moved"):
+        MlflowClient().set_registered_model_alias(name, CHALLENGER, version)
+
+
+def tag_version(name: str, version: str, tags: Mapping[str, Any]) -> None:
+    """Set tags of a version."""
+    with _translated(f"version {version} of '{name}' cannot be tagged"):
+        for key, value in tags.items():
+            MlflowClient().set_model_version_tag(name, version, key, str(value))
+
+
+def rollback(name: str, reason: str) -> str:
+    """Let ``@previous`` serve again, and return its version; the two change places.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        There is no previous version.
+    """
+    before = alias_version(name, PREVIOUS)
+    if before is None:
+        raise MLflowIntegrationError(f"'{name}' has no @{PREVIOUS} version to go back to")
+    set_champion(name, before, f"rollback: {reason}")
+    return before
+
+
+def name_segment(name: str, cluster_id: int, segment_name: str) -> None:
+    """Name a segment, for this and every later version: ids are stable across retrains."""
+    if not 0 < len(segment_name) <= 200 or not segment_name.isprintable():
+        raise ConfigurationError("a segment's name is one line of 1 to 200 characters")
+    with _translated(f"a segment of '{name}' cannot be named"):
+        MlflowClient().set_registered_model_tag(name, f"{_SEGMENT}{cluster_id}", segment_name)
+
+
+def segment_names(name: str) -> dict[int, str]:
+    """Names of segments by id."""
+    with _translated(f"'{name}' cannot be read"):
+        tags = MlflowClient().get_registered_model(name).tags
+    return {
+        int(key.removeprefix(_SEGMENT)): value
+        for key, value in tags.items()
+        if key.startswith(_SEGMENT)
+    }
 
 
 def alias_version(name: str, alias: str) -> str | None:
@@ -84,6 +157,25 @@ def alias_version(name: str, alias: str) -> str | None:
         return str(MlflowClient().get_model_version_by_alias(name, alias).version)
     except MlflowException:
         return None
+
+
+def name_and_version(model_uri: str) -> tuple[str, str]:
+    """Name and version of ``models:/<name>@<alias>`` or ``models:/<name>/<version>``.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        Another form of URI, or no such alias.
+    """
+    name, at, alias = model_uri.removeprefix("models:/").partition("@")
+    version = alias_version(name, alias) if at else None
+    if not at:
+        name, _, version = name.partition("/")
+    if not model_uri.startswith("models:/") or not name or not version:
+        raise MLflowIntegrationError(
+            f"{model_uri} names no registered version; use models:/<name>@{CHAMPION}"
+        )
+    return name, version
 
 
 def load_generation(model_uri: str) -> Generation:
@@ -127,3 +219,35 @@ def _registered_digest(model_uri: str) -> str | None:
         return client.get_model_version_by_alias(name, alias).tags.get(STATE_TAG)
     name, slash, version = name.partition("/")
     return client.get_model_version(name, version).tags.get(STATE_TAG) if slash else None
+
+
+def tag_training_data(name: str, version: str, ranges: Iterable[str]) -> None:
+    """Say which batches of the history a version was trained on, in tags of limited length."""
+    ids = sorted(ranges)
+    parts = [ids[i : i + _IDS_A_TAG] for i in range(0, len(ids), _IDS_A_TAG)]
+    tag_version(name, version, {f"{_DATA}{i}": ",".join(part) for i, part in enumerate(parts)})
+
+
+def versions_trained_on(name: str, batch_ids: Iterable[str]) -> list[str]:
+    """Versions of a model that were trained on any of the batches, oldest first."""
+    wanted = set(batch_ids)
+    found = []
+    with _translated(f"the versions of '{name}' cannot be read"):
+        for version in MlflowClient().search_model_versions(f"name = '{name}'"):
+            ids = {
+                batch_id
+                for key, value in version.tags.items()
+                if key.startswith(_DATA)
+                for batch_id in value.split(",")
+            }
+            if ids & wanted:
+                found.append(int(version.version))
+    return [str(version) for version in sorted(found)]
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        raise MLflowIntegrationError(f"{what}: {str(error).splitlines()[0]}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -63,3 +64,83 @@ class Assignment:
     def noise_ratio(self) -> float:
         """Share of noise rows before the fallback, 0 to 1; 0 for an empty batch."""
         return float(self.is_noise.mean()) if self.is_noise.size else 0.0
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of one batch.
+
+    Attributes
+    ----------
+    cluster_assignments : ndarray of int64, shape (n,)
+        Segment of each row after the fallback; -1 only where the model has none.
+    timeseries_predictions : ndarray of float64, shape (n,)
+        The target, in its units.
+    resource_predictions : dict of int to dict of str to float
+        Each resource summed over the batch's rows of a cluster. Without resources: what a batch
+        of that many rows costs here, ``processing_time`` (s) and ``memory_usage`` (MB).
+    noise_ratio : float
+        Share of noise before the fallback, 0 to 1.
+    processing_time : float
+        Seconds.
+    version_id : str or None
+        The batch in the history; `record_outcomes` takes it.
+    degraded : tuple of str
+        What failed and was left out, with graceful degradation on; empty when all went well.
+    """
+
+    cluster_assignments: np.ndarray
+    timeseries_predictions: np.ndarray
+    resource_predictions: dict[int, dict[str, float]]
+    noise_ratio: float
+    processing_time: float
+    version_id: str | None = None
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PerformanceReport:
+    """How the served model does.
+
+    Attributes
+    ----------
+    clustering_metrics : dict
+    model_metrics : dict of int to dict
+        ``rmse``, ``mae``, ``r2`` of each cluster.
+    visualizations : dict of str to str
+        Paths of pictures, by name.
+    timestamp : datetime
+        UTC.
+    model_version : str
+    """
+
+    clustering_metrics: dict[str, Any]
+    model_metrics: dict[int, dict[str, Any]]
+    visualizations: dict[str, str]
+    timestamp: datetime
+    model_version: str
+
+
+@dataclass(frozen=True)
+class PerformanceAlert:
+    """A metric that is over its threshold.
+
+    Attributes
+    ----------
+    metric_name : str
+    value, threshold : float
+    severity : str
+        ``warning``, or ``critical`` from one and a half times the threshold.
+    component : str
+    message : str
+    timestamp : datetime
+        UTC.
+    """
+
+    metric_name: str
+    value: float
+    threshold: float
+    severity: str
+    component: str
+    message: str
+    timestamp: datetime

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+import warnings
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 import fsspec
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.ipc
+import pyarrow.compute as pc
 import pyarrow.parquet
 
 from tsclust_model.errors import DataValidationError, listed
@@ -28,6 +33,18 @@ FORMATS = {
     ".hdf5": "hdf5",
     ".hdf": "hdf5",
 }
+_MIXED = frozenset({"mixed", "mixed-integer"})
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    OSError,
+    EOFError,
+    pa.ArrowException,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    pd.errors.ParserWarning,
+)
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
 
 
@@ -91,51 +108,83 @@ def write_table(frame: pd.DataFrame, target: str) -> str:
     file_format = _format(target)
     if file_format not in ("csv", "parquet"):
         raise DataValidationError(f"{target}: tables are written as .csv or .parquet")
+    packed = _COMPRESSIONS.get(_suffixes(target)[1] or "")
     system, path = fsspec.core.url_to_fs(target)
-    parent = str(PurePosixPath(path).parent)
-    system.makedirs(parent, exist_ok=True)
     partial = f"{path}.partial"
-    with system.open(partial, "wb") as stream:
-        if file_format == "csv":
-            frame.to_csv(stream, index=False)
-        else:
-            frame.to_parquet(stream, index=False)
-    system.mv(partial, path)
+    try:
+        system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+        with system.open(partial, "wb", compression=packed) as stream:
+            if file_format == "csv":
+                frame.to_csv(stream, index=False)
+            else:
+                frame.to_parquet(stream, index=False)
+        system.mv(partial, path)
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        # Arrow's own text quotes the data.
+        raise DataValidationError(
+            f"{target} cannot be written ({type(error).__name__}); check the folder, the space on "
+            "the disk and that every column holds values of one type"
+        ) from error
+    finally:
+        if system.exists(partial):
+            system.rm(partial)
     return target
 
 
-def content_digest(frame: pd.DataFrame) -> str:
-    """sha256 of a table's names and values, in row order, whatever file it came from.
+def content_digest(frame: pd.DataFrame, hash_algorithm: str = "sha256") -> str:
+    """Hash of a table's names and values, in row order, whatever file it came from.
 
     Every row and type counts (mlflow's own digest reads the first 10,000 rows and skips dates).
     The order of the columns does not.
     """
-    ordered = frame[sorted(frame.columns)]
-    table = pa.Table.from_pandas(ordered, preserve_index=False).replace_schema_metadata(None)
-    canonical = pa.schema([(item.name, _canonical(item.type)) for item in table.schema])
-    table = table.cast(canonical).combine_chunks()
-    digest = hashlib.sha256()
-    with pyarrow.ipc.new_stream(_HashSink(digest.update), table.schema) as writer:
-        writer.write_table(table)
+    digest = hashlib.new(hash_algorithm)
+    plain = frame[sorted(frame.columns)].apply(_one_type)
+    table = pa.Table.from_pandas(plain, preserve_index=False)
+    digest.update(f"{table.num_rows} {table.num_columns}".encode())
+    for field, column in zip(table.schema, table.columns, strict=True):
+        kind = _canonical(field.type)
+        try:
+            values = column.cast(kind).combine_chunks()
+        except pa.ArrowInvalid:  # a time beyond the years that nanoseconds reach
+            values, kind = column.combine_chunks(), field.type
+        name = field.name.encode()
+        zone = getattr(frame[field.name].dtype, "tz", None)
+        digest.update(f" {len(name)} ".encode() + name + f" {kind} {zone} ".encode())
+        digest.update(np.packbits(values.is_valid().to_numpy(zero_copy_only=False)).data)
+        for part in _value_bytes(values, kind):
+            digest.update(part)
     return digest.hexdigest()
 
 
-class _HashSink:
-    """The least file that pyarrow writes to: it hands every buffer on and keeps none."""
+def _one_type(column: pd.Series) -> pd.Series:
+    """The column as it is; numbers and texts mixed become texts that say which they were, and
+    times of a zone become UTC (pyarrow 25 warns of them under pandas 3)."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.dt.tz_convert("UTC").dt.tz_localize(None)
+    if column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) not in _MIXED:
+        return column
+    if any(isinstance(value, (list, tuple, dict, np.ndarray)) for value in column):
+        return column
+    texts = [None if pd.isna(v) else f"{type(v).__name__} {v}" for v in column]
+    return pd.Series(texts, index=column.index, dtype=object)
 
-    closed = False
 
-    def __init__(self, update: Callable[[Any], None]) -> None:
-        self.write = update
-
-    def writable(self) -> bool:
-        return True
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+def _value_bytes(values: pa.Array, kind: pa.DataType) -> Iterator[Any]:
+    """The values as bytes that depend on nothing else: not on slices, nor on what nulls hide."""
+    if pa.types.is_large_string(kind):
+        filled = values.fill_null("")
+        yield pc.binary_length(filled).to_numpy(zero_copy_only=False).tobytes()
+        offsets = np.frombuffer(filled.buffers()[1], np.int64)[filled.offset :]
+        if len(filled) and offsets[len(filled)] > offsets[0]:
+            yield memoryview(filled.buffers()[2])[offsets[0] : offsets[len(filled)]]
+    elif pa.types.is_timestamp(kind):
+        yield values.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False).tobytes()
+    elif pa.types.is_boolean(kind):
+        yield values.fill_null(False).to_numpy(zero_copy_only=False).tobytes()
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        yield values.fill_null(0).to_numpy(zero_copy_only=False).tobytes()
+    else:
+        yield repr(values.to_pylist()).encode()
 
 
 def _canonical(kind: pa.DataType) -> pa.DataType:
@@ -180,10 +229,7 @@ def _files(source: str) -> Iterator[tuple[Any, str]]:
         ) from error
     if system.isdir(path):
         raise DataValidationError(f"{source} is a folder; name its files, as in {source}/*.parquet")
-    if any(mark in path for mark in "*?["):
-        paths = sorted(system.glob(path))
-    else:
-        paths = [path] if system.exists(path) else []
+    paths = [path] if system.exists(path) else sorted(system.glob(path))
     if not paths:
         raise DataValidationError(f"{source}: no such file; check the path")
     return ((system, item) for item in paths)
@@ -197,18 +243,27 @@ def _read_one(
         return _read_hdf5(system, path)
     packed = _COMPRESSIONS.get(_suffixes(path)[1] or "")
     try:
+        if packed == "zip":
+            _require_one_file(system, path)
         with system.open(path, "rb", compression=packed) as stream:
             if file_format == "csv":
                 return _read_csv(stream, text_columns, markers)
             if file_format == "parquet":
                 return _read_parquet(stream)
             return _read_json(stream, lines=file_format == "jsonl")
-    except (ValueError, TypeError, OSError, EOFError, pa.ArrowException) as error:
+    except _UNREADABLE as error:
         # The parsers' own texts quote the data, which is patients' data: name the kind only.
         raise DataValidationError(
             f"{path} cannot be read as {file_format} ({type(error).__name__}); "
             "check that it is whole and of the format its suffix says"
         ) from error
+
+
+def _require_one_file(system: Any, path: str) -> None:
+    with system.open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
+        n_files = len(archive.namelist())
+    if n_files != 1:
+        raise DataValidationError(f"{path} holds {n_files} files; pack one table an archive")
 
 
 def _read_csv(stream: IO[bytes], text_columns: frozenset[str], markers: list[str]) -> pd.DataFrame:
@@ -217,17 +272,30 @@ def _read_csv(stream: IO[bytes], text_columns: frozenset[str], markers: list[str
         "keep_default_na": False,
         "low_memory": False,
     }
-    names = pd.read_csv(stream, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    header = pd.read_csv(stream, header=None, nrows=1, dtype=str, keep_default_na=False)
+    names = header.iloc[0].tolist()
+    if "" in names:
+        raise DataValidationError(
+            "the csv has a column without a name; name it, or write the file without its index"
+        )
     stream.seek(0)
-    frame = pd.read_csv(stream, dtype=dict.fromkeys(text_columns & set(names), str), **options)
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise ValueError("rows with more fields than the header")
+    texts = dict.fromkeys(text_columns & set(names), str)
+    with warnings.catch_warnings():
+        # Rows longer than the header would lose their end, or shift every column.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = pd.read_csv(stream, dtype=texts, index_col=False, **options)
     frame.columns = pd.Index(names)  # pandas renames the second "a" to "a.1"
     return frame
 
 
 def _read_parquet(stream: IO[bytes]) -> pd.DataFrame:
-    return pyarrow.parquet.ParquetFile(stream).read().to_pandas()
+    return _with_index(pyarrow.parquet.ParquetFile(stream).read().to_pandas())
+
+
+def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The levels of a named index as columns: somebody's ``set_index("patient_id")``."""
+    named = [name for name in frame.index.names if name is not None]
+    return frame.reset_index(level=named) if named else frame
 
 
 def _read_json(stream: IO[bytes], lines: bool) -> pd.DataFrame:
@@ -255,4 +323,4 @@ def _read_hdf5(system: Any, path: str) -> pd.DataFrame:
             ) from error
     if not isinstance(frame, pd.DataFrame):
         raise DataValidationError(f"{path} holds a series; store a DataFrame")
-    return frame
+    return _with_index(frame)

@@ -12,7 +12,10 @@ import math
 import os
 import sys
 import tempfile
+import threading
+import time
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -22,7 +25,7 @@ import lightgbm as lgb
 import mlflow
 import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import RunStatus
+from mlflow.entities import Metric, RunStatus
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
@@ -32,6 +35,8 @@ from tsclust_model.generation import Generation, Stage
 from tsclust_model.pyfunc import open_generation, read_parts, seal_generation, write_parts
 from tsclust_model.state import open_sealed, seal
 
+_METRICS_A_WRITE = 500
+_MOST_WAITING = 10_000
 _DIGEST_LENGTH = 36  # what mlflow stores of a dataset's digest
 
 
@@ -76,6 +81,17 @@ class ExperimentManager:
             else:
                 experiment_id = self.create_experiment(self.experiment_name)
             run = mlflow.start_run(run_name=run_name, experiment_id=experiment_id, nested=nested)
+            return str(run.info.run_id)
+
+    def make_run(self, run_name: str, tags: Mapping[str, str | None]) -> str:
+        """Make a run that is not the active one, for `MetricWriter`, and return its id."""
+        with _translated("the run cannot be made"):
+            experiment_id = self.create_experiment(self.experiment_name)
+            run = mlflow.MlflowClient().create_run(
+                experiment_id,
+                run_name=run_name,
+                tags={key: value for key, value in tags.items() if value is not None},
+            )
             return str(run.info.run_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -132,6 +148,92 @@ class ExperimentManager:
         bar = tqdm(total=1, desc=name, unit="model", leave=False, disable=not sys.stderr.isatty())
         with self.run(name, nested=True), bar:
             yield _Watched(self, bar)
+
+
+class MetricWriter:
+    """Metrics of batches, written by a thread of its own, so that no batch waits for a server.
+
+    What cannot be written is tried again; the newest 10,000 values wait at most. mlflow keeps one
+    value for each (name, step, timestamp), so a write whose answer was lost does no harm when it
+    is repeated.
+
+    Parameters
+    ----------
+    run_id : str
+    retry_seconds : float
+        Pause after a failed write.
+    """
+
+    def __init__(self, run_id: str, retry_seconds: float = 1.0) -> None:
+        self.run_id = run_id
+        self.retry_seconds = retry_seconds
+        self.last_error = ""
+        self._queue: deque[Metric] = deque()
+        self._writing = 0
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="metric-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, metrics: Mapping[str, float], step: int) -> None:
+        """Queue metrics; returns at once."""
+        now = time.time_ns() // 1_000_000
+        with self._wake:
+            self._queue.extend(
+                Metric(metric_name(name), float(value), now, step)
+                for name, value in metrics.items()
+                if math.isfinite(value)
+            )
+            self._trim()
+            self._wake.notify_all()
+
+    @property
+    def pending(self) -> int:
+        """Values that are not written yet."""
+        with self._wake:
+            return len(self._queue) + self._writing
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until everything is written, for `seconds` at most; whether it was."""
+        with self._wake:
+            return self._wake.wait_for(lambda: not self._queue and not self._writing, seconds)
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Write what is queued, for `seconds` at most, and stop."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join(seconds)
+
+    def _trim(self) -> None:
+        while len(self._queue) > _MOST_WAITING:
+            self._queue.popleft()
+
+    def _next(self) -> list[Metric]:
+        """Wait for values, and take them off the queue; none means to stop."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._queue or self._closing)
+            taken = [self._queue.popleft() for _ in range(min(len(self._queue), _METRICS_A_WRITE))]
+            self._writing = len(taken)
+            return taken
+
+    def _work(self) -> None:
+        while batch := self._next():
+            try:
+                mlflow.MlflowClient().log_batch(self.run_id, metrics=batch)
+                error = ""
+            except (MlflowException, OSError) as failure:
+                error = type(failure).__name__
+            with self._wake:
+                self.last_error = error
+                self._writing = 0
+                if error:
+                    self._queue.extendleft(reversed(batch))
+                    self._trim()
+                    if self._closing:
+                        return
+                    self._wake.wait_for(lambda: self._closing, self.retry_seconds)
+                self._wake.notify_all()
 
 
 class _Watched(Stage):

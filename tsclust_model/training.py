@@ -1,24 +1,47 @@
-"""A table in, one registered MLflow model out."""
+"""A table in, one registered MLflow model out; and again, when the data has moved on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.errors import ConfigurationError
+from tsclust_model.errors import (
+    ConfigurationError,
+    DataValidationError,
+    ModelTrainingError,
+    RetrainingError,
+)
 from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.forecasting import fold_blend_rmse
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
+from tsclust_model.history import DataVersioner, Window
+from tsclust_model.lineage import match_clusters
 from tsclust_model.pyfunc import log_generation
-from tsclust_model.registry import CHAMPION, check_model_name, register, set_champion
+from tsclust_model.registry import (
+    CHAMPION,
+    check_model_name,
+    register,
+    set_challenger,
+    set_champion,
+    tag_training_data,
+    tag_version,
+)
+from tsclust_model.results import Assignment, ClusteringResult
+from tsclust_model.retraining import Comparison, compare, retrain_lock
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_config, log_input
 from tsclust_model.validation import Roles, TrainingData, in_time_order, training_data
+
+COMPARED_SHARE = 0.2
+"""Newest share of the window on which champion and challenger are compared."""
+
+_FEWEST_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -28,6 +51,7 @@ class Training:
     Attributes
     ----------
     generation : Generation
+    clustering : ClusteringResult
     model_name, version : str
         The registered version.
     replaced : str or None
@@ -38,6 +62,7 @@ class Training:
     """
 
     generation: Generation
+    clustering: ClusteringResult
     model_name: str
     version: str
     replaced: str | None
@@ -47,6 +72,35 @@ class Training:
     @property
     def model_uri(self) -> str:
         return f"models:/{self.model_name}@{CHAMPION}"
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """What a retrain made.
+
+    Attributes
+    ----------
+    generation : Generation
+        The challenger.
+    model_name, version : str
+        Where it is registered.
+    promoted : bool
+        Whether it serves now.
+    comparison : Comparison
+    reason : str
+        What called for it.
+    run_id : str
+    report : dict
+    """
+
+    generation: Generation
+    model_name: str
+    version: str
+    promoted: bool
+    comparison: Comparison
+    reason: str
+    run_id: str
+    report: dict[str, Any]
 
 
 def train_table(
@@ -90,33 +144,179 @@ def train_table(
     if not 0 <= holdout < 1:
         raise ConfigurationError(f"holdout is {holdout!r}; it must be a share from 0 to below 1")
     experiments = ExperimentManager(config.experiment_name)
-    tags = {
-        "phase": "training",
-        "trigger": trigger,
-        "hospital_profile_id": config.hospital_profile_id,
-    }
-    with experiments.run("training", tags) as run_id:
+    with experiments.run("training", _tags("training", trigger, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             known, unseen = split_newest(frame, roles.time, holdout)
             data = training_data(known, roles, config)
-            stage.log(
-                {"n_rows": len(known), "n_holdout": len(unseen), "n_features": data.X.shape[1]}
-            )
-        sha256 = content_digest(known)
-        log_input(known, source, sha256, "training", roles.target)
-        info = {"roles": asdict(roles), "data_sha256": sha256, "source": source}
-        fitted = fit_generation(data, config, info, experiments.stage)
+            n_features = data.X.shape[1]
+            stage.log({"n_rows": len(known), "n_holdout": len(unseen), "n_features": n_features})
+        batch_id = open_history(config, name).register(pd.concat([known, unseen]))
+        info = {"source": source, "trained_on": {batch_id: [0, len(known)]}}
+        fitted = _fit(experiments, known, data, roles, config, info)
         with experiments.stage("Performance-Report") as stage:
             report = performance_figures(fitted, data, config, unseen)
             stage.log(headline(report))
-        experiments.log_metrics(headline(report))
-        ArtifactManager(config.hospital_profile_id).save_report(report, "report.json")
-        logged = log_generation(fitted.generation, config.serialization)
-        digest = (logged.metadata or {})["state_sha256"]
-        version = register(logged.model_uri, name, digest)
-        replaced = set_champion(name, str(version.version), f"training ({trigger})")
-    return Training(fitted.generation, name, str(version.version), replaced, run_id, report)
+        version = _publish(experiments, fitted.generation, report, config, name)
+        replaced = set_champion(name, version, f"training ({trigger})")
+    return Training(fitted.generation, fitted.clustering, name, version, replaced, run_id, report)
+
+
+def retrain_model(
+    champion: Generation,
+    champion_version: str,
+    model_name: str,
+    config: PipelineConfig,
+    reason: str,
+    *,
+    promote: bool = True,
+) -> Retraining:
+    """Fit a challenger on the expanding window, compare it, and let the better one serve.
+
+    The newest fifth of the window is held back for the comparison, which leaves out the rows the
+    champion was trained on. A failed retrain changes nothing.
+
+    Parameters
+    ----------
+    champion : Generation
+    champion_version : str
+        The version that must still be serving when the challenger takes over.
+    model_name : str
+    config : PipelineConfig
+    reason : str
+        What called for the retrain, for tags and report.
+    promote : bool
+        False registers the challenger and lets nobody take over.
+
+    Raises
+    ------
+    RetrainingError
+        Another retrain is running, or there are too few labelled rows, or the fit failed.
+    MLflowIntegrationError
+    """
+    history = open_history(config, model_name)
+    with retrain_lock(history.base_dir / ".retrain.lock"):
+        window = history.window(config.expanding_window_size, champion.roles.target)
+        if len(window.frame) < _FEWEST_ROWS:
+            raise RetrainingError(
+                f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
+                f"{_FEWEST_ROWS}; call record_outcomes, or give y with the batches"
+            )
+        n_known = len(window.frame) - int(len(window.frame) * COMPARED_SHARE)
+        try:
+            return _challenge(
+                champion, champion_version, model_name, config, reason, window, n_known, promote
+            )
+        except (DataValidationError, ModelTrainingError) as error:
+            raise RetrainingError(f"the challenger could not be fitted: {error}") from error
+
+
+def _challenge(
+    champion: Generation,
+    champion_version: str,
+    name: str,
+    config: PipelineConfig,
+    reason: str,
+    window: Window,
+    n_known: int,
+    promote: bool,
+) -> Retraining:
+    """The run of a retrain; `n_known` rows of the window are fitted, the rest is compared on."""
+    roles = replace(champion.roles, features=tuple(champion.schema.names))
+    known, newest = window.frame.iloc[:n_known], window.frame.iloc[n_known:]
+    fresh = window.outside(champion.info["trained_on"])[n_known:]
+    experiments = ExperimentManager(config.experiment_name)
+    with experiments.run("retraining", _tags("retraining", reason, config)) as run_id:
+        log_config(experiments, config)
+        with experiments.stage("Preprocessing") as stage:
+            known = in_time_order(known, roles.time)
+            data = training_data(known, roles, config)
+            stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
+        info = {"source": "history", "trained_on": window.ranges(n_known)}
+        fitted = _fit(experiments, known, data, roles, config, info)
+        challenger = _with_old_ids(champion, fitted, known)
+        fitted = replace(fitted, generation=challenger)
+        with experiments.stage("Performance-Report") as stage:
+            comparison = compare(champion, challenger, newest[fresh], config.promotion_margin)
+            report = performance_figures(fitted, data, config, newest) | {
+                "comparison": asdict(comparison),
+                "lineage": challenger.info["lineage"],
+                "reason": reason,
+            }
+            stage.log(headline(report) | {"improvement": comparison.improvement})
+        version = _publish(experiments, challenger, report, config, name)
+        set_challenger(name, version)
+        figures = {
+            "comparison": comparison.reason,
+            "rmse_champion": comparison.rmse_champion,
+            "rmse_challenger": comparison.rmse_challenger,
+        }
+        tag_version(name, version, {"challenged": champion_version, "trigger": reason} | figures)
+        promoted = promote and comparison.better
+        if promoted:
+            set_champion(name, version, reason, expected=champion_version, figures=figures)
+    return Retraining(challenger, name, version, promoted, comparison, reason, run_id, report)
+
+
+def _with_old_ids(
+    champion: Generation, fitted: FittedGeneration, known: pd.DataFrame
+) -> Generation:
+    """The challenger with the ids of the champion's segments where they are the same."""
+    encoded = champion.schema.encode(known)
+    rows = np.flatnonzero(encoded.scorable)
+    new = fitted.assignment
+    own = Assignment(new.labels[rows], new.is_noise[rows], new.strength[rows])
+    ids, lineage = match_clusters(
+        champion.assign(encoded.X[rows]),
+        own,
+        champion.cluster_ids,
+        champion.info["lineage"]["next_id"],
+        fitted.generation.cluster_ids,
+    )
+    return fitted.generation.renumbered(ids, lineage.to_dict())
+
+
+def _fit(
+    experiments: ExperimentManager,
+    known: pd.DataFrame,
+    data: TrainingData,
+    roles: Roles,
+    config: PipelineConfig,
+    info: Mapping[str, Any],
+) -> FittedGeneration:
+    sha256 = content_digest(known)
+    log_input(known, str(info["source"]), sha256, "training", roles.target)
+    own = {"roles": asdict(roles), "data_sha256": sha256}
+    return fit_generation(data, config, dict(info) | own, experiments.stage)
+
+
+def _publish(
+    experiments: ExperimentManager,
+    generation: Generation,
+    report: Mapping[str, Any],
+    config: PipelineConfig,
+    name: str,
+) -> str:
+    """Log figures, report and model under the active run; returns the registered version."""
+    experiments.log_metrics(headline(report))
+    ArtifactManager(config.hospital_profile_id).save_report(report, "report.json")
+    logged = log_generation(generation, config.serialization)
+    version = register(logged.model_uri, name, (logged.metadata or {})["state_sha256"])
+    tag_training_data(name, str(version.version), generation.info["trained_on"])
+    return str(version.version)
+
+
+def _tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str | None]:
+    return {
+        "phase": phase,
+        "trigger": trigger,
+        "hospital_profile_id": config.hospital_profile_id,
+    }
+
+
+def open_history(config: PipelineConfig, model_name: str) -> DataVersioner:
+    """The batches a model is retrained on."""
+    return DataVersioner(Path(config.history_dir) / model_name)
 
 
 def split_newest(

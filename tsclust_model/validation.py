@@ -22,6 +22,9 @@ OK = "ok"
 # Beyond this a squared, scaled distance overflows and neighbours mean nothing.
 _LARGEST = 1e100
 
+_FEWEST = 2
+_AS_BOOLEAN = {"1": "true", "1.0": "true", "0": "false", "0.0": "false"}
+
 # What people write for "missing"; used only to point at a forgotten `missing_markers`.
 _LIKELY_MARKERS = frozenset(
     {"", "?", "-", "--", ".", "na", "n/a", "nan", "null", "none", "missing", "unknown", "#n/a"}
@@ -219,18 +222,19 @@ def validate_input_data(
     DataValidationError
         Not two-dimensional, empty, not numbers, missing or infinite; the columns are named.
     """
-    names = _names(X)
     values = _as_float(X, "X")
     if values.ndim != 2:
         raise DataValidationError(f"X has {values.ndim} dimension(s); give (n_samples, n_features)")
     if 0 in values.shape:
         raise DataValidationError(f"X has shape {values.shape}; give at least one row and column")
-    broken = ~np.isfinite(values).all(axis=0)
-    if broken.any():
-        columns = [name for name, is_broken in zip(names, broken, strict=True) if is_broken]
-        raise DataValidationError(
-            f"X has missing or infinite values in: {listed(columns)}; remove or fill them"
-        )
+    names = _names(X)
+    for broken, problem in (
+        (~np.isfinite(values), "missing or infinite values"),
+        (np.abs(values) > _LARGEST, f"values beyond {_LARGEST:g}"),
+    ):
+        columns = [name for name, found in zip(names, broken.any(axis=0), strict=True) if found]
+        if columns:
+            raise DataValidationError(f"X has {problem} in: {listed(columns)}; remove or fill them")
     return values, None if y is None else validate_target(y, len(values), "y")
 
 
@@ -255,12 +259,15 @@ def validate_batch_data(
     DataValidationError
         The features do not fit, or see `validate_input_data`.
     """
-    names = [] if isinstance(expected_features, int) else list(expected_features)
-    if isinstance(X_batch, pd.DataFrame) and names:
+    names = None
+    if not isinstance(expected_features, (int, np.integer)):
+        names = [str(name) for name in expected_features]
+    if isinstance(X_batch, pd.DataFrame) and names is not None:
+        X_batch = _text_names(X_batch)
         _require_columns(X_batch, names)
         X_batch = X_batch[names]
     X, _ = validate_input_data(X_batch)
-    expected = len(names) if names else int(expected_features)  # type: ignore[arg-type]
+    expected = expected_features if names is None else len(names)
     if X.shape[1] != expected:
         known = f": {listed(names)}" if names else ""
         raise DataValidationError(
@@ -290,9 +297,12 @@ def training_data(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) -> 
     DataValidationError
         Whatever makes the table unfit for training; the message names the columns.
     """
+    frame = _text_names(frame)
     twice = frame.columns[frame.columns.duplicated()].unique()
     if len(twice):
         raise DataValidationError(f"duplicated column names: {listed(twice)}; rename them")
+    if len(frame) < _FEWEST:
+        raise DataValidationError(f"{len(frame)} row(s) are too few; give {_FEWEST} or more")
     features = _feature_names(frame, roles, config)
     frame = in_time_order(frame, roles.time)
     schema = _fit_schema(frame, features, config)
@@ -307,7 +317,7 @@ def training_data(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) -> 
         encoded.X,
         outcomes[roles.target],
         {name: outcomes[name] for name in roles.resources},
-        None if roles.id is None else _groups(frame[roles.id]),
+        None if roles.id is None else _groups(frame[roles.id], config.missing_markers),
     )
 
 
@@ -316,7 +326,7 @@ def in_time_order(frame: pd.DataFrame, time: str | None) -> pd.DataFrame:
     if time is None:
         return frame.reset_index(drop=True)
     _require_columns(frame, [time])
-    keys = frame[time]
+    keys = frame[time].infer_objects()
     if not pd.api.types.is_numeric_dtype(keys) and not pd.api.types.is_datetime64_any_dtype(keys):
         try:
             keys = pd.to_datetime(keys, format="ISO8601", utc=True)
@@ -355,6 +365,11 @@ def _require_columns(frame: pd.DataFrame, names: Sequence[str], role: str = "col
         raise DataValidationError(f"duplicated column names: {listed(twice)}; rename them")
 
 
+def _text_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with its column names as texts (a DataFrame of an array has numbers)."""
+    return frame.rename(columns=str)
+
+
 def _names(X: Any) -> list[str]:
     if isinstance(X, pd.DataFrame):
         return [str(name) for name in X.columns]
@@ -363,11 +378,19 @@ def _names(X: Any) -> list[str]:
 
 
 def _as_float(values: Any, name: str) -> np.ndarray:
+    if isinstance(values, pd.DataFrame):
+        columns = [
+            _as_float(values.iloc[:, i], f"{name}, column '{column}',")
+            for i, column in enumerate(values.columns)
+        ]
+        return np.array(columns, dtype=np.float64).reshape(len(columns), -1).T.copy(order="C")
     try:
-        if isinstance(values, (pd.DataFrame, pd.Series)):
+        if isinstance(values, pd.Series):
+            if values.dtype.kind in "mM":
+                raise TypeError("a time is no number")
             values = values.to_numpy(dtype=np.float64, na_value=np.nan)
         return np.array(values, dtype=np.float64, order="C")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataValidationError(f"{name} holds something that is not a number") from error
 
 
@@ -379,6 +402,9 @@ def _feature_names(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) ->
     if roles.target in roles.resources:
         raise DataValidationError(f"'{roles.target}' is the target and a resource; choose one")
     predicted = {roles.target, *roles.resources}
+    for role, name in (("time", roles.time), ("id", roles.id)):
+        if name in predicted:
+            raise DataValidationError(f"'{name}' is the {role} column and is predicted; choose one")
     if roles.features:
         _require_columns(frame, roles.features, "feature column")
         features = list(dict.fromkeys(roles.features))
@@ -388,7 +414,18 @@ def _feature_names(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) ->
                 raise DataValidationError(
                     f"'{name}' is {role} and also a feature; take it out of one of the two"
                 )
+            if name in config.drop_columns:
+                raise DataValidationError(
+                    f"'{name}' is a feature and in drop_columns; take it out of one of the two"
+                )
     else:
+        for name in config.drop_columns:
+            if name not in frame.columns:
+                warnings.warn(
+                    f"drop_columns names '{name}', which the data does not have"
+                    f"{suggestion(name, map(str, frame.columns))}",
+                    stacklevel=3,
+                )
         unusable = roles.not_features | set(config.drop_columns)
         features = [str(name) for name in frame.columns if name not in unusable]
     if not features:
@@ -400,7 +437,8 @@ def _fit_schema(frame: pd.DataFrame, names: list[str], config: PipelineConfig) -
     markers = tuple(config.missing_markers)
     features = tuple(_fit_feature(frame[name], name, markers) for name in names)
     numeric = [feature.name for feature in features if feature.is_number]
-    chosen = numeric if config.cluster_features is None else list(config.cluster_features)
+    given = config.cluster_features
+    chosen = numeric if given is None else list(dict.fromkeys(given))
     for name in chosen:
         if name not in names:
             raise ConfigurationError(
@@ -437,6 +475,8 @@ def _fit_feature(column: pd.Series, name: str, markers: tuple[str, ...]) -> Feat
     kind = pd.api.types.infer_dtype(present, skipna=True)
     if kind == "boolean":
         return Feature(name, "boolean", ("false", "true"))
+    if isinstance(column.dtype, pd.CategoricalDtype) and kind != "empty":
+        kind = "string"  # somebody has said that its numbers are names
     if kind in ("integer", "floating", "mixed-integer-float", "decimal", "empty"):
         return Feature(name, "number")
     if kind not in ("string", "categorical", "mixed-integer", "mixed"):
@@ -503,10 +543,10 @@ def _numbers(column: pd.Series, markers: Collection[str]) -> np.ndarray:
     try:
         if column.dtype == object:
             column = pd.to_numeric(column)
-        elif pd.api.types.is_datetime64_any_dtype(column):
+        elif column.dtype.kind in "mM":
             raise TypeError("a time is no number")
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataValidationError(
             f"column '{column.name}' holds something that is not a number, and the model knows it "
             "as a number; correct the column, or train again"
@@ -521,14 +561,14 @@ def _codes(
     missing = column.isna().to_numpy()
     texts = column.astype(str)
     if feature.kind == "boolean":
-        texts = texts.str.strip().str.lower()
+        texts = texts.str.strip().str.lower().replace(_AS_BOOLEAN)
     codes = pd.Index(feature.categories, dtype=object).get_indexer(pd.Index(texts, dtype=object))
     unseen = (codes < 0) & ~missing
     return np.where(missing | (codes < 0), np.nan, codes), unseen
 
 
-def _groups(column: pd.Series) -> np.ndarray:
-    codes, _ = pd.factorize(column)
+def _groups(column: pd.Series, markers: Collection[str]) -> np.ndarray:
+    codes, _ = pd.factorize(_without_markers(column, markers))
     if (codes < 0).any():
         raise DataValidationError(
             f"id column '{column.name}' is missing in {int((codes < 0).sum())} row(s); "

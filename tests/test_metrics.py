@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tsclust_model.metrics import (
+    SILHOUETTE_ROWS,
+    _silhouette_rows,
+    calculate_clustering_metrics,
+    calculate_model_metrics,
+)
+
+SCORES = ("silhouette_score", "calinski_harabasz_score", "davies_bouldin_score")
+
+
+def blobs(n_rows: int = 30, n_clusters: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n_rows) % n_clusters
+    return rng.normal(size=(n_rows, 2)) + 3 * labels[:, None], labels
+
+
+def silhouette(X: np.ndarray, labels: np.ndarray) -> float:
+    """Rousseeuw's definition, a row at a time."""
+    scores = []
+    for i in range(len(X)):
+        distance = {
+            c: [math.dist(X[i], X[j]) for j in range(len(X)) if labels[j] == c and j != i]
+            for c in set(labels.tolist())
+        }
+        own = distance.pop(int(labels[i]))
+        if not own:
+            scores.append(0.0)
+            continue
+        a, b = np.mean(own), min(np.mean(others) for others in distance.values())
+        scores.append((b - a) / max(a, b))
+    return float(np.mean(scores))
+
+
+def calinski_harabasz(X: np.ndarray, labels: np.ndarray) -> float:
+    clusters = set(labels.tolist())
+    between = within = 0.0
+    for c in clusters:
+        own = X[labels == c]
+        between += len(own) * math.dist(own.mean(axis=0), X.mean(axis=0)) ** 2
+        within += sum(math.dist(row, own.mean(axis=0)) ** 2 for row in own)
+    return (between / (len(clusters) - 1)) / (within / (len(X) - len(clusters)))
+
+
+def davies_bouldin(X: np.ndarray, labels: np.ndarray) -> float:
+    centers = {c: X[labels == c].mean(axis=0) for c in set(labels.tolist())}
+    spread = {
+        c: np.mean([math.dist(row, center) for row in X[labels == c]])
+        for c, center in centers.items()
+    }
+    worst = [
+        max((spread[a] + spread[b]) / math.dist(centers[a], centers[b]) for b in centers if b != a)
+        for a in centers
+    ]
+    return float(np.mean(worst))
+
+
+@pytest.mark.parametrize("n_clusters", [2, 3, 5])
+def test_the_scores_are_those_of_their_definitions(n_clusters: int):
+    X, labels = blobs(n_clusters=n_clusters)
+    metrics = calculate_clustering_metrics(X, labels)
+    assert metrics["silhouette_score"] == pytest.approx(silhouette(X, labels))
+    assert metrics["calinski_harabasz_score"] == pytest.approx(calinski_harabasz(X, labels))
+    assert metrics["davies_bouldin_score"] == pytest.approx(davies_bouldin(X, labels))
+
+
+def test_noise_is_counted_and_left_out_of_the_scores():
+    X, labels = blobs()
+    noisy = np.concatenate([X, [[1000.0, -1000.0]] * 10])
+    metrics = calculate_clustering_metrics(noisy, [*labels, *[-1] * 10])
+    assert metrics == calculate_clustering_metrics(X, labels) | {
+        "n_noise_points": 10,
+        "noise_ratio": 0.25,
+    }
+    assert metrics["n_clusters"] == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "n_clusters", "n_noise_points", "noise_ratio"),
+    [
+        ([-1, -1, -1, -1], 0, 4, 1.0),
+        ([0, 0, 0, 0], 1, 0, 0.0),
+        ([0, -1, 0, -1], 1, 2, 0.5),
+        ([0, 1, 2, 3], 4, 0, 0.0),
+        ([0, 1, -1, -1], 2, 2, 0.5),
+    ],
+    ids=["all noise", "one cluster", "one cluster and noise", "a row a cluster", "both"],
+)
+def test_scores_are_none_where_they_are_undefined(
+    labels: list[int], n_clusters: int, n_noise_points: int, noise_ratio: float
+):
+    X = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [5.0, 5.0]]
+    assert calculate_clustering_metrics(X, labels) == {
+        "n_clusters": n_clusters,
+        "n_noise_points": n_noise_points,
+        "noise_ratio": noise_ratio,
+        **dict.fromkeys(SCORES),
+    }
+
+
+def test_a_clustering_of_nothing_has_no_noise():
+    assert calculate_clustering_metrics(np.empty((0, 2)), []) == {
+        "n_clusters": 0,
+        "n_noise_points": 0,
+        "noise_ratio": 0.0,
+        **dict.fromkeys(SCORES),
+    }
+
+
+def test_cluster_ids_may_have_gaps():
+    X, labels = blobs()
+    gaps = np.array([7, 12, 90])[labels]
+    assert calculate_clustering_metrics(X, gaps) == calculate_clustering_metrics(X, labels)
+
+
+def test_figures_are_plain_numbers_that_json_can_hold():
+    metrics = calculate_clustering_metrics(*blobs())
+    assert {name: type(value) for name, value in metrics.items()} == {
+        "n_clusters": int,
+        "n_noise_points": int,
+        "noise_ratio": float,
+        **dict.fromkeys(SCORES, float),
+    }
+
+
+@pytest.mark.parametrize("n_rows", [1, SILHOUETTE_ROWS])
+def test_the_silhouette_reads_all_rows_up_to_its_limit(n_rows: int):
+    rows = _silhouette_rows(np.zeros(n_rows, dtype=int), 42)
+    np.testing.assert_array_equal(rows, np.arange(n_rows))
+
+
+def test_above_its_limit_the_silhouette_reads_a_sample_with_a_row_of_every_cluster():
+    labels = np.zeros(200_000, dtype=int)
+    labels[:40] = np.arange(1, 41)
+    rows = _silhouette_rows(labels, 42)
+    assert set(labels[rows]) == set(range(41))
+    assert SILHOUETTE_ROWS <= len(rows) <= SILHOUETTE_ROWS + 41
+    np.testing.assert_array_equal(rows, np.unique(rows))
+
+
+def test_the_sample_of_the_silhouette_is_seeded():
+    labels = np.zeros(30_000, dtype=int)
+    np.testing.assert_array_equal(_silhouette_rows(labels, 1), _silhouette_rows(labels, 1))
+    assert not np.array_equal(_silhouette_rows(labels, 1), _silhouette_rows(labels, 2))
+
+
+def test_a_sampled_silhouette_is_close_to_that_of_all_rows():
+    X, labels = blobs(SILHOUETTE_ROWS + 2000, n_clusters=2)
+    sampled = calculate_clustering_metrics(X, labels)["silhouette_score"]
+    few = calculate_clustering_metrics(X[:2000], labels[:2000])["silhouette_score"]
+    assert sampled == pytest.approx(few, abs=0.02)
+
+
+def test_model_metrics_are_those_of_their_definitions():
+    rng = np.random.default_rng(0)
+    y, forecast = rng.normal(5, 2, 40), rng.normal(5, 2, 40)
+    errors = [a - b for a, b in zip(y, forecast, strict=True)]
+    squares = sum(e * e for e in errors)
+    assert calculate_model_metrics(y, forecast) == pytest.approx(
+        {
+            "rmse": math.sqrt(squares / 40),
+            "mae": sum(abs(e) for e in errors) / 40,
+            "r2": 1 - squares / sum((a - y.mean()) ** 2 for a in y),
+        }
+    )
+
+
+def test_model_metrics_of_a_perfect_forecast():
+    assert calculate_model_metrics([1, 2, 4], [1, 2, 4]) == {"rmse": 0.0, "mae": 0.0, "r2": 1.0}
+
+
+@pytest.mark.parametrize("y", [[3.0], [3.0, 3.0, 3.0]], ids=["one row", "one value"])
+def test_r2_is_none_where_the_outcome_does_not_vary(y: list[float]):
+    metrics = calculate_model_metrics(y, [5.0] * len(y))
+    assert metrics == {"rmse": 2.0, "mae": 2.0, "r2": None}
+
+
+def test_model_metrics_of_no_row_are_none():
+    assert calculate_model_metrics([], []) == {"rmse": None, "mae": None, "r2": None}

@@ -1,0 +1,442 @@
+"""Drift: has the data, or the model's accuracy on it, moved away from what the model knows?
+
+A `Reference` is made of the training rows and lives inside the model. Each detector is shown one
+window of rows after another (`update`) and says whether it sees drift (`drift_detected`) and why
+(`reason`). A window counts as moved only if the change is significant *and* large, larger also than
+the training rows vary among themselves over time (a season is no drift); an alarm takes `votes` of
+the last `of` windows; after it, `cooldown` windows raise none.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.special import kolmogorov
+from scipy.stats import binom, linregress, norm
+
+MIN_ROWS = 50
+"""A window with fewer rows says nothing."""
+
+_QUANTILES = 512
+_BINS = 10
+_BLOCKS = 20
+_ALPHA = 0.001
+# The least change that matters, of each statistic, whatever the number of rows.
+_KS_EFFECT = 0.15
+_PSI_EFFECT = 0.25
+_SHIFT_EFFECT = 0.5
+_NOISE_EFFECT = 0.10
+_LOSS_EFFECT = 0.20
+# How much further than the training rows' own variation over time a window must be.
+_BEYOND = 1.25
+
+
+@dataclass(frozen=True)
+class FeatureReference:
+    """What the training rows looked like, column by column.
+
+    Attributes
+    ----------
+    names : tuple of str
+    quantiles : ndarray of float64, shape (n_features, 512)
+        Evenly spaced order statistics; NaN is left out.
+    mean, scale : ndarray of float64, shape (n_features,)
+    edges : ndarray of float64, shape (n_features, 9)
+        Inner edges of the ten bins of the population stability index.
+    shares : ndarray of float64, shape (n_features, 10)
+        Share of the training rows in each bin.
+    usual : ndarray of float64, shape (3, n_features)
+        Largest Kolmogorov-Smirnov distance, index and relative shift of any of 20 consecutive
+        blocks of the training rows against all of them.
+    """
+
+    names: tuple[str, ...]
+    quantiles: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    edges: np.ndarray
+    shares: np.ndarray
+    usual: np.ndarray
+
+    @classmethod
+    def fit(cls, X: np.ndarray, names: Sequence[str]) -> FeatureReference:
+        """Describe training rows, shape (n_samples, n_features), oldest first."""
+        levels = np.linspace(0, 1, _QUANTILES)
+        quantiles = np.array([np.nanquantile(x, levels, method="nearest") for x in X.T])
+        edges = np.array([np.nanquantile(x, np.arange(1, _BINS) / _BINS) for x in X.T])
+        mean, scale = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
+        constant = quantiles[:, 0] == quantiles[:, -1]
+        mean, scale = np.where(constant, quantiles[:, 0], mean), np.where(constant, 0.0, scale)
+        shares = np.array([_bin_shares(x, e) for x, e in zip(X.T, edges, strict=True)])
+        found = cls(tuple(names), quantiles, mean, scale, edges, shares, np.zeros((3, X.shape[1])))
+        blocks = [part for part in np.array_split(X, _BLOCKS) if len(part) >= MIN_ROWS]
+        usual = np.zeros((3, X.shape[1]))
+        if blocks:
+            usual = np.max([found.distances(part) for part in blocks], axis=0)
+        return cls(tuple(names), quantiles, mean, scale, edges, shares, usual)
+
+    def distances(self, X: np.ndarray) -> np.ndarray:
+        """How far a window is, shape (3, n_features).
+
+        Kolmogorov-Smirnov distance (0 to 1), population stability index ``sum((p - q) log(p/q))``
+        over ten bins, and shift of the mean in standard deviations.
+        """
+        found = np.zeros((3, X.shape[1]))
+        for i in range(X.shape[1]):
+            values = X[:, i]
+            values = np.sort(values[~np.isnan(values)])
+            if not values.size:
+                continue
+            found[0, i] = _ks_distance(values, self.quantiles[i])
+            found[1, i] = _stability_index(_bin_shares(values, self.edges[i]), self.shares[i])
+            shift = abs(values.mean() - self.mean[i])
+            constant = math.inf if shift > 0 else 0.0
+            found[2, i] = shift / self.scale[i] if self.scale[i] > 0 else constant
+        return found
+
+    def moved(self, X: np.ndarray) -> list[str]:
+        """The columns that have moved, most first, each with how far."""
+        distances = self.distances(X)
+        significant = _false_discovery(_ks_p_values(distances[0], len(X), _QUANTILES))
+        floors = np.array([_KS_EFFECT, _PSI_EFFECT, _SHIFT_EFFECT])[:, None]
+        limits = np.maximum(floors, _BEYOND * self.usual)
+        # The distance decides; index or shift must agree that it matters.
+        large = (distances[0] > limits[0]) & (distances[1:] > limits[1:]).any(axis=0)
+        order = np.argsort(-distances[0])
+        return [
+            f"{self.names[i]} (KS {distances[0, i]:.2f}, PSI {distances[1, i]:.2f}, "
+            + (f"shift {distances[2, i]:.2f} sd)" if self.scale[i] > 0 else "constant until now)")
+            for i in order
+            if significant[i] and large[i]
+        ]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Everything drift is measured against; it lives inside the model.
+
+    Attributes
+    ----------
+    features : FeatureReference
+    noise_ratio : float
+        Share of noise (0 to 1) that new rows of the training period would have.
+    usual_noise : float
+        Highest such share in any of 20 consecutive blocks of the training rows.
+    loss_mean, loss_sd : float
+        Mean and standard deviation of the squared error on rows no model had seen.
+    usual_loss : float
+        Highest mean of it in any of 20 consecutive blocks.
+    """
+
+    features: FeatureReference
+    noise_ratio: float
+    usual_noise: float
+    loss_mean: float
+    loss_sd: float
+    usual_loss: float
+
+    @classmethod
+    def fit(
+        cls, X: np.ndarray, names: Sequence[str], is_noise: np.ndarray, losses: np.ndarray
+    ) -> Reference:
+        """Describe training rows, oldest first.
+
+        Parameters
+        ----------
+        X : ndarray of float64, shape (n_samples, n_features)
+        names : sequence of str
+        is_noise : ndarray of bool, shape (n_rows,)
+            Of rows assigned as if they were new.
+        losses : ndarray of float64, shape (n_valid,)
+            Squared errors on rows no model had seen.
+        """
+        return cls(
+            FeatureReference.fit(X, names),
+            float(is_noise.mean()),
+            _block_maximum(is_noise),
+            float(losses.mean()),
+            float(losses.std()),
+            _block_maximum(losses),
+        )
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The reference as arrays and JSON-ready values; `from_arrays` reads them back."""
+        features = dict(vars(self.features))
+        names = list(features.pop("names"))
+        values = {k: v for k, v in vars(self).items() if k != "features"}
+        return features, values | {"names": names}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> Reference:
+        numbers = dict(values)
+        names = tuple(numbers.pop("names"))
+        return cls(FeatureReference(names, **arrays), **numbers)
+
+
+@dataclass(frozen=True)
+class DriftWindow:
+    """One window of rows as the detectors see it.
+
+    Attributes
+    ----------
+    X : ndarray of float64, shape (n, n_features)
+    is_noise : ndarray of bool, shape (n,)
+        Before the fallback.
+    losses : ndarray of float64, shape (n,), or None
+        Squared errors, where the outcome is known.
+    """
+
+    X: np.ndarray
+    is_noise: np.ndarray
+    losses: np.ndarray | None = None
+
+
+@dataclass
+class Detector(ABC):
+    """`votes` of the last `of` windows make an alarm; after it, `cooldown` windows make none.
+
+    The first `quiet` windows make none either, but they have votes. Subclasses say in `_moved`
+    whether one window has moved, and how.
+
+    Attributes
+    ----------
+    drift_detected : bool
+        Whether the last `update` raised an alarm.
+    reason : str
+        What it saw, with figures; empty without an alarm.
+    """
+
+    reference: Reference
+    votes: int = 2
+    of: int = 3
+    cooldown: int = 10
+    quiet: int = 0
+    drift_detected: bool = field(default=False, init=False)
+    reason: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self._recent: deque[bool] = deque(maxlen=self.of)
+        self._quiet_until = self.quiet
+        self._seen = 0
+
+    def update(self, window: DriftWindow) -> bool:
+        """Look at one more window; returns `drift_detected`."""
+        self._seen += 1
+        seen = self._moved(window) if len(window.X) >= MIN_ROWS else ""
+        self._recent.append(bool(seen))
+        alarm = bool(seen) and sum(self._recent) >= self.votes and self._seen > self._quiet_until
+        self.drift_detected, self.reason = alarm, seen if alarm else ""
+        if alarm:
+            self._quiet_until = self._seen + self.cooldown
+        return alarm
+
+    @abstractmethod
+    def _moved(self, window: DriftWindow) -> str:
+        """What has moved in this window, in words; empty for nothing."""
+
+    @property
+    def quiet_left(self) -> int:
+        """Windows that will still make no alarm."""
+        return max(self._quiet_until - self._seen, 0)
+
+    def state(self) -> dict[str, Any]:
+        """What the next process needs to go on, as JSON."""
+        return {
+            "recent": list(self._recent),
+            "quiet_until": self._quiet_until,
+            "seen": self._seen,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._recent.extend(bool(item) for item in state["recent"])
+        self._quiet_until, self._seen = int(state["quiet_until"]), int(state["seen"])
+
+
+@dataclass
+class NoiseDrift(Detector):
+    """The share of noise is over `threshold` and over what the training rows had."""
+
+    threshold: float = 0.3
+
+    def _moved(self, window: DriftWindow) -> str:
+        n, noise = len(window.is_noise), int(window.is_noise.sum())
+        usual = max(self.reference.usual_noise, self.reference.noise_ratio + _NOISE_EFFECT)
+        significant = binom.sf(noise - 1, n, min(usual, 1.0)) < _ALPHA
+        if noise / n > max(self.threshold, usual) and significant:
+            return (
+                f"noise ratio {noise / n:.2f} is over noise_threshold {self.threshold:.2f} and "
+                f"over {usual:.2f}, the most of the training rows"
+            )
+        return ""
+
+
+@dataclass
+class NoiseTrend(Detector):
+    """The share of noise rises from window to window, to where it has not been in training."""
+
+    length: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._ratios: deque[float] = deque(maxlen=self.length)
+
+    def _moved(self, window: DriftWindow) -> str:
+        self._ratios.append(float(window.is_noise.mean()))
+        ratios = np.array(self._ratios)
+        if len(ratios) < self.length or np.ptp(ratios) == 0:
+            return ""
+        trend = linregress(np.arange(self.length), ratios)
+        rise = trend.slope * (self.length - 1)
+        usual = max(self.reference.usual_noise, self.reference.noise_ratio + _NOISE_EFFECT)
+        if trend.pvalue < _ALPHA and rise > _NOISE_EFFECT and ratios[-1] > usual:
+            return f"noise ratio rose by {rise:.2f} over {self.length} windows to {ratios[-1]:.2f}"
+        return ""
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"ratios": list(self._ratios)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._ratios.extend(state["ratios"])
+
+
+@dataclass
+class FeatureDrift(Detector):
+    """A feature's distribution is another one (Kolmogorov-Smirnov, with false-discovery control,
+    and the population stability index or the shift of the mean agrees that it matters)."""
+
+    def _moved(self, window: DriftWindow) -> str:
+        moved = self.reference.features.moved(window.X)
+        return f"{len(moved)} feature(s) moved: {', '.join(moved[:3])}" if moved else ""
+
+
+@dataclass
+class AccuracyDrift(Detector):
+    """The error on labelled rows is higher than it was on rows no model had seen."""
+
+    def _moved(self, window: DriftWindow) -> str:
+        if window.losses is None or len(window.losses) < MIN_ROWS:
+            return ""
+        mean = float(window.losses.mean())
+        usual = max(
+            self.reference.usual_loss * _BEYOND, self.reference.loss_mean * (1 + _LOSS_EFFECT) ** 2
+        )
+        spread = max(float(window.losses.std(ddof=1)), self.reference.loss_sd)
+        error = spread / math.sqrt(len(window.losses))
+        if (
+            mean > usual
+            and norm.sf((mean - self.reference.loss_mean) / max(error, 1e-300)) < _ALPHA
+        ):
+            return (
+                f"RMSE {math.sqrt(mean):.4g} is over {math.sqrt(usual):.4g}, "
+                f"the most of the training rows (mean {math.sqrt(self.reference.loss_mean):.4g})"
+            )
+        return ""
+
+
+class DriftMonitor:
+    """All detectors over one stream.
+
+    Parameters
+    ----------
+    reference : Reference
+    noise_threshold : float
+        0 to 1; see `NoiseDrift`.
+    cooldown : int
+        Windows after an alarm in which its detector raises none.
+    quiet : int
+        Windows at the start in which none does: a retrain has just happened.
+
+    Attributes
+    ----------
+    drift_detected : bool
+    reason : str
+        The reasons of the last window's alarms, joined by "; ".
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        noise_threshold: float = 0.3,
+        cooldown: int = 10,
+        quiet: int = 0,
+    ) -> None:
+        pauses = {"cooldown": cooldown, "quiet": quiet}
+        self.noise = NoiseDrift(reference, threshold=noise_threshold, **pauses)
+        self.detectors: dict[str, Detector] = {
+            "noise": self.noise,
+            "noise_trend": NoiseTrend(reference, votes=1, of=1, **pauses),
+            "features": FeatureDrift(reference, **pauses),
+            "accuracy": AccuracyDrift(reference, **pauses),
+        }
+
+    @property
+    def drift_detected(self) -> bool:
+        return any(detector.drift_detected for detector in self.detectors.values())
+
+    @property
+    def reason(self) -> str:
+        return "; ".join(found.reason for found in self.detectors.values() if found.drift_detected)
+
+    def update(self, window: DriftWindow) -> bool:
+        """Show the next window to every detector; returns `drift_detected`."""
+        for detector in self.detectors.values():
+            detector.update(window)
+        return self.drift_detected
+
+    def state(self) -> dict[str, Any]:
+        """What the next process needs to go on, as JSON."""
+        return {name: detector.state() for name, detector in self.detectors.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        for name, detector in self.detectors.items():
+            if name in state:
+                detector.restore(state[name])
+
+
+def _block_maximum(values: np.ndarray) -> float:
+    blocks = [part for part in np.array_split(values, _BLOCKS) if len(part) >= MIN_ROWS]
+    return float(max((part.mean() for part in blocks), default=values.mean()))
+
+
+def _bin_shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    values = values[~np.isnan(values)]
+    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=_BINS)
+    return counts / max(len(values), 1)
+
+
+def _stability_index(found: np.ndarray, expected: np.ndarray) -> float:
+    """Population stability index; an empty bin counts as a tenth of a per cent."""
+    p, q = np.maximum(found, 0.001), np.maximum(expected, 0.001)
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def _ks_distance(ordered: np.ndarray, quantiles: np.ndarray) -> float:
+    """Two-sample Kolmogorov-Smirnov distance of sorted values from sorted quantiles."""
+    points = np.concatenate([ordered, quantiles])
+    own = np.searchsorted(ordered, points, side="right") / len(ordered)
+    other = np.searchsorted(quantiles, points, side="right") / len(quantiles)
+    return float(np.abs(own - other).max())
+
+
+def _ks_p_values(distances: np.ndarray, n: int, m: int) -> np.ndarray:
+    """Asymptotic two-sided p-values of Kolmogorov-Smirnov distances."""
+    return kolmogorov(distances * math.sqrt(n * m / (n + m)))
+
+
+def _false_discovery(p_values: np.ndarray) -> np.ndarray:
+    """Mask of the discoveries at a false-discovery rate of 0.1% (Benjamini & Hochberg 1995)."""
+    order = np.argsort(p_values)
+    passed = p_values[order] <= _ALPHA * np.arange(1, len(order) + 1) / len(order)
+    found = np.zeros(len(order), dtype=bool)
+    if passed.any():
+        found[order[: np.flatnonzero(passed)[-1] + 1]] = True
+    return found

@@ -1,0 +1,383 @@
+"""Batches as they came in: content-addressed parquet files in one folder.
+
+A batch is one file, ``<sequence>.<rows>.<hash>.<version id>.parquet``, written beside its place,
+flushed to disk and renamed, so that a kill leaves a whole file or none. The hash is of the content;
+a file whose content is another is set aside and never read. Labels that come later lie in a file of
+the same form with the suffix ``.outcomes``, and are joined when the batch is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from tsclust_model.config import NAME_PATTERN
+from tsclust_model.errors import DataValidationError
+from tsclust_model.tables import content_digest
+
+_FILE = re.compile(r"(\d{8})\.(\d+)\.([0-9a-f]{16,128})\.(.+)\.parquet")
+_ASIDE = "corrupt"
+_OUTCOMES = ".outcomes"
+_ID_LENGTH = 16
+
+
+Ranges = dict[str, list[int]]
+"""Rows ``[start, stop)`` of versions by id, as JSON keeps them."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The newest labelled rows, oldest first, and where each comes from.
+
+    Attributes
+    ----------
+    frame : DataFrame
+    versions : ndarray of object, shape (n,)
+        Version id of each row.
+    rows : ndarray of int64, shape (n,)
+        Its position there.
+    """
+
+    frame: pd.DataFrame
+    versions: np.ndarray
+    rows: np.ndarray
+
+    def ranges(self, n: int) -> Ranges:
+        """Where the oldest `n` rows come from, from the first to the last row of each version."""
+        found: Ranges = {}
+        for version_id, row in zip(self.versions[:n], self.rows[:n], strict=True):
+            start, stop = found.setdefault(version_id, [int(row), int(row) + 1])
+            found[version_id] = [min(start, int(row)), max(stop, int(row) + 1)]
+        return found
+
+    def outside(self, ranges: Mapping[str, Sequence[int]]) -> np.ndarray:
+        """Mask of the rows that are in none of the ranges, shape (n,)."""
+        nowhere = (0, 0)
+        bounds = [ranges.get(version_id, nowhere) for version_id in self.versions]
+        return np.array(
+            [not start <= row < stop for row, (start, stop) in zip(self.rows, bounds, strict=True)],
+            dtype=bool,
+        )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: Path
+    sequence: int
+    n_rows: int
+    digest: str
+    version_id: str
+
+
+class DataVersioner:
+    """Versions of a growing table.
+
+    Parameters
+    ----------
+    base_dir : path
+        Folder of the versions; made when the first one is registered.
+    hash_algorithm : str
+        Of `hashlib`.
+
+    Examples
+    --------
+    >>> import tempfile, pandas as pd
+    >>> history = DataVersioner(tempfile.mkdtemp())
+    >>> batch = pd.DataFrame({"age": [31.0, 64.0]})
+    >>> history.register(batch) == history.register(batch.copy())
+    True
+    >>> len(history.list_versions())
+    1
+    """
+
+    def __init__(self, base_dir: str | Path, hash_algorithm: str = "sha256") -> None:
+        self.base_dir = Path(base_dir)
+        self.hash_algorithm = hash_algorithm
+
+    def register(self, df: pd.DataFrame, version_id: str | None = None) -> str:
+        """Keep a batch; the same content a second time is the version it already is.
+
+        Parameters
+        ----------
+        df : DataFrame
+            Column names are texts; the index is not kept.
+        version_id : str, optional
+            1 to 64 characters of A-Z a-z 0-9 . _ -; default: the start of the content's hash.
+
+        Returns
+        -------
+        str
+            The version's id.
+
+        Raises
+        ------
+        DataValidationError
+            An empty table, an impossible id, or an id that other content already has.
+        """
+        if df.empty:
+            raise DataValidationError("an empty batch cannot be registered; give rows")
+        digest = content_digest(df, self.hash_algorithm)
+        entries = self._entries()
+        for entry in entries:
+            if entry.digest == digest:
+                return entry.version_id
+        name = digest[:_ID_LENGTH] if version_id is None else version_id
+        if not NAME_PATTERN.fullmatch(name) or name.endswith(_OUTCOMES):
+            raise DataValidationError(
+                f"version_id {name!r} cannot be used; give 1 to 64 characters of A-Z a-z 0-9 . _ -"
+            )
+        if any(entry.version_id == name for entry in entries):
+            raise DataValidationError(
+                f"version '{name}' holds other content; choose another version_id"
+            )
+        sequence = 1 + max((entry.sequence for entry in entries), default=0)
+        self._write(df, sequence, digest, name)
+        return name
+
+    def list_versions(self) -> list[str]:
+        """Ids of all versions, newest first."""
+        return [entry.version_id for entry in reversed(self._entries())]
+
+    def get_latest_version(self) -> str | None:
+        """Id of the newest version, or None."""
+        return next(iter(self.list_versions()), None)
+
+    def load(self, version_id: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """A version's rows, with the labels that came later, and what is known of it.
+
+        Returns
+        -------
+        df : DataFrame
+        metadata : dict
+            ``version_id``, ``hash``, ``n_rows``, ``registered_at`` (ISO 8601, UTC).
+
+        Raises
+        ------
+        DataValidationError
+            There is no such version, or its file was changed (it is set aside with a warning).
+        """
+        entry = self._entry(version_id)
+        content = self._read(entry)
+        if content is None:
+            raise DataValidationError(
+                f"version '{version_id}' was changed on disk and set aside; register it again"
+            )
+        frame, registered_at = content
+        return self._with_outcomes(frame, version_id), {
+            "version_id": version_id,
+            "hash": entry.digest,
+            "n_rows": entry.n_rows,
+            "registered_at": registered_at,
+        }
+
+    def record_outcomes(self, version_id: str, outcomes: Mapping[str, np.ndarray]) -> None:
+        """Keep labels that came later than their batch; a second call replaces them.
+
+        Parameters
+        ----------
+        version_id : str
+        outcomes : mapping of str to array, shape (n_rows,)
+            Columns to add to the version; NaN is not known yet.
+        """
+        entry = self._entry(version_id)
+        frame = pd.DataFrame({name: np.asarray(values) for name, values in outcomes.items()})
+        if len(frame) != entry.n_rows:
+            raise DataValidationError(
+                f"{len(frame)} outcomes for the {entry.n_rows} rows of version '{version_id}'; "
+                "give one a row"
+            )
+        before = self._outcome_entries(version_id)
+        sequence = 1 + max((found.sequence for found in before), default=0)
+        digest = content_digest(frame, self.hash_algorithm)
+        self._write(frame, sequence, digest, version_id + _OUTCOMES)
+        for found in before:
+            found.path.unlink(missing_ok=True)
+
+    def window(self, n_rows: int, target: str) -> Window:
+        """The newest `n_rows` rows that have a target, oldest first; a version may be cut.
+
+        Parameters
+        ----------
+        n_rows : int
+        target : str
+            Rows in which this column is missing are not labelled yet.
+        """
+        frames: list[pd.DataFrame] = []
+        origins: list[tuple[str, np.ndarray]] = []
+        missing = n_rows
+        for entry in reversed(self._entries()):
+            if missing <= 0:
+                break
+            content = self._read(entry)
+            if content is None:
+                continue
+            frame = self._with_outcomes(content[0], entry.version_id)
+            if target not in frame:
+                continue
+            known = np.flatnonzero(frame[target].notna())[-missing:]
+            if known.size:
+                frames.append(frame.iloc[known])
+                origins.append((entry.version_id, known))
+                missing -= known.size
+        if not frames:
+            return Window(pd.DataFrame(), np.empty(0, dtype=object), np.empty(0, dtype=np.int64))
+        versions = [np.full(len(rows), name, dtype=object) for name, rows in origins[::-1]]
+        return Window(
+            pd.concat(frames[::-1], ignore_index=True),
+            np.concatenate(versions),
+            np.concatenate([rows for _, rows in origins[::-1]]),
+        )
+
+    def purge(
+        self,
+        ids: Collection[Any] | None = None,
+        before: str | None = None,
+        id_column: str | None = None,
+    ) -> dict[str, int]:
+        """Remove patients' rows, or every version registered before a time.
+
+        Parameters
+        ----------
+        ids : collection, optional
+            Values of `id_column` whose rows go.
+        before : str, optional
+            ISO 8601 time; older versions go whole.
+        id_column : str, optional
+            Needed with `ids`.
+
+        Returns
+        -------
+        dict of str to int
+            Rows removed from each version. A version that keeps rows gets the same id and a new
+            hash.
+        """
+        if (ids is None) == (before is None):
+            raise DataValidationError("purge takes either ids or before")
+        if ids is not None and id_column is None:
+            raise DataValidationError("purge by ids needs id_column, the column that holds them")
+        removed: dict[str, int] = {}
+        for entry in self._entries():
+            content = self._read(entry)
+            if content is None:
+                continue
+            frame, registered_at = content
+            if before is not None:
+                gone = np.full(entry.n_rows, registered_at < before)
+            elif id_column in frame:
+                gone = frame[id_column].isin(list(ids or ())).to_numpy()
+            else:
+                continue
+            if gone.any():
+                removed[entry.version_id] = int(gone.sum())
+                self._keep(entry, frame, ~gone, registered_at)
+        return removed
+
+    def _keep(
+        self, entry: _Entry, frame: pd.DataFrame, kept: np.ndarray, registered_at: str
+    ) -> None:
+        """Rewrite a version with fewer rows (and its labels with it), or delete it."""
+        outcomes = self._outcome_entries(entry.version_id)
+        for found in outcomes[-1:]:
+            labels = self._read(found)
+            if labels is not None and kept.any():
+                rest = labels[0][kept].reset_index(drop=True)
+                digest = content_digest(rest, self.hash_algorithm)
+                self._write(rest, found.sequence + 1, digest, found.version_id)
+        if kept.any():
+            rest = frame[kept].reset_index(drop=True)
+            digest = content_digest(rest, self.hash_algorithm)
+            self._write(rest, entry.sequence, digest, entry.version_id, registered_at)
+        for found in (*outcomes, entry):
+            found.path.unlink(missing_ok=True)
+
+    def _write(
+        self,
+        frame: pd.DataFrame,
+        sequence: int,
+        digest: str,
+        name: str,
+        registered_at: str | None = None,
+    ) -> None:
+        self.base_dir.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        now = registered_at or datetime.now(UTC).isoformat(timespec="microseconds")
+        metadata = (table.schema.metadata or {}) | {b"registered_at": now.encode()}
+        target = self.base_dir / f"{sequence:08d}.{len(frame)}.{digest}.{name}.parquet"
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        with partial.open("wb") as stream:
+            pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(target)
+        folder = os.open(self.base_dir, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _files(self) -> Iterator[_Entry]:
+        """Every whole file of the folder, batches and outcomes."""
+        if not self.base_dir.is_dir():
+            return
+        for item in os.scandir(self.base_dir):
+            match = _FILE.fullmatch(item.name)
+            if match:
+                sequence, n_rows, digest, name = match.groups()
+                yield _Entry(Path(item.path), int(sequence), int(n_rows), digest, name)
+
+    def _entries(self) -> list[_Entry]:
+        """The versions, oldest first; content that two writers registered at once counts once."""
+        found = (entry for entry in self._files() if not entry.version_id.endswith(_OUTCOMES))
+        ordered = sorted(found, key=lambda entry: (entry.sequence, entry.digest))
+        first: dict[str, _Entry] = {}
+        for entry in ordered:
+            first.setdefault(entry.digest, entry)
+        return list(first.values())
+
+    def _outcome_entries(self, version_id: str) -> list[_Entry]:
+        name = version_id + _OUTCOMES
+        found = [entry for entry in self._files() if entry.version_id == name]
+        return sorted(found, key=lambda entry: entry.sequence)
+
+    def _entry(self, version_id: str) -> _Entry:
+        for entry in self._entries():
+            if entry.version_id == version_id:
+                return entry
+        raise DataValidationError(f"there is no version '{version_id}'; see list_versions()")
+
+    def _read(self, entry: _Entry) -> tuple[pd.DataFrame, str] | None:
+        """A file's rows and the time it was registered; None, and set aside, if it was changed."""
+        try:
+            table = pyarrow.parquet.ParquetFile(entry.path).read()
+            frame = table.to_pandas()
+            if content_digest(frame, self.hash_algorithm) == entry.digest:
+                return frame, (table.schema.metadata or {})[b"registered_at"].decode()
+        except (pa.ArrowException, OSError, ValueError, KeyError):
+            pass  # cut short or overwritten: the same as another content
+        aside = self.base_dir / _ASIDE
+        aside.mkdir(exist_ok=True)
+        entry.path.replace(aside / entry.path.name)
+        warnings.warn(
+            f"{entry.path.name} was changed or cut short on disk; its {entry.n_rows} rows are set "
+            f"aside in {aside} and not read",
+            stacklevel=4,
+        )
+        return None
+
+    def _with_outcomes(self, frame: pd.DataFrame, version_id: str) -> pd.DataFrame:
+        for entry in self._outcome_entries(version_id)[-1:]:
+            outcomes = self._read(entry)
+            if outcomes is not None:
+                frame = frame.assign(**{str(name): outcomes[0][name] for name in outcomes[0]})
+        return frame

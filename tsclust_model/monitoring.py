@@ -1,0 +1,258 @@
+"""What happened lately: metrics, alerts and errors, in buffers that never grow."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.errors import ConfigurationError, PipelineError, suggestion
+from tsclust_model.results import PerformanceAlert
+
+ALERT_THRESHOLDS = {"noise_ratio": 0.3, "processing_time": 60.0, "memory_usage": 4096.0}
+"""Highest value without an alert: a ratio, seconds, MB."""
+
+DRIFT_THRESHOLDS = {"noise_ratio_trend": 0.1, "performance_degradation": 0.2}
+"""Rise without drift: of the noise ratio (absolute), of any other metric (relative)."""
+
+_CRITICAL = 1.5
+_RECORDS = 1_000
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One value of a metric."""
+
+    metric_name: str
+    value: float
+    component: str
+    timestamp: datetime
+
+
+class PerformanceMonitor:
+    """The last 1,000 values of each metric, and alerts on them.
+
+    Parameters
+    ----------
+    alert_thresholds : mapping, optional
+        Laid over `ALERT_THRESHOLDS`.
+    drift_thresholds : mapping, optional
+        Laid over `DRIFT_THRESHOLDS`.
+    clock : callable, optional
+        Gives the time (UTC).
+
+    Examples
+    --------
+    >>> monitor = PerformanceMonitor({"noise_ratio": 0.2})
+    >>> monitor.record_metric("noise_ratio", 0.35)
+    >>> [(alert.metric_name, alert.severity) for alert in monitor.check_alerts()]
+    [('noise_ratio', 'critical')]
+    >>> monitor.check_alerts()
+    []
+    """
+
+    def __init__(
+        self,
+        alert_thresholds: Mapping[str, float] | None = None,
+        drift_thresholds: Mapping[str, float] | None = None,
+        *,
+        clock: Clock = utc_now,
+    ) -> None:
+        self.alert_thresholds = dict(ALERT_THRESHOLDS)
+        self.drift_thresholds = dict(DRIFT_THRESHOLDS)
+        self._clock = clock
+        self._records: dict[str, deque[Record]] = {}
+        self._alerts: deque[PerformanceAlert] = deque(maxlen=_RECORDS)
+        self._unchecked: deque[Record] = deque(maxlen=_RECORDS)
+        self.update_thresholds(alert_thresholds, drift_thresholds)
+
+    def update_thresholds(
+        self,
+        alert_thresholds: Mapping[str, float] | None = None,
+        drift_thresholds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Lay thresholds over those in force.
+
+        Raises
+        ------
+        ConfigurationError
+            An unknown name, or a value that is no number of at least 0.
+        """
+        for own, given in (
+            (self.alert_thresholds, alert_thresholds or {}),
+            (self.drift_thresholds, drift_thresholds or {}),
+        ):
+            for name, value in given.items():
+                if name not in own:
+                    raise ConfigurationError(f"no threshold '{name}'{suggestion(name, own)}")
+                if not isinstance(value, (int, float)) or not value >= 0:
+                    raise ConfigurationError(f"threshold {name} must be a number of at least 0")
+            own.update(given)
+
+    def record_metric(self, metric_name: str, value: float, component: str = "pipeline") -> None:
+        """Keep a value."""
+        record = Record(metric_name, float(value), component, self._clock())
+        self._records.setdefault(metric_name, deque(maxlen=_RECORDS)).append(record)
+        self._unchecked.append(record)
+
+    def check_alerts(self) -> list[PerformanceAlert]:
+        """Alerts of the values recorded since the last call, oldest first."""
+        alerts = []
+        while self._unchecked:
+            record = self._unchecked.popleft()
+            limit = self.alert_thresholds.get(record.metric_name)
+            if limit is not None and record.value > limit:
+                alerts.append(_alert(record, limit))
+        self._alerts.extend(alerts)
+        return alerts
+
+    def get_performance_summary(self) -> dict[str, dict[str, float]]:
+        """``count``, ``last``, ``mean``, ``min``, ``max`` of each metric that is kept."""
+        return {
+            name: {
+                "count": len(records),
+                "last": records[-1].value,
+                "mean": float(np.mean([record.value for record in records])),
+                "min": min(record.value for record in records),
+                "max": max(record.value for record in records),
+            }
+            for name, records in self._records.items()
+        }
+
+    def detect_drift(self, metric_name: str, window_size: int = 10) -> bool:
+        """Whether the last `window_size` values are higher than the same number before them.
+
+        The rise of the means must be over the drift threshold (of ``noise_ratio``: absolute, of
+        any other metric: relative) and over twice its standard error.
+        """
+        values = [record.value for record in self._records.get(metric_name, ())]
+        if window_size < 2 or len(values) < 2 * window_size:
+            return False
+        before = np.array(values[-2 * window_size : -window_size])
+        now = np.array(values[-window_size:])
+        rise = float(now.mean() - before.mean())
+        if metric_name == "noise_ratio":
+            limit = self.drift_thresholds["noise_ratio_trend"]
+        else:
+            limit = self.drift_thresholds["performance_degradation"] * abs(float(before.mean()))
+        error = float(np.sqrt((before.var(ddof=1) + now.var(ddof=1)) / window_size))
+        return rise > max(limit, 2 * error)
+
+    def records(
+        self, metric_names: Sequence[str] | None = None, time_window: timedelta | None = None
+    ) -> list[Record]:
+        """Values of some metrics (default: all) of the last `time_window` (default: all)."""
+        since = None if time_window is None else self._clock() - time_window
+        return [
+            record
+            for name in (self._records if metric_names is None else metric_names)
+            for record in self._records.get(name, ())
+            if since is None or record.timestamp >= since
+        ]
+
+    def alerts(self, time_window: timedelta | None = None) -> list[PerformanceAlert]:
+        """Alerts of the last `time_window` (default: all that are kept), oldest first."""
+        since = None if time_window is None else self._clock() - time_window
+        return [alert for alert in self._alerts if since is None or alert.timestamp >= since]
+
+    def table(self) -> pd.DataFrame:
+        """All values as a table: ``timestamp``, ``metric_name``, ``value``, ``component``."""
+        columns = ["timestamp", "metric_name", "value", "component"]
+        rows = [[getattr(record, name) for name in columns] for record in self.records()]
+        return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True)
+class ErrorRecord:
+    """An error as it is kept: our own texts name no row's values, others' are left out."""
+
+    error_type: str
+    message: str
+    component: str
+    timestamp: datetime
+
+
+class ErrorHandler:
+    """Counts errors, keeps the last 1,000, and decides whether a batch goes on without a part.
+
+    Parameters
+    ----------
+    clock : callable, optional
+        Gives the time (UTC).
+    """
+
+    def __init__(self, *, clock: Clock = utc_now) -> None:
+        self._clock = clock
+        self._recent: deque[ErrorRecord] = deque(maxlen=_RECORDS)
+        self._by_type: Counter[str] = Counter()
+        self._by_component: Counter[str] = Counter()
+        self.graceful_degradation = False
+
+    def handle_error(self, error: BaseException, context: Mapping[str, Any] | str) -> bool:
+        """Keep an error.
+
+        Parameters
+        ----------
+        error : exception
+        context : mapping with the key ``component``, or its value
+
+        Returns
+        -------
+        bool
+            Whether to go on without that component: graceful degradation is on.
+        """
+        component = context if isinstance(context, str) else str(context.get("component", ""))
+        name = type(error).__name__
+        message = str(error) if isinstance(error, PipelineError) else f"{name} in {component}"
+        self._recent.append(ErrorRecord(name, message, component, self._clock()))
+        self._by_type[name] += 1
+        self._by_component[component] += 1
+        return self.graceful_degradation
+
+    def get_error_statistics(self) -> dict[str, Any]:
+        """``total_errors``, ``by_type``, ``by_component`` and ``graceful_degradation``."""
+        return {
+            "total_errors": self._by_type.total(),
+            "by_type": dict(self._by_type),
+            "by_component": dict(self._by_component),
+            "graceful_degradation": self.graceful_degradation,
+        }
+
+    def recent(self, limit: int = 10) -> Iterator[ErrorRecord]:
+        """The newest errors, newest first."""
+        return (record for record, _ in zip(reversed(self._recent), range(limit), strict=False))
+
+    def clear_error_history(self) -> None:
+        """Forget errors and counts."""
+        self._recent.clear()
+        self._by_type.clear()
+        self._by_component.clear()
+
+    def enable_graceful_degradation(self, enable: bool = True) -> None:
+        """Let a failing resource model, callback or tracking server cost no prediction."""
+        self.graceful_degradation = enable
+
+
+def _alert(record: Record, limit: float) -> PerformanceAlert:
+    severity = "critical" if record.value >= _CRITICAL * limit else "warning"
+    message = f"{record.metric_name} {record.value:.4g} is over its threshold {limit:.4g}"
+    return PerformanceAlert(
+        record.metric_name,
+        record.value,
+        limit,
+        severity,
+        record.component,
+        message,
+        record.timestamp,
+    )

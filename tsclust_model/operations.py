@@ -1,0 +1,167 @@
+"""What a scheduler calls: look at new data, retrain if it is due, and say what was done."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.config import PipelineConfig
+from tsclust_model.drift import DriftMonitor, DriftWindow
+from tsclust_model.errors import MLflowIntegrationError
+from tsclust_model.generation import Generation
+from tsclust_model.registry import CHAMPION, alias_version, load_generation
+from tsclust_model.retraining import squared_errors
+from tsclust_model.training import Retraining, open_history, retrain_model
+from tsclust_model.validation import in_time_order
+
+_STATE = ".monitor.json"
+
+
+@dataclass(frozen=True)
+class Maintenance:
+    """What one call did.
+
+    Attributes
+    ----------
+    message : str
+        One line for the person who reads the scheduler's log.
+    retraining : Retraining or None
+    """
+
+    message: str
+    retraining: Retraining | None
+
+
+def maintain(
+    model_name: str,
+    frame: pd.DataFrame | None = None,
+    *,
+    config: PipelineConfig | None = None,
+    reason: str = "Manual request",
+    if_due: bool = False,
+    promote: bool = True,
+) -> Maintenance:
+    """Add new rows to the history of a model, and retrain it.
+
+    Safe to call at any time and any number of times: rows that were added before count once, and
+    what the detectors have seen is kept beside the history from one call to the next.
+
+    Parameters
+    ----------
+    model_name : str
+        Registered model that has a ``@champion``.
+    frame : DataFrame, optional
+        New rows, with the target where it is known.
+    config : PipelineConfig, optional
+        Default: the one the champion was fitted with.
+    reason : str
+        Why, unless drift gives the reason.
+    if_due : bool
+        Retrain only if the new rows show drift.
+    promote : bool
+        False registers the challenger and lets nobody take over.
+
+    Raises
+    ------
+    MLflowIntegrationError, DataValidationError, RetrainingError
+    """
+    version = alias_version(model_name, CHAMPION)
+    if version is None:
+        raise MLflowIntegrationError(
+            f"'{model_name}' has no @{CHAMPION}; train it first (mlflow run . -e train)"
+        )
+    champion = load_generation(f"models:/{model_name}/{version}")
+    settings = config or PipelineConfig.from_dict(champion.info["config"])
+    monitor = _Monitor(champion, version, settings, model_name)
+    seen = "no new rows were given"
+    if frame is not None:
+        seen = monitor.look_at(frame)
+    if if_due and not monitor.reason:
+        return Maintenance(f"nothing is due: {seen}", None)
+    why = monitor.reason if if_due else reason
+    retraining = retrain_model(champion, version, model_name, settings, why, promote=promote)
+    monitor.forget()
+    outcome = "is @champion now" if retraining.promoted else "stays @challenger"
+    return Maintenance(
+        f"retrained ({why}): version {retraining.version} {outcome}; "
+        f"{retraining.comparison.reason}",
+        retraining,
+    )
+
+
+class _Monitor:
+    """The detectors of a champion between calls, in a file beside its history."""
+
+    def __init__(
+        self, champion: Generation, version: str, config: PipelineConfig, model_name: str
+    ) -> None:
+        self.champion = champion
+        self.version = version
+        self.config = config
+        self.history = open_history(config, model_name)
+        self.path = Path(self.history.base_dir) / _STATE
+        self.drift = DriftMonitor(
+            champion.reference, config.noise_threshold, config.retrain_cooldown_batches
+        )
+        state = self._saved()
+        self.batches: list[str] = state.get("batches", [])
+        self.reason: str = state.get("reason", "")
+        if "drift" in state:
+            self.drift.restore(state["drift"])
+
+    def look_at(self, frame: pd.DataFrame) -> str:
+        """Keep the rows, show them to the detectors once, and say what they looked like."""
+        ordered = in_time_order(frame, self.champion.roles.time)
+        encoded = self.champion.schema.encode(ordered)
+        batch_id = self.history.register(ordered)
+        if batch_id in self.batches:
+            return f"batch {batch_id} was seen before"
+        losses = self._losses(ordered)
+        noise = []
+        rows = np.flatnonzero(encoded.scorable)
+        for start in range(0, len(rows), self.config.batch_size):
+            part = rows[start : start + self.config.batch_size]
+            is_noise = self.champion.assign(encoded.X[part]).is_noise
+            noise.append(is_noise)
+            known = losses[part][~np.isnan(losses[part])]
+            window = DriftWindow(encoded.X[part], is_noise, known if known.size else None)
+            if self.drift.update(window):
+                self.reason = self.drift.reason
+        self.batches = [*self.batches, batch_id][-1000:]
+        self._save({"drift": self.drift.state(), "batches": self.batches, "reason": self.reason})
+        ratio = float(np.concatenate(noise).mean()) if noise else 0.0
+        return (
+            f"batch {batch_id} of {len(frame)} rows has noise {ratio:.2f} "
+            f"(threshold {self.config.noise_threshold:.2f}) and no drift"
+        )
+
+    def forget(self) -> None:
+        """A retrain has happened: the batches are known, what they showed is dealt with."""
+        self._save({"batches": self.batches})
+
+    def _losses(self, frame: pd.DataFrame) -> np.ndarray:
+        """Squared errors, NaN where the outcome is not known."""
+        target = self.champion.roles.target
+        losses = np.full(len(frame), np.nan)
+        if target in frame:
+            known = np.flatnonzero(frame[target].notna())
+            losses[known] = squared_errors(self.champion, frame.iloc[known])
+        return losses
+
+    def _saved(self) -> dict[str, Any]:
+        if not self.path.exists():
+            return {}
+        state = json.loads(self.path.read_text())
+        # What the detectors saw of another champion says nothing of this one.
+        return state if state["version"] == self.version else {"batches": state["batches"]}
+
+    def _save(self, state: dict[str, Any]) -> None:
+        partial = self.path.with_name(f"{_STATE}.{os.getpid()}")
+        partial.write_text(json.dumps({"version": self.version} | state))
+        partial.replace(self.path)

@@ -1,0 +1,726 @@
+"""The living pipeline: fit once, feed batches, and let it watch, retrain and promote itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.batches import (
+    batch_frame,
+    joined,
+    measured_costs,
+    outcome_columns,
+    scorable_matrix,
+    sums_by_cluster,
+    training_frame,
+)
+from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import (
+    MLflowIntegrationError,
+    NotFittedError,
+    PipelineError,
+    PredictionError,
+)
+from tsclust_model.generation import Forecast, Generation
+from tsclust_model.monitoring import (
+    Clock,
+    ErrorHandler,
+    ErrorRecord,
+    PerformanceMonitor,
+    utc_now,
+)
+from tsclust_model.registry import (
+    CHAMPION,
+    alias_version,
+    load_generation,
+    name_and_version,
+    name_segment,
+    rollback,
+    segment_names,
+    versions_trained_on,
+)
+from tsclust_model.results import BatchResult, ClusteringResult, PerformanceReport
+from tsclust_model.retraining import AdaptiveRetrainingManager
+from tsclust_model.tables import write_table
+from tsclust_model.tracking import ExperimentManager, MetricWriter
+from tsclust_model.training import Retraining, open_history, retrain_model, train_table
+from tsclust_model.validation import Roles
+
+# What takes effect at once; everything else when a model is fitted.
+_NOW = frozenset(
+    {"noise_threshold", "batch_size", "expanding_window_size", "experiment_name"}
+    | {"promotion_margin", "retrain_cooldown_batches"}
+)
+# What a fitted pipeline cannot change: its model and its history are found by these.
+_FIXED = frozenset({"model_registry_prefix", "hospital_profile_id", "history_dir"})
+
+Callback = Callable[..., Any] | None
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """What serves now; a retrain swaps it by one assignment."""
+
+    generation: Generation
+    version: str
+    clustering: dict[str, Any]
+    trained_at: datetime
+    costs: tuple[float, float]
+
+
+class TimeSeriesClusteringPipeline:
+    """Segments, forecasts, monitoring and retraining behind one object.
+
+    Parameters
+    ----------
+    config : PipelineConfig, optional
+    model_name : str, optional
+        Registered model; default: that of the configuration.
+    clock : callable, optional
+        Gives the time (UTC).
+
+    Examples
+    --------
+    >>> pipeline = TimeSeriesClusteringPipeline()
+    >>> pipeline.is_fitted
+    False
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig | None = None,
+        *,
+        model_name: str | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        self.config = config or PipelineConfig()
+        self._model_name = model_name or self.config.registered_model_name
+        self._clock = clock
+        self._serving: _Serving | None = None
+        self._retraining: AdaptiveRetrainingManager | None = None
+        self._monitor = PerformanceMonitor(
+            {"noise_ratio": self.config.noise_threshold}, clock=clock
+        )
+        self._errors = ErrorHandler(clock=clock)
+        self._callbacks: dict[str, Callback] = dict.fromkeys(
+            ("pre_training", "post_training", "pre_batch", "post_batch")
+        )
+        self._writer: MetricWriter | None = None
+        self._n_batches = 0
+        self._last_report: PerformanceReport | None = None
+        self._reset_pending = False
+
+    # -- fitting and loading -------------------------------------------------------------------
+
+    def fit_initial(
+        self,
+        X: np.ndarray | pd.DataFrame,
+        y: Sequence[float] | np.ndarray | pd.Series,
+        resources: Mapping[str, Sequence[float] | np.ndarray] | None = None,
+        *,
+        time: str | None = None,
+        id: str | None = None,
+    ) -> ClusteringResult:
+        """Find segments, fit their models, and register them as ``@champion``.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Oldest row first, unless `time` orders them.
+        y : array-like, shape (n_samples,)
+        resources : mapping of str to array-like, shape (n_samples,), optional
+        time, id : str, optional
+            Columns of X that order the rows, and say whose they are; they are no features.
+
+        Raises
+        ------
+        DataValidationError, ModelTrainingError, MLflowIntegrationError
+        """
+        frame, target = training_frame(X, y, resources or {})
+        roles = Roles(target, resources=tuple(resources or ()), time=time, id=id)
+        self._call("pre_training")
+        training = train_table(
+            frame, roles, self.config, model_name=self._model_name, trigger="fit_initial"
+        )
+        self._serve(training.generation, training.version, training.clustering.metrics)
+        self._reset_pending = False
+        self._call("post_training", training.clustering)
+        return training.clustering
+
+    @classmethod
+    def load(
+        cls,
+        model_uri: str,
+        config: PipelineConfig | None = None,
+        *,
+        clock: Clock = utc_now,
+    ) -> TimeSeriesClusteringPipeline:
+        """Go on with a registered model in another process.
+
+        Parameters
+        ----------
+        model_uri : str
+            ``models:/<name>@champion`` or ``models:/<name>/<version>``.
+        config : PipelineConfig, optional
+            Default: the one the model was fitted with.
+
+        Raises
+        ------
+        MLflowIntegrationError
+        """
+        generation = load_generation(model_uri)
+        settings = config or PipelineConfig.from_dict(generation.info["config"])
+        name, version = name_and_version(model_uri)
+        pipeline = cls(settings, model_name=name, clock=clock)
+        pipeline._serve(generation, version, generation.info["clustering"])
+        return pipeline
+
+    def reset_pipeline_state(self) -> None:
+        """Forget the model and what was watched; batches wait for the next `fit_initial`."""
+        self._serving, self._retraining = None, None
+        self._n_batches, self._reset_pending = 0, True
+        self._monitor = PerformanceMonitor(
+            self._monitor.alert_thresholds, self._monitor.drift_thresholds, clock=self._clock
+        )
+        self.close()
+
+    def close(self) -> None:
+        """Write what is waiting for the tracking server (for 5 s at most)."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    # -- batches -------------------------------------------------------------------------------
+
+    def process_batch(
+        self,
+        X_batch: np.ndarray | pd.DataFrame,
+        y_batch: Sequence[float] | np.ndarray | pd.Series | None = None,
+        resources: Mapping[str, Sequence[float] | np.ndarray] | None = None,
+    ) -> BatchResult:
+        """Assign, forecast, keep, watch, and retrain if it is due.
+
+        Parameters
+        ----------
+        X_batch : array-like, shape (n, n_features)
+        y_batch : array-like, shape (n,), optional
+            Where it is known already; later: `record_outcomes`.
+        resources : mapping of str to array-like, shape (n,), optional
+
+        Raises
+        ------
+        NotFittedError, DataValidationError, PredictionError
+        """
+        serving = self._fitted()
+        started = time.perf_counter()
+        degraded: list[str] = []
+        generation = serving.generation
+        frame = batch_frame(X_batch, generation)
+        self._call("pre_batch", X_batch, degraded=degraded)
+        X = scorable_matrix(generation, frame)
+        labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
+        forecast, used = self._forecast(serving, X, degraded)
+        version_id = open_history(self.config, self._model_name).register(frame.assign(**labelled))
+        result = BatchResult(
+            forecast.assignment.labels,
+            forecast.prediction,
+            used,
+            forecast.assignment.noise_ratio,
+            time.perf_counter() - started,
+            version_id,
+            tuple(degraded),
+        )
+        self._watch(result, X, forecast, labelled.get(generation.roles.target), degraded)
+        self._call("post_batch", result, degraded=degraded)
+        return replace(result, degraded=tuple(degraded))
+
+    def record_outcomes(
+        self,
+        version_id: str,
+        y: Sequence[float] | np.ndarray,
+        resources: Mapping[str, Sequence[float] | np.ndarray] | None = None,
+    ) -> None:
+        """Give the outcomes of a batch that are known by now (a stay has ended).
+
+        They join the history, and the accuracy that is watched.
+
+        Parameters
+        ----------
+        version_id : str
+            Of the batch's result.
+        y : array-like, shape (n,)
+        resources : mapping of str to array-like, shape (n,), optional
+        """
+        generation = self._fitted().generation
+        history = open_history(self.config, self._model_name)
+        frame, _ = history.load(version_id)
+        labelled = outcome_columns(generation, len(frame), y, resources or {})
+        history.record_outcomes(version_id, labelled)
+        X = scorable_matrix(generation, frame)
+        forecast = generation.forecast(X, generation.coverage)
+        losses = np.square(labelled[generation.roles.target] - forecast.prediction)
+        self._monitor.record_metric("rmse", float(np.sqrt(losses.mean())), "accuracy")
+        self._manager().record_losses(X, losses)
+
+    # -- retraining ----------------------------------------------------------------------------
+
+    def retrain(self, trigger_reason: str = "Manual request") -> Retraining:
+        """Fit a challenger on the expanding window, compare it, and promote it if it is better.
+
+        Raises
+        ------
+        NotFittedError, RetrainingError, MLflowIntegrationError
+        """
+        serving = self._fitted()
+        self._call("pre_training")
+        retraining = retrain_model(
+            serving.generation, serving.version, self._model_name, self.config, trigger_reason
+        )
+        if retraining.promoted:
+            self._serve(
+                retraining.generation,
+                retraining.version,
+                retraining.generation.info["clustering"],
+            )
+        else:
+            self._manager().start_over(serving.generation.reference)
+        self._call("post_training", retraining)
+        return retraining
+
+    def check_scheduled_retraining(self, schedule_interval: timedelta) -> bool:
+        """Retrain if the last training is this long ago; see `AdaptiveRetrainingManager`."""
+        return self._manager().check_scheduled_retraining(schedule_interval)
+
+    def rollback(self, reason: str) -> str:
+        """Let ``@previous`` serve again, here and in the registry, and return its version."""
+        self._fitted()
+        version = rollback(self._model_name, reason)
+        generation = load_generation(f"models:/{self._model_name}/{version}")
+        self._serve(generation, version, generation.info["clustering"])
+        return version
+
+    def name_segment(self, cluster_id: int, name: str) -> None:
+        """Name a segment; the name follows its id through retrains."""
+        if cluster_id not in self._fitted().generation.cluster_ids:
+            raise PredictionError(f"there is no segment {cluster_id}; see get_model_info()")
+        name_segment(self._model_name, cluster_id, name)
+
+    def purge(
+        self, ids: Collection[Any] | None = None, before: str | None = None
+    ) -> dict[str, Any]:
+        """Remove patients' rows, or old batches, from the history.
+
+        Parameters
+        ----------
+        ids : collection, optional
+            Values of the id column.
+        before : str, optional
+            ISO 8601 time; older batches go whole.
+
+        Returns
+        -------
+        dict
+            ``removed_rows`` {batch: rows} and ``model_versions``, those trained on such batches:
+            they hold scaled training rows until they are deleted.
+        """
+        generation = self._fitted().generation
+        history = open_history(self.config, self._model_name)
+        removed = history.purge(ids, before, id_column=generation.roles.id)
+        return {
+            "removed_rows": removed,
+            "model_versions": versions_trained_on(self._model_name, removed),
+        }
+
+    # -- reading -------------------------------------------------------------------------------
+
+    @property
+    def is_fitted(self) -> bool:
+        return self._serving is not None
+
+    @property
+    def is_batch_processing_enabled(self) -> bool:
+        """False until a model is fitted or loaded, and while a reset is pending."""
+        return self.is_fitted and not self._reset_pending
+
+    @property
+    def current_model_version(self) -> str | None:
+        """Registered version that serves here."""
+        return None if self._serving is None else self._serving.version
+
+    @property
+    def last_performance_report(self) -> PerformanceReport | None:
+        return self._last_report
+
+    @property
+    def current_health_status(self) -> str:
+        """``not_fitted``, ``healthy``, ``degraded`` (errors or alerts) or ``drifting``."""
+        return str(self.perform_health_check()["status"])
+
+    @property
+    def monitoring_statistics(self) -> dict[str, Any]:
+        """``batches``, ``metrics`` (summary), ``alerts`` and ``errors`` (counts)."""
+        return {
+            "batches": self._n_batches,
+            "metrics": self._monitor.get_performance_summary(),
+            "alerts": len(self._monitor.alerts()),
+            "errors": self._errors.get_error_statistics()["total_errors"],
+        }
+
+    def get_performance_report(self) -> PerformanceReport:
+        """Clustering and accuracy of the serving model, out of fold."""
+        serving = self._fitted()
+        self._last_report = PerformanceReport(
+            serving.clustering,
+            dict(serving.generation.target.scores.clusters),
+            {},
+            self._clock(),
+            serving.version,
+        )
+        return self._last_report
+
+    def get_pipeline_status(self) -> dict[str, Any]:
+        """``pipeline_fitted``, ``batch_processing_enabled``, ``current_model_version``,
+        ``last_training_time`` and ``performance_metrics``."""
+        return {
+            "pipeline_fitted": self.is_fitted,
+            "batch_processing_enabled": self.is_batch_processing_enabled,
+            "current_model_version": self.current_model_version,
+            "last_training_time": self._serving.trained_at if self._serving else None,
+            "performance_metrics": self._monitor.get_performance_summary(),
+        }
+
+    def get_model_info(self) -> dict[str, Any]:
+        """``clustering`` (metrics, sizes, names, lineage), ``timeseries_models``,
+        ``resource_models`` and ``fallback_model``."""
+        generation = self._fitted().generation
+        fallback = generation.segmentation.fallback
+        return {
+            "clustering": generation.info["clustering"]
+            | {
+                "cluster_ids": generation.cluster_ids,
+                "cluster_sizes": generation.info["cluster_sizes"],
+                "segment_names": segment_names(self._model_name),
+                "lineage": generation.info["lineage"],
+            },
+            "timeseries_models": _model_info(generation.target),
+            "resource_models": {k: _model_info(v) for k, v in generation.resources.items()},
+            "fallback_model": None
+            if fallback is None
+            else {"n_neighbors": fallback.n_neighbors, "n_rows": len(fallback.points_)},
+        }
+
+    def get_performance_metrics(
+        self, metric_names: Sequence[str] | None = None, time_window: timedelta | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Recorded values by metric: ``value``, ``component``, ``timestamp``, oldest first."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for record in self._monitor.records(metric_names, time_window):
+            entry = asdict(record)
+            found.setdefault(entry.pop("metric_name"), []).append(entry)
+        return found
+
+    def get_alert_summary(self, time_window: timedelta | None = None) -> dict[str, Any]:
+        """``total``, ``by_severity``, ``by_metric`` and the ``alerts``, oldest first."""
+        alerts = self._monitor.alerts(time_window)
+        return {
+            "total": len(alerts),
+            "by_severity": _counted(alert.severity for alert in alerts),
+            "by_metric": _counted(alert.metric_name for alert in alerts),
+            "alerts": alerts,
+        }
+
+    def get_error_statistics(self) -> dict[str, Any]:
+        """See `ErrorHandler.get_error_statistics`."""
+        return self._errors.get_error_statistics()
+
+    def get_recent_errors(self, limit: int = 10) -> list[ErrorRecord]:
+        """The newest errors, newest first."""
+        return list(self._errors.recent(limit))
+
+    def enable_graceful_degradation(self, enable: bool = True) -> None:
+        """Let a failing resource model, callback or tracking server cost no prediction.
+
+        The result's ``degraded`` says what was left out. When it is off, they raise.
+        """
+        self._errors.enable_graceful_degradation(enable)
+
+    def perform_health_check(self) -> dict[str, Any]:
+        """``status``, and of each component whether it is ``ok`` or what is wrong."""
+        components = {
+            "model": "ok" if self.is_fitted else "not fitted; call fit_initial or load",
+            "registry": self._registry_health(),
+            "tracking": self._tracking_health(),
+            "drift": self._drift_health(),
+            "errors": self._error_health(),
+        }
+        if not self.is_fitted:
+            status = "not_fitted"
+        elif components["drift"] != "ok":
+            status = "drifting"
+        else:
+            status = "healthy" if set(components.values()) == {"ok"} else "degraded"
+        return {"status": status, "components": components, "timestamp": self._clock()}
+
+    def diagnose_pipeline_health(self) -> dict[str, Any]:
+        """``pipeline_status``, ``component_health``, ``performance_metrics`` and
+        ``recommendations``: sentences that name a number and an action."""
+        health = self.perform_health_check()
+        return {
+            "pipeline_status": health["status"],
+            "component_health": health["components"],
+            "performance_metrics": self._monitor.get_performance_summary(),
+            "recommendations": self._recommendations(health["components"]),
+        }
+
+    def export_performance_data(self, file_path: str | Path) -> str:
+        """Write all recorded values as .json, .csv or .parquet, by the suffix; returns the path."""
+        path, table = str(file_path), self._monitor.table()
+        if not path.endswith(".json"):
+            return write_table(table, path)
+        rows = table.assign(timestamp=[stamp.isoformat() for stamp in table["timestamp"]])
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(rows.to_dict(orient="records"), indent=2))
+        return path
+
+    # -- settings ------------------------------------------------------------------------------
+
+    def set_callbacks(
+        self,
+        pre_training: Callback = None,
+        post_training: Callback = None,
+        pre_batch: Callback = None,
+        post_batch: Callback = None,
+    ) -> None:
+        """Functions to call: with nothing, a `ClusteringResult` (after a retrain: a
+        `Retraining`), the batch, a `BatchResult`. None calls nothing."""
+        self._callbacks = {
+            "pre_training": pre_training,
+            "post_training": post_training,
+            "pre_batch": pre_batch,
+            "post_batch": post_batch,
+        }
+
+    def update_configuration(self, new_config: PipelineConfig) -> dict[str, list[str]]:
+        """Use another configuration.
+
+        Returns
+        -------
+        dict
+            ``effective_now`` and ``effective_at_retrain``: names of the fields that differ.
+
+        Raises
+        ------
+        PipelineError
+            A field that says where the fitted model and its history are differs.
+        """
+        changed = [
+            item.name
+            for item in fields(PipelineConfig)
+            if getattr(new_config, item.name) != getattr(self.config, item.name)
+        ]
+        fixed = sorted(_FIXED & set(changed))
+        if self.is_fitted and fixed:
+            raise PipelineError(
+                f"{', '.join(fixed)} of a fitted pipeline cannot change; make another pipeline"
+            )
+        self.config = new_config
+        self._monitor.update_thresholds({"noise_ratio": new_config.noise_threshold})
+        if self._retraining is not None:
+            self._retraining.configure(new_config)
+        return {
+            "effective_now": [name for name in changed if name in _NOW],
+            "effective_at_retrain": [name for name in changed if name not in _NOW],
+        }
+
+    def update_performance_thresholds(
+        self,
+        alert_thresholds: Mapping[str, float] | None = None,
+        drift_thresholds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Lay thresholds over those in force.
+
+        Parameters
+        ----------
+        alert_thresholds : mapping, optional
+            ``noise_ratio`` (0 to 1), ``processing_time`` (s), ``memory_usage`` (MB).
+        drift_thresholds : mapping, optional
+            ``noise_ratio_trend``, ``performance_degradation``.
+
+        Raises
+        ------
+        ConfigurationError
+        """
+        self._monitor.update_thresholds(alert_thresholds, drift_thresholds)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _fitted(self) -> _Serving:
+        if self._serving is None:
+            raise NotFittedError("the pipeline is not fitted; call fit_initial or load first")
+        return self._serving
+
+    def _manager(self) -> AdaptiveRetrainingManager:
+        self._fitted()
+        assert self._retraining is not None
+        return self._retraining
+
+    def _serve(self, generation: Generation, version: str, clustering: dict[str, Any]) -> None:
+        """Let a generation serve from now on."""
+        costs = measured_costs(generation)
+        self._serving = _Serving(generation, version, clustering, self._clock(), costs)
+        if self._retraining is None:
+            self._retraining = AdaptiveRetrainingManager(
+                generation.reference, self.config, self.retrain, clock=self._clock
+            )
+        else:
+            self._retraining.start_over(generation.reference)
+
+    def _forecast(
+        self, serving: _Serving, X: np.ndarray, degraded: list[str]
+    ) -> tuple[Forecast, dict[int, dict[str, float]]]:
+        """The forecast of a batch, `batch_size` rows at a time, and its resources by cluster."""
+        generation = serving.generation
+        size = self.config.batch_size
+        chunks = [X[start : start + size] for start in range(0, len(X), size)]
+        target = replace(generation, resources={})
+        forecast = joined([target.forecast(chunk, generation.coverage) for chunk in chunks])
+        labels = forecast.assignment.labels
+        try:
+            resources = {
+                name: np.concatenate(
+                    [
+                        model.predict(chunk, labels[i * size : (i + 1) * size])[0]
+                        for i, chunk in enumerate(chunks)
+                    ]
+                )
+                for name, model in generation.resources.items()
+            }
+        except Exception as error:  # whatever a broken model raises must not cost the prediction
+            self._degrade(error, "resources", degraded)
+            resources = {}
+        costs = None if generation.resources else serving.costs
+        return forecast, sums_by_cluster(labels, resources, costs)
+
+    def _watch(
+        self,
+        result: BatchResult,
+        X: np.ndarray,
+        forecast: Forecast,
+        y: np.ndarray | None,
+        degraded: list[str],
+    ) -> None:
+        """Record, alert, write to MLflow, look for drift and retrain."""
+        self._n_batches += 1
+        figures = {
+            "noise_ratio": result.noise_ratio,
+            "processing_time": result.processing_time,
+            "memory_usage": len(X) * self._fitted().costs[1],
+        }
+        losses = None if y is None else np.square(y - forecast.prediction)
+        if losses is not None:
+            figures["rmse"] = float(np.sqrt(losses.mean()))
+        for name, value in figures.items():
+            self._monitor.record_metric(name, value, "batch")
+        self._monitor.check_alerts()
+        self._track(figures | {"n_rows": len(X)}, degraded)
+        try:
+            self._manager().monitor_batch_result(result, X, losses)
+        except PipelineError as error:  # the batch is scored; the next one tries again
+            self._errors.handle_error(error, "retraining")
+            degraded.append("retraining")
+
+    def _track(self, figures: Mapping[str, float], degraded: list[str]) -> None:
+        """Queue the figures of a batch for its MLflow run, which the first batch starts."""
+        try:
+            if self._writer is None:
+                experiments = ExperimentManager(self.config.experiment_name)
+                tags = {
+                    "phase": "batch-processing",
+                    "hospital_profile_id": self.config.hospital_profile_id,
+                }
+                self._writer = MetricWriter(experiments.make_run("batch-processing", tags))
+            self._writer.write(figures, self._n_batches)
+        except MLflowIntegrationError as error:
+            self._degrade(error, "tracking", degraded)
+        if self._writer is not None and self._writer.last_error:
+            degraded.append("tracking")
+
+    def _call(self, name: str, *arguments: Any, degraded: list[str] | None = None) -> None:
+        callback = self._callbacks[name]
+        if callback is None:
+            return
+        try:
+            callback(*arguments)
+        except Exception as error:  # it is the user's own code: anything can come out of it
+            self._degrade(error, f"callback {name}", [] if degraded is None else degraded)
+
+    def _degrade(self, error: Exception, component: str, degraded: list[str]) -> None:
+        """Go on without a component, or raise if graceful degradation is off."""
+        if not self._errors.handle_error(error, component):
+            raise error
+        degraded.append(component)
+
+    def _registry_health(self) -> str:
+        if self._serving is None:
+            return "ok"
+        champion = alias_version(self._model_name, CHAMPION)
+        if champion == self._serving.version:
+            return "ok"
+        return (
+            f"version {self._serving.version} serves here, @{CHAMPION} is {champion}; load it anew"
+        )
+
+    def _tracking_health(self) -> str:
+        if self._writer is None or not self._writer.last_error:
+            return "ok"
+        return f"{self._writer.pending} values wait for the tracking server"
+
+    def _drift_health(self) -> str:
+        drift = None if self._retraining is None else self._retraining.drift
+        return drift.reason if drift is not None and drift.drift_detected else "ok"
+
+    def _error_health(self) -> str:
+        n_errors = self._errors.get_error_statistics()["total_errors"]
+        return f"{n_errors} error(s); see get_recent_errors()" if n_errors else "ok"
+
+    def _recommendations(self, components: Mapping[str, str]) -> list[str]:
+        if self._serving is None or self._retraining is None:
+            return ["Call fit_initial, or load a registered model."]
+        found = self._retraining.get_retraining_recommendations()
+        found += [
+            f"Look at {name}: {state}."
+            for name, state in components.items()
+            if state != "ok" and name != "drift"
+        ]
+        generation = self._serving.generation
+        if generation.target.weight == 0:
+            rmse = generation.target.scores.rmse["global"]
+            found.append(
+                f"Segments have weight 0 in the forecast (global RMSE {rmse:.4g}): read them as "
+                "description, or try other cluster_features."
+            )
+        return found
+
+
+def _model_info(model: Any) -> dict[str, Any]:
+    return {
+        "clusters": sorted(model.cluster_texts),
+        "cluster_weight": model.weight,
+        "fold_rmse": dict(model.scores.rmse),
+        "metrics": dict(model.scores.clusters),
+    }
+
+
+def _counted(values: Any) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for value in values:
+        found[value] = found.get(value, 0) + 1
+    return found

@@ -1,0 +1,267 @@
+"""When to retrain, and whether the new model is better: decides, and is handed how to do it."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.config import PipelineConfig
+from tsclust_model.drift import DriftMonitor, DriftWindow, Reference
+from tsclust_model.errors import RetrainingError
+from tsclust_model.generation import Generation
+from tsclust_model.monitoring import Clock, utc_now
+from tsclust_model.results import BatchResult
+from tsclust_model.validation import outcome
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Champion and challenger on the same rows, which neither was trained on.
+
+    Attributes
+    ----------
+    n_rows : int
+    rmse_champion, rmse_challenger : float or None
+        Units of the target; None without rows.
+    improvement : float or None
+        Share of the champion's RMSE that the challenger saves; below 0 it is worse.
+    margin : float
+        The improvement that is asked for.
+    difference, standard_error : float or None
+        Mean of the paired difference in squared error (champion - challenger), and its standard
+        error over rows.
+    better : bool
+        Whether the improvement is above the margin.
+    reason : str
+    """
+
+    n_rows: int
+    rmse_champion: float | None
+    rmse_challenger: float | None
+    improvement: float | None
+    margin: float
+    difference: float | None
+    standard_error: float | None
+    better: bool
+    reason: str
+
+
+def compare(
+    champion: Generation, challenger: Generation, frame: pd.DataFrame, margin: float
+) -> Comparison:
+    """Compare two generations on labelled rows that both can score.
+
+    Parameters
+    ----------
+    champion, challenger : Generation
+    frame : DataFrame
+        Rows neither was trained on; may be empty.
+    margin : float
+        Share of the RMSE (0 to 1) that the challenger must save.
+    """
+    losses = [squared_errors(generation, frame) for generation in (champion, challenger)]
+    both = ~np.isnan(losses[0]) & ~np.isnan(losses[1])
+    n_rows = int(both.sum())
+    if n_rows == 0:
+        reason = "there are no labelled rows that neither model was trained on"
+        return Comparison(0, None, None, None, margin, None, None, False, reason)
+    old, new = losses[0][both], losses[1][both]
+    before, after = math.sqrt(old.mean()), math.sqrt(new.mean())
+    improvement = 1 - after / before if before > 0 else 0.0
+    paired = old - new
+    error = float(paired.std(ddof=1) / math.sqrt(n_rows)) if n_rows > 1 else math.inf
+    better = improvement > margin
+    reason = (
+        f"RMSE {after:.4g} against the champion's {before:.4g} on {n_rows} rows: "
+        f"{improvement:+.1%}, {'above' if better else 'not above'} the margin of {margin:.1%}"
+    )
+    mean = float(paired.mean())
+    return Comparison(n_rows, before, after, improvement, margin, mean, error, better, reason)
+
+
+def squared_errors(generation: Generation, frame: pd.DataFrame) -> np.ndarray:
+    """Squared error of each row, shape (n,); NaN where the row cannot be scored."""
+    losses = np.full(len(frame), np.nan)
+    if len(frame):
+        y = outcome(frame, generation.roles.target, "target column")
+        encoded = generation.schema.encode(frame)
+        rows = np.flatnonzero(encoded.scorable)
+        forecast = generation.forecast(encoded.X[rows], generation.coverage)
+        losses[rows] = np.square(y[rows] - forecast.prediction)
+    return losses
+
+
+@contextmanager
+def retrain_lock(path: Path) -> Iterator[None]:
+    """Only one retrain at a time, in any process; the system frees the lock of one that died.
+
+    Raises
+    ------
+    RetrainingError
+        Another retrain is running.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RetrainingError(
+                "another retrain of this model is running; wait for it"
+            ) from error
+        yield
+
+
+class AdaptiveRetrainingManager:
+    """Watches batches, and says when a retrain is due: drift, a schedule, or a person.
+
+    Parameters
+    ----------
+    reference : Reference
+        Of the serving generation.
+    config : PipelineConfig
+    retrain : callable, optional
+        Called with the reason when a retrain is due; without it the manager only says so.
+    clock : callable, optional
+        Gives the time (UTC).
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        config: PipelineConfig | None = None,
+        retrain: Callable[[str], Any] | None = None,
+        *,
+        clock: Clock = utc_now,
+    ) -> None:
+        self.config = config or PipelineConfig()
+        self._retrain = retrain
+        self._clock = clock
+        self.n_batches = 0
+        self.last_refusal = ""
+        self.last_reason = ""
+        self.start_over(reference)
+
+    def start_over(self, reference: Reference) -> None:
+        """Watch against another reference: a retrain has happened."""
+        cooldown = self.config.retrain_cooldown_batches
+        quiet = cooldown if self.n_batches else 0
+        self.drift = DriftMonitor(reference, self.config.noise_threshold, cooldown, quiet)
+        self.reference = reference
+        self.last_training = self._clock()
+        self._latest = self.last_training
+        self._noise: list[float] = []
+        self._pending = ""
+
+    def monitor_batch_result(
+        self,
+        batch_result: BatchResult,
+        batch_data: np.ndarray,
+        losses: np.ndarray | None = None,
+    ) -> bool:
+        """Look at one batch, and retrain if drift says so.
+
+        Parameters
+        ----------
+        batch_result : BatchResult
+        batch_data : ndarray of float64, shape (n, n_features)
+            The batch as the model's matrix.
+        losses : ndarray of float64, shape (n,), optional
+            Squared errors, where the outcome is known.
+
+        Returns
+        -------
+        bool
+            Whether a retrain is due; it has been run if the manager was given how to.
+        """
+        self.n_batches += 1
+        self._noise = [*self._noise[-9:], batch_result.noise_ratio]
+        n_noise = round(batch_result.noise_ratio * len(batch_data))
+        is_noise = np.arange(len(batch_data)) < n_noise
+        self.drift.update(DriftWindow(batch_data, is_noise, losses))
+        reason = "; ".join(filter(None, (self.drift.reason, self._pending)))
+        self._pending = ""
+        return bool(reason) and self._run(reason)
+
+    def record_losses(self, batch_data: np.ndarray, losses: np.ndarray) -> None:
+        """Squared errors, shape (n,), of a batch that was seen before, now that they are known.
+
+        An alarm shows in the status and calls for a retrain with the next batch.
+        """
+        detector = self.drift.detectors["accuracy"]
+        detector.update(DriftWindow(batch_data, np.zeros(len(batch_data), dtype=bool), losses))
+        if detector.drift_detected:
+            self._pending = detector.reason
+
+    def configure(self, config: PipelineConfig) -> None:
+        """Use another configuration from the next batch on."""
+        self.config = config
+        for detector in self.drift.detectors.values():
+            detector.cooldown = config.retrain_cooldown_batches
+        self.drift.noise.threshold = config.noise_threshold
+
+    def request_manual_retraining(self, reason: str) -> bool:
+        """Retrain because a person says so; False (and why, in the status) if it cannot be."""
+        return self._run(reason)
+
+    def check_scheduled_retraining(self, schedule_interval: timedelta) -> bool:
+        """Retrain if the last training is `schedule_interval` ago or more.
+
+        A clock that goes backwards starts the interval again from where it went to.
+        """
+        now = self._clock()
+        if now < self._latest:
+            self.last_training = now
+        self._latest = now
+        if now - self.last_training < schedule_interval:
+            return False
+        return self._run(f"schedule: every {schedule_interval}")
+
+    def get_retraining_status(self) -> dict[str, Any]:
+        """``last_training_time``, ``batches_seen``, ``cooldown_batches_left``,
+        ``drift_detected``, ``last_reason`` and ``last_refusal``."""
+        return {
+            "last_training_time": self.last_training,
+            "batches_seen": self.n_batches,
+            "cooldown_batches_left": self.drift.noise.quiet_left,
+            "drift_detected": self.drift.drift_detected,
+            "last_reason": self.last_reason,
+            "last_refusal": self.last_refusal,
+        }
+
+    def get_retraining_recommendations(self) -> list[str]:
+        """Sentences that name a figure and an action; empty when there is nothing to do."""
+        found = []
+        if self.drift.drift_detected:
+            found.append(f"Retrain: {self.drift.reason}.")
+        if self.last_refusal:
+            found.append(f"The last retrain was refused: {self.last_refusal}.")
+        noise = float(np.mean(self._noise)) if self._noise else 0.0
+        if noise > self.config.noise_threshold and not self.drift.drift_detected:
+            found.append(
+                f"Mean noise of the last {len(self._noise)} batches is {noise:.2f}, over "
+                f"noise_threshold {self.config.noise_threshold:.2f}, but it was "
+                f"{self.reference.noise_ratio:.2f} in training: raise noise_threshold, or lower "
+                "hdbscan_params.min_cluster_size at the next retrain."
+            )
+        return found
+
+    def _run(self, reason: str) -> bool:
+        self.last_reason = reason
+        if self._retrain is None:
+            return True
+        try:
+            self._retrain(reason)
+        except RetrainingError as error:
+            self.last_refusal = str(error)
+            return False
+        self.last_refusal = ""
+        return True

@@ -241,9 +241,14 @@ def test_a_column_that_is_no_feature_is_refused_and_named(column: Any, problem: 
 
 
 def test_a_column_that_is_no_feature_can_be_dropped():
-    config = PipelineConfig(drop_columns=["x", "not there"])
+    config = PipelineConfig(drop_columns=["x"])
     data = trained(config, x=pd.date_range("2026-01-01", periods=4))
     assert data.schema.names == ["age", "ward"]
+
+
+def test_a_dropped_column_that_is_not_there_is_warned_of():
+    with pytest.warns(UserWarning, match=r"names 'wart', .* \(did you mean 'ward'\?\)"):
+        trained(PipelineConfig(drop_columns=["wart"]))
 
 
 # Values that cannot be trained on

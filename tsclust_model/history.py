@@ -204,7 +204,11 @@ class DataVersioner:
         for found in before:
             found.path.unlink(missing_ok=True)
 
-    def window(self, n_rows: int, target: str) -> Window:
+    def sequence(self, version_id: str) -> int:
+        """Number of a version; a later one has a higher number."""
+        return self._entry(version_id).sequence
+
+    def window(self, n_rows: int, target: str, since: int = 0) -> Window:
         """The newest `n_rows` rows that have a target, oldest first; a version may be cut.
 
         Parameters
@@ -212,12 +216,14 @@ class DataVersioner:
         n_rows : int
         target : str
             Rows in which this column is missing are not labelled yet.
+        since : int
+            The lowest `sequence` that counts; versions before it belong to an older table.
         """
         frames: list[pd.DataFrame] = []
         origins: list[tuple[str, np.ndarray]] = []
         missing = n_rows
         for entry in reversed(self._entries()):
-            if missing <= 0:
+            if missing <= 0 or entry.sequence < since:
                 break
             content = self._read(entry)
             if content is None:

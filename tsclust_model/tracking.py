@@ -36,6 +36,7 @@ from tsclust_model.pyfunc import open_generation, read_parts, seal_generation, w
 from tsclust_model.state import open_sealed, seal
 
 _METRICS_A_WRITE = 500
+_GATHER_SECONDS = 1.0
 _MOST_WAITING = 10_000
 _DIGEST_LENGTH = 36  # what mlflow stores of a dataset's digest
 
@@ -172,6 +173,7 @@ class MetricWriter:
         self._writing = 0
         self._wake = threading.Condition()
         self._closing = False
+        self._hurry = False
         self._thread = threading.Thread(target=self._work, name="metric-writer", daemon=True)
         self._thread.start()
 
@@ -196,6 +198,8 @@ class MetricWriter:
     def flush(self, seconds: float) -> bool:
         """Wait until everything is written, for `seconds` at most; whether it was."""
         with self._wake:
+            self._hurry = True
+            self._wake.notify_all()
             return self._wake.wait_for(lambda: not self._queue and not self._writing, seconds)
 
     def close(self, seconds: float = 5.0) -> None:
@@ -213,6 +217,9 @@ class MetricWriter:
         """Wait for values, and take them off the queue; none means to stop."""
         with self._wake:
             self._wake.wait_for(lambda: self._queue or self._closing)
+            # One write for the batches of a second: each costs the scoring thread some of its time.
+            self._wake.wait_for(lambda: self._hurry or self._closing, _GATHER_SECONDS)
+            self._hurry = False
             taken = [self._queue.popleft() for _ in range(min(len(self._queue), _METRICS_A_WRITE))]
             self._writing = len(taken)
             return taken

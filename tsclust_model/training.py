@@ -151,8 +151,13 @@ def train_table(
             data = training_data(known, roles, config)
             n_features = data.X.shape[1]
             stage.log({"n_rows": len(known), "n_holdout": len(unseen), "n_features": n_features})
-        batch_id = open_history(config, name).register(pd.concat([known, unseen]))
-        info = {"source": source, "trained_on": {batch_id: [0, len(known)]}}
+        history = open_history(config, name)
+        batch_id = history.register(pd.concat([known, unseen]))
+        info = {
+            "source": source,
+            "trained_on": {batch_id: [0, len(known)]},
+            "history_from": history.sequence(batch_id),
+        }
         fitted = _fit(experiments, known, data, roles, config, info)
         with experiments.stage("Performance-Report") as stage:
             report = performance_figures(fitted, data, config, unseen)
@@ -196,7 +201,9 @@ def retrain_model(
     """
     history = open_history(config, model_name)
     with retrain_lock(history.base_dir / ".retrain.lock"):
-        window = history.window(config.expanding_window_size, champion.roles.target)
+        window = history.window(
+            config.expanding_window_size, champion.roles.target, champion.info["history_from"]
+        )
         if len(window.frame) < _FEWEST_ROWS:
             raise RetrainingError(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
@@ -232,7 +239,11 @@ def _challenge(
             known = in_time_order(known, roles.time)
             data = training_data(known, roles, config)
             stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
-        info = {"source": "history", "trained_on": window.ranges(n_known)}
+        info = {
+            "source": "history",
+            "trained_on": window.ranges(n_known),
+            "history_from": champion.info["history_from"],
+        }
         fitted = _fit(experiments, known, data, roles, config, info)
         challenger = _with_old_ids(champion, fitted, known)
         fitted = replace(fitted, generation=challenger)

@@ -1,0 +1,50 @@
+"""The whole life of a model: fit, batches, retrain, names, rollback, another process.
+
+python examples/complete_pipeline_example.py
+"""
+
+from tsclust_model import PipelineConfig, TimeSeriesClusteringPipeline, make_hospital
+
+TARGET, RESOURCES = "length_of_stay_days", ["nursing_hours", "medication_cost"]
+
+
+def main() -> None:
+    hospital = make_hospital(5000, born=0.6)  # a new kind of patient appears
+    features = hospital.drop(columns=[TARGET, *RESOURCES])
+    past = slice(0, 2500)
+    config = PipelineConfig(hdbscan_params={"min_cluster_size": 40, "min_samples": 5})
+    pipeline = TimeSeriesClusteringPipeline(config)
+    pipeline.fit_initial(
+        features[past],
+        hospital[TARGET][past],
+        {name: hospital[name][past] for name in RESOURCES},
+        time="admission_time",
+        id="patient_id",
+    )
+    pipeline.name_segment(0, "the first kind we looked at")
+
+    for start in range(2500, 5000, 500):
+        rows = slice(start, start + 500)
+        outcomes = {name: hospital[name][rows] for name in RESOURCES}
+        result = pipeline.process_batch(features[rows], hospital[TARGET][rows], outcomes)
+        needs = {
+            cluster: round(sums["nursing_hours"])
+            for cluster, sums in result.resource_predictions.items()
+        }
+        print(f"noise {result.noise_ratio:.1%}, nursing hours by segment {needs}")
+
+    retraining = pipeline.retrain("a new kind of patient was admitted")
+    print(retraining.comparison.reason)
+    print("segments:", pipeline.get_model_info()["clustering"]["segment_names"])
+    print("lineage:", retraining.generation.info["lineage"])
+    pipeline.close()
+
+    # Another process, or the same one tomorrow, goes on with what is registered.
+    again = TimeSeriesClusteringPipeline.load("models:/timeseries-clustering@champion")
+    print("serving version", again.current_model_version, again.current_health_status)
+    if retraining.promoted:
+        print("back to version", again.rollback("the planners want to look at it first"))
+
+
+if __name__ == "__main__":
+    main()

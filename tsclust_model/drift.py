@@ -44,7 +44,7 @@ class FeatureReference:
     Attributes
     ----------
     names : tuple of str
-    quantiles : ndarray of float64, shape (n_features, 512)
+    quantiles : ndarray of float64, shape (n_features, min(512, n_samples))
         Evenly spaced order statistics; NaN is left out.
     mean, scale : ndarray of float64, shape (n_features,)
     edges : ndarray of float64, shape (n_features, 9)
@@ -67,7 +67,7 @@ class FeatureReference:
     @classmethod
     def fit(cls, X: np.ndarray, names: Sequence[str]) -> FeatureReference:
         """Describe training rows, shape (n_samples, n_features), oldest first."""
-        levels = np.linspace(0, 1, _QUANTILES)
+        levels = np.linspace(0, 1, min(_QUANTILES, len(X)))
         quantiles = np.array([np.nanquantile(x, levels, method="nearest") for x in X.T])
         edges = np.array([np.nanquantile(x, np.arange(1, _BINS) / _BINS) for x in X.T])
         mean, scale = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
@@ -96,14 +96,17 @@ class FeatureReference:
             found[0, i] = _ks_distance(values, self.quantiles[i])
             found[1, i] = _stability_index(_bin_shares(values, self.edges[i]), self.shares[i])
             shift = abs(values.mean() - self.mean[i])
-            constant = math.inf if shift > 0 else 0.0
+            constant = math.inf if (values != self.mean[i]).any() else 0.0
             found[2, i] = shift / self.scale[i] if self.scale[i] > 0 else constant
         return found
 
     def moved(self, X: np.ndarray) -> list[str]:
         """The columns that have moved, most first, each with how far."""
         distances = self.distances(X)
-        significant = _false_discovery(_ks_p_values(distances[0], len(X), _QUANTILES))
+        known = (~np.isnan(X)).sum(axis=0)
+        p_values = _ks_p_values(distances[0], known, self.quantiles.shape[1])
+        # A column with few known values says nothing, however many rows there are.
+        significant = _false_discovery(np.where(known >= min(MIN_ROWS, len(X)), p_values, 1.0))
         floors = np.array([_KS_EFFECT, _PSI_EFFECT, _SHIFT_EFFECT])[:, None]
         limits = np.maximum(floors, _BEYOND * self.usual)
         # The distance decides; index or shift must agree that it matters.
@@ -132,6 +135,8 @@ class Reference:
         Mean and standard deviation of the squared error on rows no model had seen.
     usual_loss : float
         Highest mean of it in any of 20 consecutive blocks.
+    loss_rows : int
+        Rows these were computed on.
     """
 
     features: FeatureReference
@@ -140,6 +145,7 @@ class Reference:
     loss_mean: float
     loss_sd: float
     usual_loss: float
+    loss_rows: int = 10_000
 
     @classmethod
     def fit(
@@ -163,6 +169,7 @@ class Reference:
             float(losses.mean()),
             float(losses.std()),
             _block_maximum(losses),
+            len(losses),
         )
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -227,8 +234,11 @@ class Detector(ABC):
 
     def update(self, window: DriftWindow) -> bool:
         """Look at one more window; returns `drift_detected`."""
+        seen = self._moved(window) if len(window.X) >= MIN_ROWS else None
+        if seen is None:
+            self.drift_detected, self.reason = False, ""
+            return False
         self._seen += 1
-        seen = self._moved(window) if len(window.X) >= MIN_ROWS else ""
         self._recent.append(bool(seen))
         alarm = bool(seen) and sum(self._recent) >= self.votes and self._seen > self._quiet_until
         self.drift_detected, self.reason = alarm, seen if alarm else ""
@@ -237,8 +247,8 @@ class Detector(ABC):
         return alarm
 
     @abstractmethod
-    def _moved(self, window: DriftWindow) -> str:
-        """What has moved in this window, in words; empty for nothing."""
+    def _moved(self, window: DriftWindow) -> str | None:
+        """What has moved in this window, in words; empty for nothing, None if it says nothing."""
 
     @property
     def quiet_left(self) -> int:
@@ -255,6 +265,7 @@ class Detector(ABC):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
+        self._recent.clear()
         self._recent.extend(bool(item) for item in state["recent"])
         self._quiet_until, self._seen = int(state["quiet_until"]), int(state["seen"])
 
@@ -304,6 +315,7 @@ class NoiseTrend(Detector):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
+        self._ratios.clear()
         self._ratios.extend(state["ratios"])
 
 
@@ -321,15 +333,18 @@ class FeatureDrift(Detector):
 class AccuracyDrift(Detector):
     """The error on labelled rows is higher than it was on rows no model had seen."""
 
-    def _moved(self, window: DriftWindow) -> str:
+    def _moved(self, window: DriftWindow) -> str | None:
         if window.losses is None or len(window.losses) < MIN_ROWS:
-            return ""
+            return None
         mean = float(window.losses.mean())
         usual = max(
             self.reference.usual_loss * _BEYOND, self.reference.loss_mean * (1 + _LOSS_EFFECT) ** 2
         )
         spread = max(float(window.losses.std(ddof=1)), self.reference.loss_sd)
-        error = spread / math.sqrt(len(window.losses))
+        error = math.hypot(
+            spread / math.sqrt(len(window.losses)),
+            self.reference.loss_sd / math.sqrt(self.reference.loss_rows),
+        )
         if (
             mean > usual
             and norm.sf((mean - self.reference.loss_mean) / max(error, 1e-300)) < _ALPHA
@@ -427,9 +442,9 @@ def _ks_distance(ordered: np.ndarray, quantiles: np.ndarray) -> float:
     return float(np.abs(own - other).max())
 
 
-def _ks_p_values(distances: np.ndarray, n: int, m: int) -> np.ndarray:
+def _ks_p_values(distances: np.ndarray, n: int | np.ndarray, m: int) -> np.ndarray:
     """Asymptotic two-sided p-values of Kolmogorov-Smirnov distances."""
-    return kolmogorov(distances * math.sqrt(n * m / (n + m)))
+    return kolmogorov(distances * np.sqrt(n * m / (n + m)))
 
 
 def _false_discovery(p_values: np.ndarray) -> np.ndarray:

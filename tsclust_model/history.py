@@ -8,8 +8,10 @@ the same form with the suffix ``.outcomes``, and are joined when the batch is re
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from tsclust_model.config import NAME_PATTERN
-from tsclust_model.errors import DataValidationError
+from tsclust_model.errors import ConfigurationError, DataValidationError, listed
 from tsclust_model.tables import content_digest
 
 _FILE = re.compile(r"(\d{8})\.(\d+)\.([0-9a-f]{16,128})\.(.+)\.parquet")
@@ -46,7 +48,7 @@ class Window:
     versions : ndarray of object, shape (n,)
         Version id of each row.
     rows : ndarray of int64, shape (n,)
-        Its position there.
+        Its position there when it was registered; a purge does not shift it.
     """
 
     frame: pd.DataFrame
@@ -69,6 +71,15 @@ class Window:
             [not start <= row < stop for row, (start, stop) in zip(self.rows, bounds, strict=True)],
             dtype=bool,
         )
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A file's rows, when they were registered, and where they stood in the batch at first."""
+
+    frame: pd.DataFrame
+    registered_at: str
+    positions: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -132,12 +143,14 @@ class DataVersioner:
         for entry in entries:
             if entry.digest == digest:
                 return entry.version_id
-        name = digest[:_ID_LENGTH] if version_id is None else version_id
+        taken = {entry.version_id for entry in entries}
+        free = (digest[:n] for n in (_ID_LENGTH, 2 * _ID_LENGTH) if digest[:n] not in taken)
+        name = next(free, digest) if version_id is None else version_id
         if not NAME_PATTERN.fullmatch(name) or name.endswith(_OUTCOMES):
             raise DataValidationError(
                 f"version_id {name!r} cannot be used; give 1 to 64 characters of A-Z a-z 0-9 . _ -"
             )
-        if any(entry.version_id == name for entry in entries):
+        if name in taken:
             raise DataValidationError(
                 f"version '{name}' holds other content; choose another version_id"
             )
@@ -173,12 +186,11 @@ class DataVersioner:
             raise DataValidationError(
                 f"version '{version_id}' was changed on disk and set aside; register it again"
             )
-        frame, registered_at = content
-        return self._with_outcomes(frame, version_id), {
+        return self._with_outcomes(content.frame, version_id), {
             "version_id": version_id,
             "hash": entry.digest,
             "n_rows": entry.n_rows,
-            "registered_at": registered_at,
+            "registered_at": content.registered_at,
         }
 
     def record_outcomes(self, version_id: str, outcomes: Mapping[str, np.ndarray]) -> None:
@@ -228,13 +240,13 @@ class DataVersioner:
             content = self._read(entry)
             if content is None:
                 continue
-            frame = self._with_outcomes(content[0], entry.version_id)
+            frame = self._with_outcomes(content.frame, entry.version_id)
             if target not in frame:
                 continue
             known = np.flatnonzero(frame[target].notna())[-missing:]
             if known.size:
                 frames.append(frame.iloc[known])
-                origins.append((entry.version_id, known))
+                origins.append((entry.version_id, content.positions[known]))
                 missing -= known.size
         if not frames:
             return Window(pd.DataFrame(), np.empty(0, dtype=object), np.empty(0, dtype=np.int64))
@@ -272,39 +284,46 @@ class DataVersioner:
             raise DataValidationError("purge takes either ids or before")
         if ids is not None and id_column is None:
             raise DataValidationError("purge by ids needs id_column, the column that holds them")
+        limit = None if before is None else _utc(before)
         removed: dict[str, int] = {}
-        for entry in self._entries():
+        # What killed writers left and what was set aside cannot be searched for patients.
+        for leftover in (*self.base_dir.glob(".*.parquet.*"), *self.base_dir.glob(f"{_ASIDE}/*")):
+            leftover.unlink(missing_ok=True)
+        # Every file: also the copy of another one, which is not listed.
+        copies = [e for e in self._files() if not e.version_id.endswith(_OUTCOMES)]
+        for entry in sorted(copies, key=lambda e: (e.sequence, e.digest)):
             content = self._read(entry)
             if content is None:
                 continue
-            frame, registered_at = content
-            if before is not None:
-                gone = np.full(entry.n_rows, registered_at < before)
-            elif id_column in frame:
-                gone = frame[id_column].isin(list(ids or ())).to_numpy()
+            if limit is not None:
+                registered_at = datetime.fromisoformat(content.registered_at)
+                gone = np.full(entry.n_rows, registered_at < limit)
+            elif id_column in content.frame:
+                gone = content.frame[id_column].isin(list(ids or ())).to_numpy()
             else:
                 continue
             if gone.any():
-                removed[entry.version_id] = int(gone.sum())
-                self._keep(entry, frame, ~gone, registered_at)
+                removed[entry.version_id] = max(int(gone.sum()), removed.get(entry.version_id, 0))
+                self._keep(entry, content, ~gone)
         return removed
 
-    def _keep(
-        self, entry: _Entry, frame: pd.DataFrame, kept: np.ndarray, registered_at: str
-    ) -> None:
+    def _keep(self, entry: _Entry, content: _Content, kept: np.ndarray) -> None:
         """Rewrite a version with fewer rows (and its labels with it), or delete it."""
         outcomes = self._outcome_entries(entry.version_id)
-        for found in outcomes[-1:]:
+        for found in [item for item in outcomes if item.n_rows == entry.n_rows][-1:]:
             labels = self._read(found)
             if labels is not None and kept.any():
-                rest = labels[0][kept].reset_index(drop=True)
+                rest = labels.frame[kept].reset_index(drop=True)
                 digest = content_digest(rest, self.hash_algorithm)
-                self._write(rest, found.sequence + 1, digest, found.version_id)
+                self._write(rest, outcomes[-1].sequence + 1, digest, found.version_id)
         if kept.any():
-            rest = frame[kept].reset_index(drop=True)
+            rest = content.frame[kept].reset_index(drop=True)
             digest = content_digest(rest, self.hash_algorithm)
-            self._write(rest, entry.sequence, digest, entry.version_id, registered_at)
-        for found in (*outcomes, entry):
+            left = _Content(rest, content.registered_at, content.positions[kept])
+            self._write(rest, entry.sequence, digest, entry.version_id, left)
+        n_kept = int(kept.sum())
+        stale = [item for item in outcomes if not n_kept or item.n_rows != n_kept]
+        for found in (*stale, entry):
             found.path.unlink(missing_ok=True)
 
     def _write(
@@ -313,14 +332,20 @@ class DataVersioner:
         sequence: int,
         digest: str,
         name: str,
-        registered_at: str | None = None,
+        left: _Content | None = None,
     ) -> None:
         self.base_dir.mkdir(parents=True, exist_ok=True)
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        now = registered_at or datetime.now(UTC).isoformat(timespec="microseconds")
-        metadata = (table.schema.metadata or {}) | {b"registered_at": now.encode()}
+        table = _arrow(frame)
+        now = left.registered_at if left else datetime.now(UTC).isoformat(timespec="microseconds")
+        metadata = (table.schema.metadata or {}) | {
+            b"registered_at": now.encode(),
+            b"hash_algorithm": self.hash_algorithm.encode(),
+            b"seal": _seal(digest, now, self.hash_algorithm),
+        }
+        if left is not None:
+            metadata[b"positions"] = left.positions.astype("<i8").tobytes()
         target = self.base_dir / f"{sequence:08d}.{len(frame)}.{digest}.{name}.parquet"
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        partial = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}")
         with partial.open("wb") as stream:
             pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), stream)
             stream.flush()
@@ -349,7 +374,11 @@ class DataVersioner:
         first: dict[str, _Entry] = {}
         for entry in ordered:
             first.setdefault(entry.digest, entry)
-        return list(first.values())
+        # A purge that was killed leaves a version twice: the one with fewer rows counts.
+        newest: dict[str, _Entry] = {}
+        for entry in sorted(first.values(), key=lambda entry: entry.n_rows):
+            newest.setdefault(entry.version_id, entry)
+        return [entry for entry in first.values() if newest[entry.version_id] is entry]
 
     def _outcome_entries(self, version_id: str) -> list[_Entry]:
         name = version_id + _OUTCOMES
@@ -362,14 +391,28 @@ class DataVersioner:
                 return entry
         raise DataValidationError(f"there is no version '{version_id}'; see list_versions()")
 
-    def _read(self, entry: _Entry) -> tuple[pd.DataFrame, str] | None:
-        """A file's rows and the time it was registered; None, and set aside, if it was changed."""
+    def _read(self, entry: _Entry) -> _Content | None:
+        """A file's content; None, and set aside, if it was changed."""
         try:
             table = pyarrow.parquet.ParquetFile(entry.path).read()
-            frame = table.to_pandas()
-            if content_digest(frame, self.hash_algorithm) == entry.digest:
-                return frame, (table.schema.metadata or {})[b"registered_at"].decode()
-        except (pa.ArrowException, OSError, ValueError, KeyError):
+            known = table.schema.metadata or {}
+            kind = known[b"hash_algorithm"].decode()
+            registered_at = known[b"registered_at"].decode()
+            if known[b"seal"] == _seal(entry.digest, registered_at, kind):
+                if kind != self.hash_algorithm:
+                    raise ConfigurationError(
+                        f"the versions of {self.base_dir} have hash_algorithm '{kind}', "
+                        f"not '{self.hash_algorithm}'; open them with it"
+                    )
+                frame = table.to_pandas()
+                positions = np.arange(len(frame))
+                if b"positions" in known:
+                    positions = np.frombuffer(known[b"positions"], "<i8").astype(np.int64)
+                if content_digest(frame, kind) == entry.digest and len(positions) == len(frame):
+                    return _Content(frame, registered_at, positions)
+        except FileNotFoundError:
+            raise  # another process has replaced it, which is no corruption
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
             pass  # cut short or overwritten: the same as another content
         aside = self.base_dir / _ASIDE
         aside.mkdir(exist_ok=True)
@@ -382,8 +425,51 @@ class DataVersioner:
         return None
 
     def _with_outcomes(self, frame: pd.DataFrame, version_id: str) -> pd.DataFrame:
-        for entry in self._outcome_entries(version_id)[-1:]:
-            outcomes = self._read(entry)
-            if outcomes is not None:
-                frame = frame.assign(**{str(name): outcomes[0][name] for name in outcomes[0]})
-        return frame
+        while True:
+            found = self._outcome_entries(version_id)
+            try:
+                for entry in [item for item in found if item.n_rows == len(frame)][-1:]:
+                    outcomes = self._read(entry)
+                    if outcomes is not None:
+                        labels = outcomes.frame
+                        frame = frame.assign(**{str(name): labels[name] for name in labels})
+            except FileNotFoundError:
+                continue  # newer labels have just replaced them
+            return frame
+
+
+def _utc(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DataValidationError(
+            "before is no ISO 8601 time; give one such as 2024-12-31T00:00:00+00:00"
+        ) from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _seal(digest: str, registered_at: str, algorithm: str) -> bytes:
+    """What shows that a file's time or algorithm was changed."""
+    return hashlib.sha256(f"{digest} {registered_at} {algorithm}".encode()).hexdigest().encode()
+
+
+def _arrow(frame: pd.DataFrame) -> pa.Table:
+    with warnings.catch_warnings():
+        # pyarrow 25 reads time zones in a way that pandas 3 calls outdated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return pa.Table.from_pandas(frame, preserve_index=False)
+        except pa.ArrowException:
+            mixed = [name for name in frame if _refused(frame[name])]
+    # Without "from": Arrow's own text quotes the data.
+    raise DataValidationError(
+        f"columns of mixed types cannot be kept: {listed(mixed)}; give each values of one type"
+    )
+
+
+def _refused(column: pd.Series) -> bool:
+    try:
+        pa.Array.from_pandas(column)
+    except pa.ArrowException:
+        return True
+    return False

@@ -98,7 +98,8 @@ class PerformanceMonitor:
                     raise ConfigurationError(f"no threshold '{name}'{suggestion(name, own)}")
                 if not isinstance(value, (int, float)) or not value >= 0:
                     raise ConfigurationError(f"threshold {name} must be a number of at least 0")
-            own.update(given)
+        self.alert_thresholds.update(alert_thresholds or {})
+        self.drift_thresholds.update(drift_thresholds or {})
 
     def record_metric(self, metric_name: str, value: float, component: str = "pipeline") -> None:
         """Keep a value."""

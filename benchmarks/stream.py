@@ -122,13 +122,14 @@ def real_stream(
     pipeline = TimeSeriesClusteringPipeline(config)
     pipeline.fit_initial(frame[features][:n_fit], frame[target][:n_fit])
     retrains: list[Retraining] = []
-    pipeline.set_callbacks(post_training=retrains.append)
     n_rows = 0
     for start in range(n_fit, len(frame), size):
         batch = frame.iloc[start : start + size]
-        before = len(retrains)
+        before = pipeline.last_retraining
         n_rows += len(pipeline.process_batch(batch[features], batch[target]).cluster_assignments)
-        for done in retrains[before:]:
+        done = pipeline.last_retraining
+        if done is not None and done is not before:
+            retrains.append(done)
             outcome = "promoted" if done.promoted else "not promoted"
             print(f"  {name} row {start}: {done.reason} -> {outcome}: {done.comparison.reason}")
     pipeline.close()

@@ -6,11 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsclust_model.datasets import _KINDS, _SATURATION, _VITALS, make_hospital
+from tsclust_model import datasets
+from tsclust_model.datasets import _KINDS, _SATURATION, _VITALS
 from tsclust_model.errors import ConfigurationError
 
 NOISE, OBSTETRICS, TRAUMA = -1, 4, 5
 N_ROWS = 4000
+
+
+def make_hospital(*arguments, **named) -> pd.DataFrame:
+    """The table, with the true kinds where `kinds` finds them."""
+    frame, kind = datasets.make_hospital(*arguments, **named, return_kind=True)
+    frame.attrs["kind"] = kind.tolist()
+    return frame
 
 
 def kinds(frame: pd.DataFrame) -> np.ndarray:

@@ -69,7 +69,7 @@ def _same_options(function):
 @pytest.fixture
 def config(tmp_path) -> Path:
     path = tmp_path / "config.yaml"
-    path.write_text("hdbscan_params: {min_cluster_size: 15}\n")
+    path.write_text(f"hdbscan_params: {{min_cluster_size: 15}}\nhistory_dir: {tmp_path}/history\n")
     return path
 
 

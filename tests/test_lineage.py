@@ -227,7 +227,7 @@ def generations(
     old_rows: slice, new_rows: slice, **hospital: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Lineage]:
     """True kind, old id and new id of each row of the second window."""
-    frame = make_hospital(2400, random_state=5, **hospital)
+    frame, kind = make_hospital(2400, random_state=5, return_kind=True, **hospital)
     X = frame[list(_VITALS)].to_numpy(float)
     first, second = clustered(X[old_rows]), clustered(X[new_rows])
     n_old, n_new = (found.result.metrics["n_clusters"] for found in (first, second))
@@ -239,7 +239,7 @@ def generations(
     )
     mapping, lineage = match_clusters(old, new, range(n_old), n_old, range(n_new))
     ids = np.array([mapping.get(int(label), NOISE) for label in new.labels])
-    return np.array(frame.attrs["kind"])[new_rows], old.labels, ids, lineage
+    return kind[new_rows], old.labels, ids, lineage
 
 
 def id_of_kind(kind: np.ndarray, ids: np.ndarray, number: int) -> int:

@@ -187,7 +187,7 @@ first = mlflow.pyfunc.load_model(sys.argv[1])
 try:
     mlflow.pyfunc.load_model(sys.argv[2])
 except Exception as error:
-    print(json.dumps([first.predict(frame)["prediction"].tolist(), f"{type(error).__name__}: {error}"]))
+    print(json.dumps([first.predict(frame)["prediction"].tolist(), str(error)]))
 """
 
 

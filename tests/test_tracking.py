@@ -61,13 +61,17 @@ def test_a_run_by_hand_keeps_params_metrics_and_artifacts(tmp_path):
 def test_a_run_left_by_an_error_is_failed_and_so_is_its_step():
     experiments = ExperimentManager("tracking-failed")
     ids = {}
-    with (
-        pytest.raises(DataValidationError, match="no good"),
-        experiments.run("parent", {"phase": "training", "absent": None}) as ids["parent"],
-        experiments.stage("HDBSCAN"),
-    ):
-        ids["step"] = mlflow.active_run().info.run_id
-        raise DataValidationError("no good")
+
+    def fail() -> None:
+        with (
+            experiments.run("parent", {"phase": "training", "absent": None}) as ids["parent"],
+            experiments.stage("HDBSCAN"),
+        ):
+            ids["step"] = mlflow.active_run().info.run_id
+            raise DataValidationError("no good")
+
+    with pytest.raises(DataValidationError, match="no good"):
+        fail()
     assert {mlflow.get_run(run_id).info.status for run_id in ids.values()} == {"FAILED"}
     tags = run_data(ids["parent"]).tags
     assert tags["phase"] == "training"

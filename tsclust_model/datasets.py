@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,8 @@ def make_hospital(
     born: float | None = None,
     dying: float | None = None,
     random_state: int = 42,
-) -> pd.DataFrame:
+    return_kind: bool = False,
+) -> Any:
     """Two years of admissions to a made-up hospital, oldest first.
 
     Five kinds of patients of different density (surgery, cardiology, pneumology, geriatrics,
@@ -102,14 +104,17 @@ def make_hospital(
     dying : float, optional
         Share of the period (0 to 1) after which obstetrics patients stop coming.
     random_state : int
+    return_kind : bool
+        Return the true kinds too; they are no column, so that no model learns from them.
 
     Returns
     -------
-    DataFrame
+    frame : DataFrame
         ``patient_id`` (some come again), ``admission_time``, ``ward``, ``emergency``, eight
         vitals, ``length_of_stay_days`` (target), and two resources: ``nursing_hours`` and
-        ``medication_cost`` (euros), all of the whole stay. ``attrs["kind"]`` holds the true kind
-        of each row (-1 is noise), which is no column so that no model learns from it.
+        ``medication_cost`` (euros), all of the whole stay.
+    kind : ndarray of int64, shape (n_rows,)
+        Only with `return_kind`: the kind of each row, -1 is noise.
     """
     for name, value in (("noise", noise), ("born", born), ("dying", dying)):
         if value is not None and not 0 <= value <= 1:
@@ -163,8 +168,7 @@ def make_hospital(
             "medication_cost": np.round(np.maximum(cost, 10), 2),
         }
     )
-    frame.attrs["kind"] = kind.tolist()
-    return frame
+    return (frame, kind) if return_kind else frame
 
 
 def _draw_kinds(

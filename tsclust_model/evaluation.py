@@ -59,10 +59,8 @@ def evaluate_generation(generation: Generation, frame: pd.DataFrame) -> dict[str
         "interval_coverage": float(inside.mean()),
         "noise_ratio": forecast.assignment.noise_ratio,
         "resources": {
-            name: calculate_model_metrics(
-                outcome(frame, name, "resource column")[scored], forecast.resources[name]
-            )
-            for name in generation.resources
+            name: _known_metrics(frame.loc[scored, name], found)
+            for name, found in forecast.resources.items()
             if name in frame
         },
         "clusters": {
@@ -73,3 +71,10 @@ def evaluate_generation(generation: Generation, frame: pd.DataFrame) -> dict[str
             for cluster in np.unique(labels)
         },
     }
+
+
+def _known_metrics(column: pd.Series, forecast: np.ndarray) -> dict[str, float | None]:
+    """The metrics of a resource on the rows where it is known."""
+    known = column.notna().to_numpy()
+    truth = outcome(column[known].to_frame(), str(column.name), "resource column")
+    return calculate_model_metrics(truth, forecast[known])

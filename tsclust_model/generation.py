@@ -400,15 +400,20 @@ def fit_generation(
         )["target"]
         stage.log(_output_figures(target))
     with stages("Resource-LGB") as stage:
-        resources = fit_outputs(
-            data.X,
-            data.resources,
-            labels,
-            folds,
-            config.lgb_resource_params,
-            progress=stage.progress,
-            **shared,
-        )
+        resources: dict[str, OutputModel] = {}
+        for names, rows in _by_known_rows(data.resources):
+            whole = len(rows) == len(data.y)
+            groups = None if data.groups is None else data.groups[rows]
+            resources |= fit_outputs(
+                data.X if whole else data.X[rows],
+                {name: data.resources[name][rows] for name in names},
+                labels[rows],
+                folds if whole else time_ordered_folds(len(rows), groups),
+                config.lgb_resource_params,
+                progress=stage.progress,
+                **shared,
+            )
+        resources = {name: resources[name] for name in data.resources}
         stage.log({"n_resources": len(resources)})
         for name, model in resources.items():
             stage.log({f"{name}_{key}": value for key, value in _output_figures(model).items()})
@@ -449,6 +454,17 @@ def _fit_segments(
             accuracy = segments.segmentation.fallback.get_fallback_metrics()["accuracy"]
             stage.log({"fallback_accuracy": accuracy})
     return found, segments
+
+
+def _by_known_rows(
+    resources: Mapping[str, np.ndarray],
+) -> list[tuple[list[str], np.ndarray]]:
+    """Resources that are known in the same rows, and those rows: each set is fitted together."""
+    found: dict[bytes, tuple[list[str], np.ndarray]] = {}
+    for name, values in resources.items():
+        known = np.isfinite(values)
+        found.setdefault(known.tobytes(), ([], np.flatnonzero(known)))[0].append(name)
+    return list(found.values())
 
 
 def _renumber(labels: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:

@@ -86,7 +86,7 @@ def maintain(
         return Maintenance(f"nothing is due: {seen}", None)
     why = monitor.reason if if_due else reason
     retraining = retrain_model(champion, version, model_name, settings, why, promote=promote)
-    monitor.forget()
+    monitor.forget(retraining.version if retraining.promoted else version)
     outcome = "is @champion now" if retraining.promoted else "stays @challenger"
     return Maintenance(
         f"retrained ({why}): version {retraining.version} {outcome}; "
@@ -141,9 +141,14 @@ class _Monitor:
             f"(threshold {self.config.noise_threshold:.2f}) and no drift"
         )
 
-    def forget(self) -> None:
-        """A retrain has happened: the batches are known, what they showed is dealt with."""
-        self._save({"batches": self.batches})
+    def forget(self, serving: str) -> None:
+        """A retrain has happened: what the batches showed is dealt with, and a pause begins."""
+        cooldown = self.config.retrain_cooldown_batches
+        pause = DriftMonitor(
+            self.champion.reference, self.config.noise_threshold, cooldown, quiet=cooldown
+        )
+        self.version = serving
+        self._save({"drift": pause.state(), "batches": self.batches})
 
     def _losses(self, frame: pd.DataFrame) -> np.ndarray:
         """Squared errors, NaN where the outcome is not known."""

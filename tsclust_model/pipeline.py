@@ -43,6 +43,7 @@ from tsclust_model.registry import (
     load_generation,
     name_and_version,
     name_segment,
+    registered_at,
     rollback,
     segment_names,
     versions_trained_on,
@@ -61,6 +62,8 @@ _NOW = frozenset(
 )
 # What a fitted pipeline cannot change: its model and its history are found by these.
 _FIXED = frozenset({"model_registry_prefix", "hospital_profile_id", "history_dir"})
+
+_RECENT = timedelta(hours=24)
 
 Callback = Callable[..., Any] | None
 
@@ -116,6 +119,8 @@ class TimeSeriesClusteringPipeline:
         self._writer: MetricWriter | None = None
         self._n_batches = 0
         self._last_report: PerformanceReport | None = None
+        self._degraded: list[str] = []
+        self.last_retraining: Retraining | None = None
         self._reset_pending = False
 
     # -- fitting and loading -------------------------------------------------------------------
@@ -180,7 +185,8 @@ class TimeSeriesClusteringPipeline:
         settings = config or PipelineConfig.from_dict(generation.info["config"])
         name, version = name_and_version(model_uri)
         pipeline = cls(settings, model_name=name, clock=clock)
-        pipeline._serve(generation, version, generation.info["clustering"])
+        trained_at = registered_at(name, version)
+        pipeline._serve(generation, version, generation.info["clustering"], trained_at)
         return pipeline
 
     def reset_pipeline_state(self) -> None:
@@ -221,13 +227,13 @@ class TimeSeriesClusteringPipeline:
         """
         serving = self._fitted()
         started = time.perf_counter()
-        degraded: list[str] = []
+        self._degraded = []
         generation = serving.generation
         frame = batch_frame(X_batch, generation)
-        self._call("pre_batch", X_batch, degraded=degraded)
         X = scorable_matrix(generation, frame)
+        self._call("pre_batch", X.copy())
         labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
-        forecast, used = self._forecast(serving, X, degraded)
+        forecast, used = self._forecast(serving, X)
         version_id = open_history(self.config, self._model_name).register(frame.assign(**labelled))
         result = BatchResult(
             forecast.assignment.labels,
@@ -236,11 +242,11 @@ class TimeSeriesClusteringPipeline:
             forecast.assignment.noise_ratio,
             time.perf_counter() - started,
             version_id,
-            tuple(degraded),
         )
-        self._watch(result, X, forecast, labelled.get(generation.roles.target), degraded)
-        self._call("post_batch", result, degraded=degraded)
-        return replace(result, degraded=tuple(degraded))
+        self._watch(result, X, forecast, labelled.get(generation.roles.target))
+        result = replace(result, degraded=tuple(self._degraded))
+        self._call("post_batch", result)
+        return replace(result, degraded=tuple(self._degraded))
 
     def record_outcomes(
         self,
@@ -292,7 +298,8 @@ class TimeSeriesClusteringPipeline:
             )
         else:
             self._manager().start_over(serving.generation.reference)
-        self._call("post_training", retraining)
+        self.last_retraining = retraining
+        self._call("post_training", retraining.clustering)
         return retraining
 
     def check_scheduled_retraining(self, schedule_interval: timedelta) -> bool:
@@ -459,6 +466,7 @@ class TimeSeriesClusteringPipeline:
             "registry": self._registry_health(),
             "tracking": self._tracking_health(),
             "drift": self._drift_health(),
+            "alerts": self._alert_health(),
             "errors": self._error_health(),
         }
         if not self.is_fitted:
@@ -499,8 +507,8 @@ class TimeSeriesClusteringPipeline:
         pre_batch: Callback = None,
         post_batch: Callback = None,
     ) -> None:
-        """Functions to call: with nothing, a `ClusteringResult` (after a retrain: a
-        `Retraining`), the batch, a `BatchResult`. None calls nothing."""
+        """Functions to call: with nothing, a `ClusteringResult`, the batch as the model's matrix
+        (ndarray), and a `BatchResult`. None calls nothing."""
         self._callbacks = {
             "pre_training": pre_training,
             "post_training": post_training,
@@ -572,19 +580,30 @@ class TimeSeriesClusteringPipeline:
         assert self._retraining is not None
         return self._retraining
 
-    def _serve(self, generation: Generation, version: str, clustering: dict[str, Any]) -> None:
+    def _serve(
+        self,
+        generation: Generation,
+        version: str,
+        clustering: dict[str, Any],
+        trained_at: datetime | None = None,
+    ) -> None:
         """Let a generation serve from now on."""
         costs = measured_costs(generation)
-        self._serving = _Serving(generation, version, clustering, self._clock(), costs)
+        when = trained_at or self._clock()
+        self._serving = _Serving(generation, version, clustering, when, costs)
         if self._retraining is None:
             self._retraining = AdaptiveRetrainingManager(
-                generation.reference, self.config, self.retrain, clock=self._clock
+                generation.reference,
+                self.config,
+                self.retrain,
+                clock=self._clock,
+                last_training=when,
             )
         else:
             self._retraining.start_over(generation.reference)
 
     def _forecast(
-        self, serving: _Serving, X: np.ndarray, degraded: list[str]
+        self, serving: _Serving, X: np.ndarray
     ) -> tuple[Forecast, dict[int, dict[str, float]]]:
         """The forecast of a batch, `batch_size` rows at a time, and its resources by cluster."""
         generation = serving.generation
@@ -593,19 +612,19 @@ class TimeSeriesClusteringPipeline:
         target = replace(generation, resources={})
         forecast = joined([target.forecast(chunk, generation.coverage) for chunk in chunks])
         labels = forecast.assignment.labels
-        try:
-            resources = {
-                name: np.concatenate(
-                    [
-                        model.predict(chunk, labels[i * size : (i + 1) * size])[0]
-                        for i, chunk in enumerate(chunks)
-                    ]
-                )
-                for name, model in generation.resources.items()
-            }
-        except Exception as error:  # whatever a broken model raises must not cost the prediction
-            self._degrade(error, "resources", degraded)
-            resources = {}
+        resources = {}
+        for name, model in generation.resources.items():
+            try:
+                parts = [
+                    model.predict(chunk, labels[i * size : (i + 1) * size])[0]
+                    for i, chunk in enumerate(chunks)
+                ]
+            except Exception as error:  # whatever a broken model raises
+                broken = PredictionError(f"the resource '{name}' cannot be predicted")
+                broken.__cause__ = error
+                self._degrade(broken, "resources")
+            else:
+                resources[name] = np.concatenate(parts)
         costs = None if generation.resources else serving.costs
         return forecast, sums_by_cluster(labels, resources, costs)
 
@@ -615,7 +634,6 @@ class TimeSeriesClusteringPipeline:
         X: np.ndarray,
         forecast: Forecast,
         y: np.ndarray | None,
-        degraded: list[str],
     ) -> None:
         """Record, alert, write to MLflow, look for drift and retrain."""
         self._n_batches += 1
@@ -630,48 +648,53 @@ class TimeSeriesClusteringPipeline:
         for name, value in figures.items():
             self._monitor.record_metric(name, value, "batch")
         self._monitor.check_alerts()
-        self._track(figures | {"n_rows": len(X)}, degraded)
+        self._track(figures | {"n_rows": len(X)})
         try:
             self._manager().monitor_batch_result(result, X, losses)
         except PipelineError as error:  # the batch is scored; the next one tries again
             self._errors.handle_error(error, "retraining")
-            degraded.append("retraining")
+            self._degraded.append("retraining")
 
-    def _track(self, figures: Mapping[str, float], degraded: list[str]) -> None:
-        """Queue the figures of a batch for its MLflow run, which the first batch starts."""
-        try:
-            if self._writer is None:
-                experiments = ExperimentManager(self.config.experiment_name)
-                tags = {
-                    "phase": "batch-processing",
-                    "hospital_profile_id": self.config.hospital_profile_id,
-                }
-                self._writer = MetricWriter(experiments.make_run("batch-processing", tags))
-            self._writer.write(figures, self._n_batches)
-        except MLflowIntegrationError as error:
-            self._degrade(error, "tracking", degraded)
-        if self._writer is not None and self._writer.last_error:
-            degraded.append("tracking")
+    def _track(self, figures: Mapping[str, float]) -> None:
+        """Queue the figures of a batch for its MLflow run, which the writer makes."""
+        if self._writer is None:
+            experiments = ExperimentManager(self.config.experiment_name)
+            tags = {
+                "phase": "batch-processing",
+                "hospital_profile_id": self.config.hospital_profile_id,
+            }
+            self._writer = MetricWriter(lambda: experiments.make_run("batch-processing", tags))
+        self._writer.write(figures, self._n_batches)
+        if self._writer.last_error:
+            waiting = MLflowIntegrationError(
+                f"the tracking server does not answer ({self._writer.last_error}); "
+                f"{self._writer.pending} values wait for it"
+            )
+            self._degrade(waiting, "tracking")
 
-    def _call(self, name: str, *arguments: Any, degraded: list[str] | None = None) -> None:
+    def _call(self, name: str, *arguments: Any) -> None:
         callback = self._callbacks[name]
         if callback is None:
             return
         try:
             callback(*arguments)
         except Exception as error:  # it is the user's own code: anything can come out of it
-            self._degrade(error, f"callback {name}", [] if degraded is None else degraded)
+            self._degrade(error, f"callback {name}")
 
-    def _degrade(self, error: Exception, component: str, degraded: list[str]) -> None:
+    def _degrade(self, error: Exception, component: str) -> None:
         """Go on without a component, or raise if graceful degradation is off."""
         if not self._errors.handle_error(error, component):
             raise error
-        degraded.append(component)
+        if component not in self._degraded:
+            self._degraded.append(component)
 
     def _registry_health(self) -> str:
         if self._serving is None:
             return "ok"
-        champion = alias_version(self._model_name, CHAMPION)
+        try:
+            champion = alias_version(self._model_name, CHAMPION)
+        except MLflowIntegrationError as error:
+            return str(error)
         if champion == self._serving.version:
             return "ok"
         return (
@@ -686,6 +709,10 @@ class TimeSeriesClusteringPipeline:
     def _drift_health(self) -> str:
         drift = None if self._retraining is None else self._retraining.drift
         return drift.reason if drift is not None and drift.drift_detected else "ok"
+
+    def _alert_health(self) -> str:
+        n_alerts = len(self._monitor.alerts(_RECENT))
+        return f"{n_alerts} alert(s) in 24 hours; see get_alert_summary()" if n_alerts else "ok"
 
     def _error_health(self) -> str:
         n_errors = self._errors.get_error_statistics()["total_errors"]

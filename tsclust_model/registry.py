@@ -25,6 +25,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
 STATE_TAG = "state.sha256"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _SEGMENT = "segment."
 _DATA = "data.versions."
 _IDS_A_TAG = 60
@@ -152,11 +153,29 @@ def segment_names(name: str) -> dict[int, str]:
 
 
 def alias_version(name: str, alias: str) -> str | None:
-    """Version that an alias points to, or None."""
+    """Version that an alias points to, or None.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        The registry does not answer.
+    """
     try:
         return str(MlflowClient().get_model_version_by_alias(name, alias).version)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in _ABSENT:
+            return None
+        raise MLflowIntegrationError(
+            f"the registry does not answer for '{name}' ({type(error).__name__}); "
+            "check MLFLOW_TRACKING_URI and its server"
+        ) from error
+
+
+def registered_at(name: str, version: str) -> datetime:
+    """When a version was registered (UTC)."""
+    with _translated(f"version {version} of '{name}' cannot be read"):
+        stamp = MlflowClient().get_model_version(name, version).creation_timestamp
+    return datetime.fromtimestamp(stamp / 1000, UTC)
 
 
 def name_and_version(model_uri: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,8 @@ class AdaptiveRetrainingManager:
         Called with the reason when a retrain is due; without it the manager only says so.
     clock : callable, optional
         Gives the time (UTC).
+    last_training : datetime, optional
+        When the generation was trained; default: now.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class AdaptiveRetrainingManager:
         retrain: Callable[[str], Any] | None = None,
         *,
         clock: Clock = utc_now,
+        last_training: datetime | None = None,
     ) -> None:
         self.config = config or PipelineConfig()
         self._retrain = retrain
@@ -148,16 +151,16 @@ class AdaptiveRetrainingManager:
         self.n_batches = 0
         self.last_refusal = ""
         self.last_reason = ""
-        self.start_over(reference)
+        self.start_over(reference, last_training)
 
-    def start_over(self, reference: Reference) -> None:
-        """Watch against another reference: a retrain has happened."""
+    def start_over(self, reference: Reference, last_training: datetime | None = None) -> None:
+        """Watch against another reference: a retrain has happened (default: just now)."""
         cooldown = self.config.retrain_cooldown_batches
         quiet = cooldown if self.n_batches else 0
         self.drift = DriftMonitor(reference, self.config.noise_threshold, cooldown, quiet)
         self.reference = reference
-        self.last_training = self._clock()
-        self._latest = self.last_training
+        self._latest = self._clock()
+        self.last_training = last_training or self._latest
         self._noise: list[float] = []
         self._pending = ""
 

@@ -7,6 +7,8 @@ store beside a run.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import math
 import os
@@ -16,7 +18,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -160,13 +162,16 @@ class MetricWriter:
 
     Parameters
     ----------
-    run_id : str
+    run : str or callable
+        Id of the run, or what makes one and returns its id; a run that was made here is ended by
+        `close`.
     retry_seconds : float
         Pause after a failed write.
     """
 
-    def __init__(self, run_id: str, retry_seconds: float = 1.0) -> None:
-        self.run_id = run_id
+    def __init__(self, run: str | Callable[[], str], retry_seconds: float = 1.0) -> None:
+        self.run_id = run if isinstance(run, str) else None
+        self._make_run = None if isinstance(run, str) else run
         self.retry_seconds = retry_seconds
         self.last_error = ""
         self._queue: deque[Metric] = deque()
@@ -176,6 +181,7 @@ class MetricWriter:
         self._hurry = False
         self._thread = threading.Thread(target=self._work, name="metric-writer", daemon=True)
         self._thread.start()
+        atexit.register(self.close)
 
     def write(self, metrics: Mapping[str, float], step: int) -> None:
         """Queue metrics; returns at once."""
@@ -208,6 +214,7 @@ class MetricWriter:
             self._closing = True
             self._wake.notify_all()
         self._thread.join(seconds)
+        atexit.unregister(self.close)
 
     def _trim(self) -> None:
         while len(self._queue) > _MOST_WAITING:
@@ -227,9 +234,9 @@ class MetricWriter:
     def _work(self) -> None:
         while batch := self._next():
             try:
-                mlflow.MlflowClient().log_batch(self.run_id, metrics=batch)
+                self._write(batch)
                 error = ""
-            except (MlflowException, OSError) as failure:
+            except (MlflowException, MLflowIntegrationError, OSError) as failure:
                 error = type(failure).__name__
             with self._wake:
                 self.last_error = error
@@ -241,6 +248,14 @@ class MetricWriter:
                         return
                     self._wake.wait_for(lambda: self._closing, self.retry_seconds)
                 self._wake.notify_all()
+        if self._make_run is not None and self.run_id is not None:
+            with contextlib.suppress(MlflowException, OSError):  # it stays RUNNING, as after a kill
+                mlflow.MlflowClient().set_terminated(self.run_id)
+
+    def _write(self, batch: list[Metric]) -> None:
+        if self.run_id is None and self._make_run is not None:
+            self.run_id = self._make_run()
+        mlflow.MlflowClient().log_batch(str(self.run_id), metrics=batch)
 
 
 class _Watched(Stage):

@@ -82,6 +82,8 @@ class Retraining:
     ----------
     generation : Generation
         The challenger.
+    clustering : ClusteringResult
+        Its own numbers, before the old ids.
     model_name, version : str
         Where it is registered.
     promoted : bool
@@ -94,6 +96,7 @@ class Retraining:
     """
 
     generation: Generation
+    clustering: ClusteringResult
     model_name: str
     version: str
     promoted: bool
@@ -236,8 +239,9 @@ def _challenge(
     with experiments.run("retraining", _tags("retraining", reason, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
-            known = in_time_order(known, roles.time)
-            data = training_data(known, roles, config)
+            known, ordering = _with_keys(known, roles)
+            known = in_time_order(known, ordering.time)
+            data = training_data(known, ordering, config, gaps=True)
             stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
         info = {
             "source": "history",
@@ -266,7 +270,29 @@ def _challenge(
         promoted = promote and comparison.better
         if promoted:
             set_champion(name, version, reason, expected=champion_version, figures=figures)
-    return Retraining(challenger, name, version, promoted, comparison, reason, run_id, report)
+    return Retraining(
+        challenger,
+        fitted.clustering,
+        name,
+        version,
+        promoted,
+        comparison,
+        reason,
+        run_id,
+        report,
+    )
+
+
+def _with_keys(known: pd.DataFrame, roles: Roles) -> tuple[pd.DataFrame, Roles]:
+    """Rows whose id is not known are groups of their own; without every time, arrival counts."""
+    if roles.time is not None and (roles.time not in known or known[roles.time].isna().any()):
+        roles = replace(roles, time=None)
+    if roles.id is not None:
+        absent = pd.Series(np.nan, index=known.index, dtype=object)
+        ids = known.get(roles.id, absent).astype(object)
+        own = pd.Series([f"row {i}" for i in range(len(known))], index=known.index, dtype=object)
+        known = known.assign(**{roles.id: ids.where(ids.notna(), own).astype(str)})
+    return known, roles
 
 
 def _with_old_ids(

@@ -191,6 +191,7 @@ class TrainingData:
     X : ndarray of float64, shape (n, n_features)
     y : ndarray of float64, shape (n,)
     resources : dict of str to ndarray of float64, shape (n,)
+        NaN where a resource is not known.
     groups : ndarray of int64, shape (n,), or None
         A number for each id.
     """
@@ -289,8 +290,18 @@ def validate_target(values: Any, n_rows: int, name: str) -> np.ndarray:
     return y
 
 
-def training_data(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) -> TrainingData:
+def training_data(
+    frame: pd.DataFrame, roles: Roles, config: PipelineConfig, *, gaps: bool = False
+) -> TrainingData:
     """Check a training table and turn it into arrays in time order.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    roles : Roles
+    config : PipelineConfig
+    gaps : bool
+        Whether resources may be missing in some rows (NaN then): batches need not bring them.
 
     Raises
     ------
@@ -308,15 +319,11 @@ def training_data(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) -> 
     schema = _fit_schema(frame, features, config)
     encoded = schema.encode(frame)
     _refuse_broken(schema, encoded.X, frame)
-    outcomes = {
-        name: outcome(frame, name, "resource" if name in roles.resources else "target")
-        for name in (roles.target, *roles.resources)
-    }
     return TrainingData(
         schema,
         encoded.X,
-        outcomes[roles.target],
-        {name: outcomes[name] for name in roles.resources},
+        outcome(frame, roles.target, "target"),
+        {name: _resource(frame, name, gaps) for name in roles.resources},
         None if roles.id is None else _groups(frame[roles.id], config.missing_markers),
     )
 
@@ -351,6 +358,15 @@ def outcome(frame: pd.DataFrame, name: str, role: str) -> np.ndarray:
             f"{role} '{name}' is {column.dtype}, not numbers; give a numeric column"
         )
     return validate_target(column.to_numpy(np.float64, na_value=np.nan), len(frame), name)
+
+
+def _resource(frame: pd.DataFrame, name: str, gaps: bool) -> np.ndarray:
+    if not gaps:
+        return outcome(frame, name, "resource")
+    known = frame[name].notna().to_numpy()
+    values = np.full(len(frame), np.nan)
+    values[known] = outcome(frame[known], name, "resource")
+    return values
 
 
 def _require_columns(frame: pd.DataFrame, names: Sequence[str], role: str = "column") -> None:

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tsclust_model.batches import (
+    batch_frame,
+    feature_frame,
+    joined,
+    measured_costs,
+    outcome_columns,
+    scorable_matrix,
+    sums_by_cluster,
+    training_frame,
+)
+from tsclust_model.errors import DataValidationError
+
+SECRET = 987654.25
+
+
+@pytest.fixture(scope="module")
+def batch(hospital, generation) -> pd.DataFrame:
+    return hospital.tail(40)[generation.schema.names].reset_index(drop=True)
+
+
+def test_arrays_become_a_table_with_numbered_features():
+    frame, target = training_frame(np.arange(6.0).reshape(3, 2), [1, 2, 3], {"hours": [4, 5, 6]})
+    assert target == "target"
+    assert frame.to_dict("list") == {
+        "feature_0": [0.0, 2.0, 4.0],
+        "feature_1": [1.0, 3.0, 5.0],
+        "target": [1.0, 2.0, 3.0],
+        "hours": [4.0, 5.0, 6.0],
+    }
+
+
+def test_a_series_names_the_target_and_rows_are_joined_by_position():
+    X = pd.DataFrame({"age": [31.0, 64.0]}, index=[7, 3])
+    y = pd.Series([1.0, 2.0], index=[0, 1], name="stay")
+    hours = pd.Series([8.0, 9.0], index=[3, 7])
+    frame, target = training_frame(X, y, {"hours": hours})
+    assert target == "stay"
+    assert frame.to_dict("list") == {"age": [31, 64], "stay": [1, 2], "hours": [8, 9]}
+    assert list(X.columns) == ["age"]
+
+
+@pytest.mark.parametrize(
+    ("y", "resources", "column"),
+    [
+        (pd.Series([1.0, 2.0], name="age"), {}, "age"),
+        ([1.0, 2.0], {"age": [1.0, 2.0]}, "age"),
+    ],
+)
+def test_what_is_predicted_may_not_be_a_feature(y, resources, column):
+    with pytest.raises(DataValidationError, match=f"X has a column '{column}', which is predicted"):
+        training_frame(pd.DataFrame({"age": [31.0, 64.0]}), y, resources)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([1.0], "target has 1 values for 2 rows"),
+        ([1.0, np.nan], r"target is missing or infinite in 1 row\(s\)"),
+        ([1.0, np.inf], r"target is missing or infinite in 1 row\(s\)"),
+    ],
+)
+def test_a_broken_target_is_refused(y, message):
+    with pytest.raises(DataValidationError, match=message):
+        training_frame(np.ones((2, 2)), y, {})
+
+
+@pytest.mark.parametrize("X", [np.ones(3), np.ones((1, 2, 3))])
+def test_an_array_that_is_no_table_is_refused(X):
+    with pytest.raises(DataValidationError, match=rf"X has {X.ndim} dimension\(s\); give \(n_sam"):
+        feature_frame(X, None)
+
+
+def test_an_array_of_another_width_names_the_fitted_features():
+    with pytest.raises(
+        DataValidationError, match="has 3 features, the model was fitted with 2: age, weight"
+    ):
+        feature_frame(np.ones((4, 3)), ["age", "weight"])
+
+
+def test_the_kept_columns_are_features_id_and_time_whatever_their_order(hospital, generation):
+    rows = hospital.tail(5)
+    mixed = rows[rows.columns[::-1]]
+    frame = batch_frame(mixed, generation)
+    assert list(frame) == ["patient_id", "admission_time", *generation.schema.names]
+    assert frame.index.tolist() == [0, 1, 2, 3, 4]
+    pd.testing.assert_frame_equal(frame, batch_frame(rows, generation))
+
+
+def test_id_and_time_may_be_absent(batch, generation):
+    assert list(batch_frame(batch, generation)) == generation.schema.names
+
+
+def test_an_absent_feature_is_named(batch, generation):
+    with pytest.raises(DataValidationError, match="the batch has no column 'age'; add it"):
+        batch_frame(batch.drop(columns="age"), generation)
+
+
+def test_a_batch_without_rows_is_refused(batch, generation):
+    with pytest.raises(DataValidationError, match="the batch has no rows"):
+        batch_frame(batch.head(0), generation)
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "missing"), (np.inf, "infinite")])
+def test_rows_that_cannot_be_scored_are_refused_without_their_values(
+    batch, generation, value, word
+):
+    broken = batch.assign(age=SECRET)
+    broken.loc[[3, 8], "creatinine"] = value
+    with pytest.raises(
+        DataValidationError, match=rf"2 of 40 rows cannot be scored \({word}: creatinine\); fill"
+    ) as caught:
+        scorable_matrix(generation, broken)
+    assert str(SECRET) not in str(caught.value)
+
+
+def test_outcomes_get_the_names_of_the_training_table(generation):
+    found = outcome_columns(generation, 2, [1, 2], {"nursing_hours": [3, 4]})
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "length_of_stay_days": [1.0, 2.0],
+        "nursing_hours": [3.0, 4.0],
+    }
+    assert outcome_columns(generation, 2, None, {}) == {}
+
+
+def test_an_unknown_resource_is_refused(generation):
+    with pytest.raises(DataValidationError, match="'beds' is no resource of this model"):
+        outcome_columns(generation, 2, [1, 2], {"beds": [3, 4]})
+
+
+@pytest.mark.parametrize("size", [1, 7, 39, 40])
+def test_joined_chunks_are_the_whole_batch(batch, generation, size):
+    target = replace(generation, resources={})
+    X = scorable_matrix(generation, batch)
+    whole = target.forecast(X, 0.9)
+    parts = [target.forecast(X[i : i + size], 0.9) for i in range(0, len(X), size)]
+    found = joined(parts)
+    for name in ("prediction", "lower", "upper", "weight"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    for name in ("labels", "is_noise", "strength"):
+        np.testing.assert_array_equal(
+            getattr(found.assignment, name), getattr(whole.assignment, name)
+        )
+
+
+def test_resources_are_summed_over_the_rows_of_each_cluster():
+    labels = np.array([2, 0, 2, -1])
+    hours = np.array([1.0, 2.0, 4.0, 8.0])
+    assert sums_by_cluster(labels, {"hours": hours, "cost": 10 * hours}) == {
+        -1: {"hours": 8.0, "cost": 80.0},
+        0: {"hours": 2.0, "cost": 20.0},
+        2: {"hours": 5.0, "cost": 50.0},
+    }
+
+
+def test_without_resources_each_cluster_shows_what_its_rows_cost():
+    assert sums_by_cluster(np.array([1, 0, 1]), {}, (0.5, 2.0)) == {
+        0: {"processing_time": 0.5, "memory_usage": 2.0},
+        1: {"processing_time": 1.0, "memory_usage": 4.0},
+    }
+
+
+def test_measured_costs_are_seconds_and_megabytes_a_row(generation):
+    seconds, megabytes = measured_costs(generation)
+    assert 0 < seconds < 0.1
+    assert 0 < megabytes < 0.1

@@ -20,8 +20,8 @@ import tsclust_model
 FLOORS = {
     0: {"errors", "config", "results", "__init__"},
     1: {"validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"},
-    2: {"assignment", "forecasting", "drift"},
-    3: {"clustering", "history"},
+    2: {"assignment", "fallback", "forecasting", "drift"},
+    3: {"clustering", "cluster_models", "history"},
     4: {"generation", "monitoring"},
     5: {"pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"},
     6: {"registry"},

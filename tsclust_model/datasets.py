@@ -125,29 +125,8 @@ def make_hospital(
     age_of_row = np.sort(rng.random(n_rows))  # 0 is the first day, 1 the last
     kind = _draw_kinds(rng, age_of_row, noise, born, dying)
 
-    kinds = (*_KINDS, _NEWCOMER)
-    deviation = rng.normal(size=(n_rows, len(_VITALS)))
-    moved = drift * np.clip(2 * age_of_row - 1, 0, 1)[:, None]
-    vitals = rng.uniform(_LOWEST, _HIGHEST, size=(n_rows, len(_VITALS)))
-    wards = np.array([item.ward for item in kinds], dtype=object)[
-        rng.integers(0, len(_KINDS), n_rows)
-    ]
-    emergency = rng.random(n_rows) < 0.5
-    stay = 4.0 + 0.05 * vitals[:, 0]
-    nursing_rate, cost_rate = np.full(n_rows, 5.0), np.full(n_rows, 350.0)
-    for number, item in enumerate(kinds):
-        rows = kind == number
-        vitals[rows] = item.center + (deviation[rows] + moved[rows]) * item.spread
-        # Some patients lie on another kind's ward: the ward alone does not tell the kind.
-        wards[rows] = np.where(rng.random(rows.sum()) < 0.8, item.ward, wards[rows])
-        emergency[rows] = rng.random(rows.sum()) < item.emergency
-        stay[rows] = item.stay + deviation[rows] @ np.array(item.effects)
-        nursing_rate[rows], cost_rate[rows] = item.nursing, item.cost
-    vitals[:, _SATURATION] = np.minimum(vitals[:, _SATURATION], 100.0)
-    stay = np.maximum(stay + rng.normal(0, 0.25, n_rows), 0.5)
-    nursing = stay * nursing_rate * (1 + 0.3 * emergency) * rng.normal(1, 0.05, n_rows)
-    cost = 150 + stay * cost_rate * rng.normal(1, 0.08, n_rows)
-
+    moved = drift * np.clip(2 * age_of_row - 1, 0, 1)
+    vitals, wards, emergency, stay, nursing, cost = _admissions(rng, kind, moved)
     frame = pd.DataFrame(
         {
             "patient_id": _patients(rng, n_rows),
@@ -169,6 +148,33 @@ def make_hospital(
         }
     )
     return (frame, kind) if return_kind else frame
+
+
+def _admissions(rng: np.random.Generator, kind: np.ndarray, moved: np.ndarray) -> tuple[Any, ...]:
+    """Vitals, ward, emergency, stay, nursing hours and cost of each row, by its kind."""
+    n_rows = len(kind)
+    kinds = (*_KINDS, _NEWCOMER)
+    deviation = rng.normal(size=(n_rows, len(_VITALS)))
+    vitals = rng.uniform(_LOWEST, _HIGHEST, size=(n_rows, len(_VITALS)))
+    wards = np.array([item.ward for item in kinds], dtype=object)[
+        rng.integers(0, len(_KINDS), n_rows)
+    ]
+    emergency = rng.random(n_rows) < 0.5
+    stay = 4.0 + 0.05 * vitals[:, 0]
+    nursing_rate, cost_rate = np.full(n_rows, 5.0), np.full(n_rows, 350.0)
+    for number, item in enumerate(kinds):
+        rows = kind == number
+        vitals[rows] = item.center + (deviation[rows] + moved[rows, None]) * item.spread
+        # Some patients lie on another kind's ward: the ward alone does not tell the kind.
+        wards[rows] = np.where(rng.random(rows.sum()) < 0.8, item.ward, wards[rows])
+        emergency[rows] = rng.random(rows.sum()) < item.emergency
+        stay[rows] = item.stay + deviation[rows] @ np.array(item.effects)
+        nursing_rate[rows], cost_rate[rows] = item.nursing, item.cost
+    vitals[:, _SATURATION] = np.minimum(vitals[:, _SATURATION], 100.0)
+    stay = np.maximum(stay + rng.normal(0, 0.25, n_rows), 0.5)
+    nursing = stay * nursing_rate * (1 + 0.3 * emergency) * rng.normal(1, 0.05, n_rows)
+    cost = 150 + stay * cost_rate * rng.normal(1, 0.08, n_rows)
+    return vitals, wards, emergency, stay, nursing, cost
 
 
 def _draw_kinds(

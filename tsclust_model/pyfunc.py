@@ -26,8 +26,9 @@ from packaging.version import Version
 
 from tsclust_model import __version__
 from tsclust_model.assignment import DensityTree
-from tsclust_model.clustering import KNNFallback, Scaler
+from tsclust_model.clustering import Scaler
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
+from tsclust_model.fallback import KNNFallback
 from tsclust_model.generation import Generation
 from tsclust_model.serving import RequestError, keep_rows_out_of_replies
 from tsclust_model.state import Parts, digest, open_sealed, seal

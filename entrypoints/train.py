@@ -64,9 +64,10 @@ def show(training: Training, data: str) -> None:
     """The last screen: what was found, where it is, what to type next."""
     report = training.report
     found, worth, held = report["clustering"], report["worth"], report["holdout"]
+    served = "the nearest segment" if found["n_clusters"] else "the global model"
     click.echo(
         f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} rows, "
-        f"{found['noise_ratio']:.1%} noise (served by the nearest segment)"
+        f"{found['noise_ratio']:.1%} noise (served by {served})"
     )
     click.echo(f"\nerror (RMSE) of {training.generation.roles.target}:")
     columns = [("folds", worth["rmse_global"], worth["rmse_cluster"], worth["rmse_blend"])]

@@ -639,9 +639,16 @@ def test_a_purged_patient_is_in_no_file_and_the_labels_stay_with_their_rows(
 def test_numbers_as_ids_and_versions_without_the_column(history: DataVersioner):
     history.register(batch(1, 5), "with")
     history.register(batch(2, 5).drop(columns="visits"), "without")
-    assert history.purge(ids={3, 4, 77}, id_column="visits") == {"with": 2}
+    with pytest.warns(UserWarning, match="version 'without' has no column 'visits': its 5 rows"):
+        assert history.purge(ids={3, 4, 77}, id_column="visits") == {"with": 2}
     assert history.load("with")[0]["visits"].tolist() == [0, 1, 2]
     assert len(history.load("without")[0]) == 5
+
+
+def test_one_text_as_ids_is_refused(history: DataVersioner):
+    history.register(batch(1))
+    with pytest.raises(DataValidationError, match="ids is one text"):
+        history.purge(ids="P000001", id_column="patient_id")
 
 
 def test_purging_no_ids_removes_nothing(history: DataVersioner):

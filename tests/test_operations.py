@@ -160,12 +160,32 @@ def test_drift_of_a_champion_that_was_replaced_says_nothing_of_the_next(name, mo
     assert maintain(name, moved[100:200], if_due=True).retraining is None
 
 
-def test_rows_without_an_outcome_are_watched_and_kept(name, moved):
+def test_drift_without_outcomes_waits_for_them_and_then_retrains(name, moved):
     unlabelled = moved.drop(columns=TARGET)
     done = maintain(name, unlabelled[:300], if_due=True)
-    assert MOVED in done.retraining.reason
-    assert done.retraining.comparison.n_rows == 0
-    assert not done.retraining.promoted
+    assert done.retraining is None
+    assert MOVED in done.message
+    assert "no labelled rows since the last training" in done.message
+    later = maintain(name, moved[300:], if_due=True)
+    assert MOVED in later.retraining.reason
+    assert later.retraining.comparison.n_rows > 0
+
+
+def test_the_training_table_from_a_file_is_no_new_batch(name, stream):
+    """In memory times are times and booleans are booleans; in a file both are texts."""
+    before = open_history(CONFIG, name).list_versions()
+    done = maintain(name, rows(stream[:500]), if_due=True)
+    assert done.message.startswith("nothing is due")
+    assert open_history(CONFIG, name).list_versions() == before
+
+
+def test_rows_that_an_overlapping_export_brings_again_are_not_compared_on(name, stream):
+    done = maintain(name, rows(stream[250:700]), promote=False)
+    assert 0 < done.retraining.comparison.n_rows <= 200
+    trained = sum(
+        stop - start for start, stop in done.retraining.generation.info["trained_on"].values()
+    )
+    assert trained <= 560  # four fifths of 700 different rows
 
 
 def test_a_model_without_a_champion_is_refused(store):

@@ -13,7 +13,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.registry import load_generation
 from tsclust_model.tables import content_digest
-from tsclust_model.training import split_newest, train_table
+from tsclust_model.training import open_history, split_newest, train_table
 from tsclust_model.validation import Roles
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -127,6 +127,7 @@ def test_a_failed_training_is_marked_and_registers_nothing(hospital):
         "Preprocessing": "FAILED",
     }
     assert MlflowClient().search_registered_models("name = 'never'") == []
+    assert open_history(HOSPITAL_CONFIG, "never").list_versions() == []
 
 
 @pytest.mark.parametrize("holdout", [-0.1, 1.0, 2.0])

@@ -255,7 +255,8 @@ def _train_all(
             return str(booster.model_to_string())
         return _predict(booster, X[_valid_rows(folds[job.fold], labels, job.cluster)])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # One more than there are cores: while one thread is in Python, another computes.
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
         pending = {pool.submit(run, job): job for job in jobs}
         for done, future in enumerate(as_completed(pending), 1):
             job = pending[future]

@@ -283,7 +283,12 @@ class DataVersioner:
         if (ids is None) == (before is None):
             raise DataValidationError("purge takes either ids or before")
         if ids is not None and id_column is None:
-            raise DataValidationError("purge by ids needs id_column, the column that holds them")
+            raise DataValidationError(
+                "purge by ids needs id_column, the column that holds them; a model trained "
+                "without id= has none, purge its history by before"
+            )
+        if isinstance(ids, str):
+            raise DataValidationError("ids is one text; give a list of ids")
         limit = None if before is None else _utc(before)
         removed: dict[str, int] = {}
         # What killed writers left and what was set aside cannot be searched for patients.
@@ -299,8 +304,16 @@ class DataVersioner:
                 registered_at = datetime.fromisoformat(content.registered_at)
                 gone = np.full(entry.n_rows, registered_at < limit)
             elif id_column in content.frame:
-                gone = content.frame[id_column].isin(list(ids or ())).to_numpy()
+                held = content.frame[id_column]
+                numeric = pd.api.types.is_numeric_dtype(held)
+                wanted = list(ids or ()) if numeric else list(map(str, ids or ()))
+                gone = held.isin(wanted).to_numpy()
             else:
+                warnings.warn(
+                    f"version '{entry.version_id}' has no column '{id_column}': its "
+                    f"{entry.n_rows} rows could not be searched; purge it by before",
+                    stacklevel=2,
+                )
                 continue
             if gone.any():
                 removed[entry.version_id] = max(int(gone.sum()), removed.get(entry.version_id, 0))

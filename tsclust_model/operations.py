@@ -17,8 +17,8 @@ from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.registry import CHAMPION, alias_version, load_generation
 from tsclust_model.retraining import squared_errors
-from tsclust_model.training import Retraining, open_history, retrain_model
-from tsclust_model.validation import in_time_order
+from tsclust_model.training import Retraining, labelled_window, open_history, retrain_model
+from tsclust_model.validation import canonical_rows, in_time_order
 
 _STATE = ".monitor.json"
 
@@ -84,6 +84,12 @@ def maintain(
         seen = monitor.look_at(frame)
     if if_due and not monitor.reason:
         return Maintenance(f"nothing is due: {seen}", None)
+    if if_due and not monitor.n_fresh():
+        return Maintenance(
+            f"drift ({monitor.reason}), but no labelled rows since the last training; "
+            "give them with data=, and the retrain will follow",
+            None,
+        )
     why = monitor.reason if if_due else reason
     retraining = retrain_model(champion, version, model_name, settings, why, promote=promote)
     monitor.forget(retraining.version if retraining.promoted else version)
@@ -117,9 +123,10 @@ class _Monitor:
 
     def look_at(self, frame: pd.DataFrame) -> str:
         """Keep the rows, show them to the detectors once, and say what they looked like."""
-        ordered = in_time_order(frame, self.champion.roles.time)
+        champion = self.champion
+        ordered = in_time_order(frame, champion.roles.time)
         encoded = self.champion.schema.encode(ordered)
-        batch_id = self.history.register(ordered)
+        batch_id = self.history.register(canonical_rows(ordered, champion.schema, champion.roles))
         if batch_id in self.batches:
             return f"batch {batch_id} was seen before"
         losses = self._losses(ordered)
@@ -136,10 +143,17 @@ class _Monitor:
         self.batches = [*self.batches, batch_id][-1000:]
         self._save({"drift": self.drift.state(), "batches": self.batches, "reason": self.reason})
         ratio = float(np.concatenate(noise).mean()) if noise else 0.0
+        pause = self.drift.noise.quiet_left
+        verdict = f"; paused for {pause} more windows after a retrain" if pause else " and no drift"
         return (
             f"batch {batch_id} of {len(frame)} rows has noise {ratio:.2f} "
-            f"(threshold {self.config.noise_threshold:.2f}) and no drift"
+            f"(threshold {self.config.noise_threshold:.2f}){verdict}"
         )
+
+    def n_fresh(self) -> int:
+        """Labelled rows of the window that the champion was not trained on."""
+        window = labelled_window(self.champion, self.history, self.config)
+        return int(window.outside(self.champion.info["trained_on"]).sum())
 
     def forget(self, serving: str) -> None:
         """A retrain has happened: what the batches showed is dealt with, and a pause begins."""

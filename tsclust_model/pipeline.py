@@ -24,6 +24,7 @@ from tsclust_model.batches import (
 )
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import (
+    ConfigurationError,
     MLflowIntegrationError,
     NotFittedError,
     PipelineError,
@@ -53,7 +54,7 @@ from tsclust_model.retraining import AdaptiveRetrainingManager
 from tsclust_model.tables import write_table
 from tsclust_model.tracking import ExperimentManager, MetricWriter
 from tsclust_model.training import Retraining, open_history, retrain_model, train_table
-from tsclust_model.validation import Roles
+from tsclust_model.validation import Roles, canonical_rows
 
 # What takes effect at once; everything else when a model is fitted.
 _NOW = frozenset(
@@ -104,7 +105,7 @@ class TimeSeriesClusteringPipeline:
         model_name: str | None = None,
         clock: Clock = utc_now,
     ) -> None:
-        self.config = config or PipelineConfig()
+        self.config = _checked_config(config or PipelineConfig())
         self._model_name = model_name or self.config.registered_model_name
         self._clock = clock
         self._serving: _Serving | None = None
@@ -234,7 +235,8 @@ class TimeSeriesClusteringPipeline:
         self._call("pre_batch", X.copy())
         labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
         forecast, used = self._forecast(serving, X)
-        version_id = open_history(self.config, self._model_name).register(frame.assign(**labelled))
+        rows = canonical_rows(frame.assign(**labelled), generation.schema, generation.roles)
+        version_id = open_history(self.config, self._model_name).register(rows)
         result = BatchResult(
             forecast.assignment.labels,
             forecast.prediction,
@@ -509,12 +511,16 @@ class TimeSeriesClusteringPipeline:
     ) -> None:
         """Functions to call: with nothing, a `ClusteringResult`, the batch as the model's matrix
         (ndarray), and a `BatchResult`. None calls nothing."""
-        self._callbacks = {
+        given = {
             "pre_training": pre_training,
             "post_training": post_training,
             "pre_batch": pre_batch,
             "post_batch": post_batch,
         }
+        for name, callback in given.items():
+            if callback is not None and not callable(callback):
+                raise ConfigurationError(f"{name} cannot be called; give a function, or None")
+        self._callbacks = given
 
     def update_configuration(self, new_config: PipelineConfig) -> dict[str, list[str]]:
         """Use another configuration.
@@ -529,6 +535,7 @@ class TimeSeriesClusteringPipeline:
         PipelineError
             A field that says where the fitted model and its history are differs.
         """
+        _checked_config(new_config)
         changed = [
             item.name
             for item in fields(PipelineConfig)
@@ -735,6 +742,15 @@ class TimeSeriesClusteringPipeline:
                 "description, or try other cluster_features."
             )
         return found
+
+
+def _checked_config(config: PipelineConfig) -> PipelineConfig:
+    if not isinstance(config, PipelineConfig):
+        raise ConfigurationError(
+            f"the configuration is {type(config).__name__}; give a PipelineConfig "
+            "(PipelineConfig.from_dict or from_yaml make one)"
+        )
+    return config
 
 
 def _model_info(model: Any) -> dict[str, Any]:

@@ -210,6 +210,12 @@ def load_generation(model_uri: str) -> Generation:
     MLflowIntegrationError
         No such model, not one of ours, or a state other than the one that was registered.
     """
+    plain = model_uri.removeprefix("models:/")
+    if not model_uri or (plain != model_uri and not set(plain) & set("@/") and plain[:2] != "m-"):
+        raise MLflowIntegrationError(
+            f"'{model_uri}' names no version of a model; give models:/<name>@{CHAMPION} or "
+            "models:/<name>/<version>"
+        )
     try:
         model = mlflow.pyfunc.load_model(model_uri).unwrap_python_model()
         registered = _registered_digest(model_uri)

@@ -45,6 +45,10 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     pd.errors.ParserWarning,
 )
+_REMEDIES: dict[type, str] = {
+    UnicodeDecodeError: "it is not UTF-8; save it as UTF-8",
+    pd.errors.ParserWarning: "rows do not fit the header; separate by commas, decimals by points",
+}
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
 
 
@@ -253,9 +257,11 @@ def _read_one(
             return _read_json(stream, lines=file_format == "jsonl")
     except _UNREADABLE as error:
         # The parsers' own texts quote the data, which is patients' data: name the kind only.
+        remedy = _REMEDIES.get(
+            type(error), "check that it is whole and of the format its suffix says"
+        )
         raise DataValidationError(
-            f"{path} cannot be read as {file_format} ({type(error).__name__}); "
-            "check that it is whole and of the format its suffix says"
+            f"{path} cannot be read as {file_format} ({type(error).__name__}); {remedy}"
         ) from error
 
 

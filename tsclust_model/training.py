@@ -36,7 +36,13 @@ from tsclust_model.results import Assignment, ClusteringResult
 from tsclust_model.retraining import Comparison, compare, retrain_lock
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_config, log_input
-from tsclust_model.validation import Roles, TrainingData, in_time_order, training_data
+from tsclust_model.validation import (
+    Roles,
+    TrainingData,
+    canonical_rows,
+    in_time_order,
+    training_data,
+)
 
 COMPARED_SHARE = 0.2
 """Newest share of the window on which champion and challenger are compared."""
@@ -151,23 +157,42 @@ def train_table(
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             known, unseen = split_newest(frame, roles.time, holdout)
+            if len(known) < 2 <= len(frame):
+                raise ConfigurationError(
+                    f"holdout {holdout:g} leaves {len(known)} of {len(frame)} rows; lower it"
+                )
             data = training_data(known, roles, config)
             n_features = data.X.shape[1]
             stage.log({"n_rows": len(known), "n_holdout": len(unseen), "n_features": n_features})
-        history = open_history(config, name)
-        batch_id = history.register(pd.concat([known, unseen]))
-        info = {
-            "source": source,
-            "trained_on": {batch_id: [0, len(known)]},
-            "history_from": history.sequence(batch_id),
-        }
-        fitted = _fit(experiments, known, data, roles, config, info)
+        fitted = _fit(experiments, known, data, roles, config, {"source": source})
         with experiments.stage("Performance-Report") as stage:
             report = performance_figures(fitted, data, config, unseen)
             stage.log(headline(report))
+        # Only now: a training that fails leaves no patients behind.
+        fitted = replace(
+            fitted, generation=_with_history(fitted.generation, known, unseen, config, name)
+        )
         version = _publish(experiments, fitted.generation, report, config, name)
         replaced = set_champion(name, version, f"training ({trigger})")
     return Training(fitted.generation, fitted.clustering, name, version, replaced, run_id, report)
+
+
+def _with_history(
+    generation: Generation,
+    known: pd.DataFrame,
+    unseen: pd.DataFrame,
+    config: PipelineConfig,
+    name: str,
+) -> Generation:
+    """Keep the rows of a first training, and say in the generation which they were."""
+    history = open_history(config, name)
+    rows = canonical_rows(pd.concat([known, unseen]), generation.schema, generation.roles)
+    batch_id = history.register(rows)
+    ours = {
+        "trained_on": {batch_id: [0, len(known)]},
+        "history_from": history.sequence(batch_id),
+    }
+    return replace(generation, info=generation.info | ours)
 
 
 def retrain_model(
@@ -204,9 +229,7 @@ def retrain_model(
     """
     history = open_history(config, model_name)
     with retrain_lock(history.base_dir / ".retrain.lock"):
-        window = history.window(
-            config.expanding_window_size, champion.roles.target, champion.info["history_from"]
-        )
+        window = labelled_window(champion, history, config)
         if len(window.frame) < _FEWEST_ROWS:
             raise RetrainingError(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
@@ -280,6 +303,39 @@ def _challenge(
         reason,
         run_id,
         report,
+    )
+
+
+def _row_hashes(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
+    """A number for the content of each row; None without an id or time that tells rows apart."""
+    keys = [name for name in (roles.id, roles.time) if name is not None and name in frame]
+    if not keys:
+        return None
+    return pd.util.hash_pandas_object(frame[sorted(frame.columns)], index=False).to_numpy()
+
+
+def labelled_window(champion: Generation, history: DataVersioner, config: PipelineConfig) -> Window:
+    """The newest labelled rows of the champion's own table, each of them once."""
+    window = history.window(
+        config.expanding_window_size, champion.roles.target, champion.info["history_from"]
+    )
+    return without_copies(window, champion.roles)
+
+
+def without_copies(window: Window, roles: Roles) -> Window:
+    """The window without rows that an older batch holds already (an export that overlaps).
+
+    The older copy stays, because it says whether a model was trained on the row.
+    """
+    hashes = _row_hashes(window.frame, roles)
+    if hashes is None:
+        return window
+    first = dict(zip(hashes[::-1], window.versions[::-1], strict=True))
+    kept = np.array(
+        [first[h] == version for h, version in zip(hashes, window.versions, strict=True)]
+    )
+    return Window(
+        window.frame[kept].reset_index(drop=True), window.versions[kept], window.rows[kept]
     )
 
 

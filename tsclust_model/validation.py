@@ -22,6 +22,12 @@ OK = "ok"
 # Beyond this a squared, scaled distance overflows and neighbours mean nothing.
 _LARGEST = 1e100
 
+RESERVED = frozenset(
+    {"prediction", "prediction_lower", "prediction_upper", "cluster", "cluster_source"}
+    | {"cluster_strength", "cluster_weight", "status"}
+)
+"""Names of the forecast's columns, which no key of the rows may have."""
+
 _FEWEST = 2
 _AS_BOOLEAN = {"1": "true", "1.0": "true", "0": "false", "0.0": "false"}
 
@@ -333,8 +339,20 @@ def in_time_order(frame: pd.DataFrame, time: str | None) -> pd.DataFrame:
     if time is None:
         return frame.reset_index(drop=True)
     _require_columns(frame, [time])
-    keys = frame[time].infer_objects()
-    if not pd.api.types.is_numeric_dtype(keys) and not pd.api.types.is_datetime64_any_dtype(keys):
+    keys = _time_keys(frame[time], time)
+    if keys.isna().any():
+        raise DataValidationError(
+            f"time column '{time}' is missing in {int(keys.isna().sum())} row(s); remove those rows"
+        )
+    return frame.iloc[np.argsort(keys.to_numpy(), kind="stable")].reset_index(drop=True)
+
+
+def _time_keys(column: pd.Series, time: str) -> pd.Series:
+    """What orders the rows: numbers, or times in UTC without a zone."""
+    keys = column.infer_objects()
+    if pd.api.types.is_numeric_dtype(keys):
+        return keys
+    if not pd.api.types.is_datetime64_any_dtype(keys):
         try:
             keys = pd.to_datetime(keys, format="ISO8601", utc=True)
         except (ValueError, TypeError) as error:
@@ -342,11 +360,44 @@ def in_time_order(frame: pd.DataFrame, time: str | None) -> pd.DataFrame:
                 f"time column '{time}' is neither numbers nor ISO 8601 dates "
                 "(2026-01-31 or 2026-01-31T08:00); convert it"
             ) from error
-    if keys.isna().any():
-        raise DataValidationError(
-            f"time column '{time}' is missing in {int(keys.isna().sum())} row(s); remove those rows"
-        )
-    return frame.iloc[np.argsort(keys.to_numpy(), kind="stable")].reset_index(drop=True)
+    return keys.dt.tz_convert("UTC").dt.tz_localize(None) if keys.dt.tz is not None else keys
+
+
+def canonical_rows(frame: pd.DataFrame, schema: Schema, roles: Roles) -> pd.DataFrame:
+    """The columns a model knows, each as one type, so that the same rows are the same anywhere.
+
+    A csv has texts where a table in memory has times and booleans: numbers become float64,
+    categories and ids texts, times UTC; other columns are left out.
+    """
+    columns: dict[str, Any] = {}
+    if roles.id is not None and roles.id in frame:
+        columns[roles.id] = _plain_texts(frame[roles.id], schema.missing_markers)
+    if roles.time is not None and roles.time in frame:
+        keys = _time_keys(frame[roles.time], roles.time)
+        numeric = pd.api.types.is_numeric_dtype(keys)
+        columns[roles.time] = keys.astype(np.float64 if numeric else "datetime64[ns]").to_numpy()
+    for feature in schema.features:
+        if feature.is_number:
+            columns[feature.name] = _numbers(frame[feature.name], schema.missing_markers)
+        else:
+            texts = _plain_texts(frame[feature.name], schema.missing_markers)
+            if feature.kind == "boolean":
+                texts = [None if text is None else _as_boolean(text) for text in texts]
+            columns[feature.name] = texts
+    for name in (roles.target, *roles.resources):
+        if name in frame:
+            columns[name] = _numbers(frame[name], schema.missing_markers)
+    return pd.DataFrame(columns)
+
+
+def _plain_texts(column: pd.Series, markers: Collection[str]) -> list[str | None]:
+    column = _without_markers(column, markers)
+    return [None if gap else str(v) for v, gap in zip(column, column.isna(), strict=True)]
+
+
+def _as_boolean(text: str) -> str:
+    lowered = text.strip().lower()
+    return _AS_BOOLEAN.get(lowered, lowered)
 
 
 def outcome(frame: pd.DataFrame, name: str, role: str) -> np.ndarray:
@@ -421,6 +472,8 @@ def _feature_names(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) ->
     for role, name in (("time", roles.time), ("id", roles.id)):
         if name in predicted:
             raise DataValidationError(f"'{name}' is the {role} column and is predicted; choose one")
+        if name in RESERVED:
+            raise DataValidationError(f"'{name}' is a column of the forecasts; rename the {role}")
     if roles.features:
         _require_columns(frame, roles.features, "feature column")
         features = list(dict.fromkeys(roles.features))
@@ -508,6 +561,13 @@ def _fit_feature(column: pd.Series, name: str, markers: tuple[str, ...]) -> Feat
         raise DataValidationError(
             f"column '{name}' holds numbers and a text that seems to mean 'missing'; "
             "add that text to missing_markers"
+        )
+    n_numbers = int(present.astype(str).isin(texts[looks_numeric]).sum())
+    if len(present) > 50 and 0.99 * len(present) <= n_numbers < len(present):
+        warnings.warn(
+            f"column '{name}' is taken as text, although {n_numbers} of {len(present)} values are "
+            "numbers; correct the others, or add their text to missing_markers",
+            stacklevel=2,
         )
     if len(texts) > 100 and len(texts) > len(column) / 2:
         warnings.warn(

@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 
+from entrypoints.main import ROLES
 from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
 from tsclust_model.training import Training, train_table
-from tsclust_model.validation import Roles, TrainingData, training_data
+from tsclust_model.validation import TrainingData, training_data
 
 PROJECT = Path(__file__).parent.parent
 REAL_DATA = PROJECT.parent / "shared" / "data"
 
-HOSPITAL_ROLES = Roles(
-    target="length_of_stay_days",
-    resources=("nursing_hours", "medication_cost"),
-    time="admission_time",
-    id="patient_id",
-)
+HOSPITAL_ROLES = ROLES
 HOSPITAL_CONFIG = PipelineConfig(hdbscan_params={"min_cluster_size": 30, "min_samples": 5})
+
+VITALS = (
+    "age",
+    "heart_rate",
+    "systolic_pressure",
+    "temperature",
+    "oxygen_saturation",
+    "creatinine",
+    "c_reactive_protein",
+    "body_mass_index",
+)
+QUICK = {"num_leaves": 7, "n_estimators": 20, "learning_rate": 0.2}
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
 
 
 @pytest.hookimpl(wrapper=True)

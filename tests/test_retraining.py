@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, QUICK, START, VITALS, Clock
 from mlflow import MlflowClient
 
 from tsclust_model.config import PipelineConfig
@@ -36,35 +36,13 @@ from tsclust_model.training import Training, open_history, retrain_model, train_
 from tsclust_model.validation import Roles
 
 TARGET = "length_of_stay_days"
-VITALS = (
-    "age",
-    "heart_rate",
-    "systolic_pressure",
-    "temperature",
-    "oxygen_saturation",
-    "creatinine",
-    "c_reactive_protein",
-    "body_mass_index",
-)
-QUICK = {"num_leaves": 7, "n_estimators": 20, "learning_rate": 0.2}
 CONFIG = PipelineConfig(
     hdbscan_params={"min_cluster_size": 15},
     lgb_timeseries_params=QUICK,
     lgb_resource_params=QUICK,
     retrain_cooldown_batches=4,
 )
-START = datetime(2026, 1, 1, tzinfo=UTC)
 _numbers = count()
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 def rows(frame: pd.DataFrame) -> pd.DataFrame:

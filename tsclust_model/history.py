@@ -279,6 +279,11 @@ class DataVersioner:
         dict of str to int
             Rows removed from each version. A version that keeps rows gets the same id and a new
             hash.
+
+        Warns
+        -----
+        UserWarning
+            A version without `id_column` cannot be searched; it is named.
         """
         if (ids is None) == (before is None):
             raise DataValidationError("purge takes either ids or before")

@@ -18,9 +18,12 @@ from conftest import PROJECT
 import tsclust_model
 
 FLOORS = {
-    0: {"errors", "config", "results", "__init__"},
-    1: {"validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"},
-    2: {"assignment", "fallback", "forecasting", "drift"},
+    0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__"},
+    1: {
+        *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
+        "search",
+    },
+    2: {"assignment", "fallback", "forest", "forecasting", "drift"},
     3: {"clustering", "cluster_models", "history"},
     4: {"generation", "monitoring"},
     5: {"pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"},
@@ -33,6 +36,9 @@ FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in mod
 # Within a floor, these lean on a neighbour.
 NEIGHBOURS = {
     ("config", "errors"),
+    ("kernels", "kernel_cache"),
+    ("fallback", "assignment"),
+    ("forecasting", "forest"),
     ("pyfunc", "serving"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),

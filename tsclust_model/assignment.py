@@ -1,9 +1,12 @@
 """HDBSCAN's prediction of new rows, on plain arrays.
 
 A fitted `hdbscan.HDBSCAN` is read once into a `DensityTree`; `DensityTree.predict` then gives the
-labels and strengths of `hdbscan.approximate_predict` to the last bit, without hdbscan, and for all
-rows at once instead of one by one; where hdbscan contradicts its own labels (see
-`_selected_nodes`), the labels of the fit count.
+labels and strengths of `hdbscan.approximate_predict` to the last bit, without hdbscan; where
+hdbscan contradicts its own labels (see `_selected_nodes`), the labels of the fit count.
+
+Euclidean distances take the compiled path of `tsclust_model.kernels`. Where an answer hangs on the
+order in which scikit-learn's tree lists equally distant points, the row asks that tree, and so
+does every row under another metric.
 """
 
 from __future__ import annotations
@@ -16,10 +19,58 @@ from typing import Any
 import numpy as np
 from sklearn.neighbors import BallTree, KDTree
 
+from tsclust_model import kernels
 from tsclust_model.results import NOISE
+from tsclust_model.search import SearchTree, in_parts
 
 _TREES = {"kd_tree": KDTree, "ball_tree": BallTree}
 _NO_PARENT = -np.inf
+_MOST_VOTES = 128  # beyond it numpy sums in another order than the kernel
+
+
+def is_euclidean(metric: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether the kernels measure what scikit-learn's KD-tree does under this metric."""
+    return metric in ("euclidean", "l2", "minkowski", "p") and not arguments
+
+
+@dataclass(frozen=True)
+class Voters:
+    """The k-nearest-neighbour rule for noise, for points that a `DensityTree` knows.
+
+    Attributes
+    ----------
+    labels : ndarray of int64, shape (n_points,)
+        What each point votes for; -1 does not vote.
+    n_neighbors : int
+    by_distance : bool
+        Votes count 1 / distance; otherwise all alike.
+    """
+
+    labels: np.ndarray
+    n_neighbors: int
+    by_distance: bool
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """What a `DensityTree` says of some rows, shape (n,) each.
+
+    Attributes
+    ----------
+    labels : ndarray of int64
+        -1 is noise.
+    strength : ndarray of float64
+        0 to 1; 0 for noise.
+    voted : ndarray of int64
+        The labels, with noise where its neighbours are.
+    unvoted : ndarray of bool
+        Noise that the voters were not asked about, or could not agree on to the last bit.
+    """
+
+    labels: np.ndarray
+    strength: np.ndarray
+    voted: np.ndarray
+    unvoted: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -115,6 +166,27 @@ class DensityTree:
     def _tree(self) -> KDTree | BallTree:
         return _TREES[self.tree_class](self.points, metric=self.metric, **self.metric_arguments)
 
+    @cached_property
+    def _search(self) -> SearchTree | None:
+        """The tree of the compiled path; None where there is none."""
+        if self.tree_class != "kd_tree" or not is_euclidean(self.metric, self.metric_arguments):
+            return None
+        return SearchTree(self.points)
+
+    @cached_property
+    def _compiled(self) -> tuple[Any, ...]:
+        """What the kernel reads of the tree, its points in the order of the search."""
+        assert self._search is not None
+        order = self._search.order
+        points = (self.core_distances, self.point_cluster, self.point_lambda)
+        clusters = (self.parent, self.birth, self.label, self.max_lambda)
+        return (
+            self._search.arrays,
+            tuple(array[order] for array in points),
+            tuple(map(np.array, clusters)),
+            self.min_samples,
+        )
+
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labels and membership strengths of new rows.
 
@@ -130,8 +202,56 @@ class DensityTree:
         strength : ndarray of float64, shape (n,)
             0 to 1; 0 for noise.
         """
-        if len(X) == 0 or len(self.label) == 1:
-            return np.full(len(X), NOISE, dtype=np.int64), np.zeros(len(X))
+        found = self.assign(X)
+        return found.labels, found.strength
+
+    def voting(self, voters: Voters | None) -> tuple[Any, ...]:
+        """`voters` in the form that `assign` takes; None vote for nothing."""
+        if voters is None or self._search is None or voters.n_neighbors > _MOST_VOTES:
+            return np.empty(0, dtype=np.int64), 0, 0, False
+        labels = voters.labels[self._search.order]
+        n_voters = int((labels != NOISE).sum())
+        n_votes = min(voters.n_neighbors, n_voters)
+        return labels, n_votes, min(n_votes + 1, n_voters), voters.by_distance
+
+    def assign(self, X: np.ndarray, voting: tuple[Any, ...] | None = None) -> Neighbourhood:
+        """`predict`, and in the same search of the tree the vote on the rows that are noise.
+
+        Parameters
+        ----------
+        X : ndarray of float64, shape (n, n_features)
+            Rows in the space of `points`, finite.
+        voting : tuple, optional
+            Of `voting`; without it every noise row stays `unvoted`.
+        """
+        n = len(X)
+        if n == 0 or len(self.label) == 1:
+            labels, strength = np.full(n, NOISE, dtype=np.int64), np.zeros(n)
+            return Neighbourhood(labels, strength, labels.copy(), labels == NOISE)
+        if self._search is None:
+            labels, strength = self._by_query(X)
+            return Neighbourhood(labels, strength, labels.copy(), labels == NOISE)
+        X = np.require(X, np.float64, ["C", "W"])
+        voting = self.voting(None) if voting is None else voting
+        labels, voted = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+        strength, undecided = np.empty(n), np.empty(n, dtype=np.int8)
+        out = (labels, strength, voted, undecided)
+        in_parts(
+            lambda rows: kernels.assign(X, rows, *self._compiled, voting, out),
+            self._search.by_neighbourhood(X),
+        )
+        unvoted = undecided == kernels.UNDECIDED_VOTE
+        if voting[1] == 0:
+            unvoted |= labels == NOISE
+        (open_rows,) = np.nonzero(undecided == kernels.UNDECIDED_SEGMENT)
+        if open_rows.size:
+            labels[open_rows], strength[open_rows] = self._by_query(X[open_rows])
+            voted[open_rows] = labels[open_rows]
+            unvoted[open_rows] = labels[open_rows] == NOISE
+        return Neighbourhood(labels, strength, voted, unvoted)
+
+    def _by_query(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`predict` by scikit-learn's own search."""
         return self._from_neighbours(*self._tree.query(X, k=2 * self.min_samples))
 
     def predict_left_out(self, rows: np.ndarray) -> np.ndarray:

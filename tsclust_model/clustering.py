@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import hdbscan
@@ -67,11 +68,31 @@ class Segmentation:
     density : DensityTree
     fallback : KNNFallback or None
         None where there is no cluster.
+    point_labels : ndarray of int64, shape (n_points,), or None
+        The fallback's label of each point of `density`, -1 for those it does not know; None if it
+        knows other rows.
     """
 
     scaler: Scaler
     density: DensityTree
     fallback: KNNFallback | None
+    point_labels: np.ndarray | None = None
+
+    @classmethod
+    def build(
+        cls,
+        scaler: Scaler,
+        density: DensityTree,
+        point_labels: np.ndarray,
+        knn_params: Mapping[str, Any],
+    ) -> Segmentation:
+        """With a fallback to the points of `density` that are in a cluster, if any is."""
+        inside = point_labels != NOISE
+        fallback = None
+        if inside.any():
+            fallback = KNNFallback(**knn_params)
+            fallback.remember(density.points[inside], point_labels[inside])
+        return cls(scaler, density, fallback, point_labels)
 
     def assign(self, X: np.ndarray) -> Assignment:
         """Segment of each row: HDBSCAN first, the neighbours' vote for its noise.
@@ -82,7 +103,18 @@ class Segmentation:
             Clustered columns in their own units; NaN becomes the training median.
         """
         scaled = self.scaler.transform(X)
-        return self.fall_back(scaled, *self.density.predict(scaled))
+        found = self.density.assign(scaled, self._voting)
+        labels, is_noise = found.voted, found.labels == NOISE
+        if self.fallback is not None and found.unvoted.any():
+            labels[found.unvoted] = self.fallback.vote(scaled[found.unvoted])
+        return Assignment(labels, is_noise, found.strength)
+
+    @cached_property
+    def _voting(self) -> tuple[Any, ...]:
+        voters = None
+        if self.fallback is not None and self.point_labels is not None:
+            voters = self.fallback.voters(self.point_labels)
+        return self.density.voting(voters)
 
     def fall_back(self, scaled: np.ndarray, labels: np.ndarray, strength: np.ndarray) -> Assignment:
         """Noise is counted first, then given the segment of its neighbours."""
@@ -92,14 +124,23 @@ class Segmentation:
             labels[is_noise] = self.fallback.vote(scaled[is_noise])
         return Assignment(labels, is_noise, strength)
 
+    def renumbered(self, ids: Mapping[int, int]) -> Segmentation:
+        """The same segments under other ids."""
+        return replace(
+            self,
+            density=replace(self.density, label=_renumber(self.density.label, ids)),
+            fallback=None if self.fallback is None else self.fallback.renumbered(ids),
+            point_labels=None if self.point_labels is None else _renumber(self.point_labels, ids),
+        )
+
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The segmentation as arrays and JSON-ready values; `from_arrays` reads them back."""
         density = self.density
         arrays = {f"scaler_{name}": value for name, value in vars(self.scaler).items()}
         arrays |= {
-            f"density_{name}": value
-            for name, value in vars(density).items()
-            if isinstance(value, np.ndarray)
+            f"density_{part.name}": getattr(density, part.name)
+            for part in fields(density)
+            if isinstance(getattr(density, part.name), np.ndarray)
         }
         values: dict[str, Any] = {
             "min_samples": density.min_samples,
@@ -109,14 +150,12 @@ class Segmentation:
             "fallback": None,
         }
         if self.fallback is not None:
-            fallback = self.fallback
-            arrays |= {"fallback_points": fallback.points_, "fallback_labels": fallback.labels_}
-            values["fallback"] = {
-                "n_neighbors": fallback.n_neighbors,
-                "weights": fallback.weights,
-                "algorithm": fallback.algorithm,
-                "metric": fallback.metric,
-            } | fallback.arguments
+            values["fallback"] = self.fallback.settings
+        if self.point_labels is not None:
+            arrays["point_labels"] = self.point_labels
+        elif self.fallback is not None:
+            arrays["fallback_points"] = self.fallback.points_
+            arrays["fallback_labels"] = self.fallback.labels_
         return arrays, values
 
     @classmethod
@@ -131,13 +170,16 @@ class Segmentation:
             }
 
         settings = dict(values)
-        fallback = settings.pop("fallback")
+        knn_params = settings.pop("fallback")
+        scaler = Scaler(**part("scaler_"))
         density = DensityTree(**part("density_"), **settings)
-        if fallback is not None:
-            known = part("fallback_")
-            fallback = KNNFallback(**fallback)._remember(known["points"], known["labels"])
-            fallback.n_predicted_ = 0
-        return cls(Scaler(**part("scaler_")), density, fallback)
+        if "point_labels" in arrays:
+            return cls.build(scaler, density, arrays["point_labels"], knn_params or {})
+        if knn_params is None:
+            return cls(scaler, density, None)
+        known = part("fallback_")
+        fallback = KNNFallback(**knn_params).remember(known["points"], known["labels"])
+        return cls(scaler, density, fallback)
 
 
 @dataclass(frozen=True)
@@ -246,10 +288,7 @@ def fit_fallback(
     if max_reference_rows is not None:
         reference, kept = found.density.sample(max_reference_rows, random_state)
     own = labels[found.rows[kept]]
-    fallback = None
-    if (own != NOISE).any():
-        fallback = KNNFallback(**knn_params).fit(reference.points, own)
-    segmentation = Segmentation(scaler, reference, fallback)
+    segmentation = Segmentation.build(scaler, reference, own, knn_params)
     scaled = scaler.transform(X)
     assignment = segmentation.fall_back(scaled, labels, found.strength)
     metrics = calculate_clustering_metrics(scaled, labels, random_state)
@@ -380,12 +419,17 @@ class AdaptiveClusteringEngine:
         scaled = segmentation.scaler.transform(validate_batch_data(X, self.features_))
         params = PipelineConfig(knn_params=dict(self.knn_params or {})).knn_params
         fallback = KNNFallback(**params).fit(scaled, labels)
-        self.segmentation_ = replace(segmentation, fallback=fallback)
+        self.segmentation_ = replace(segmentation, fallback=fallback, point_labels=None)
 
     def _fitted(self) -> Segmentation:
         if not hasattr(self, "segmentation_"):
             raise NotFittedError("AdaptiveClusteringEngine is not fitted; call fit first")
         return self.segmentation_
+
+
+def _renumber(labels: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:
+    table = {NOISE: NOISE} | dict(ids)
+    return np.array([table[int(label)] for label in labels], dtype=np.int64)
 
 
 def _require_rows(n_rows: int, params: Mapping[str, Any], remedy: str = "give more rows") -> None:

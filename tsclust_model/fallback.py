@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.neighbors import BallTree, KDTree, KNeighborsClassifier
 
+from tsclust_model.assignment import Voters, is_euclidean
 from tsclust_model.errors import DataValidationError, ModelTrainingError, NotFittedError
 from tsclust_model.results import NOISE
 from tsclust_model.validation import validate_batch_data, validate_input_data
@@ -88,20 +90,25 @@ class KNNFallback:
         inside = groups != NOISE
         if not inside.any():
             raise DataValidationError("every row is noise, so there is no cluster to fall back to")
-        self._remember(values[inside], groups[inside])
-        self.n_predicted_ = 0
+        return self.remember(values[inside], groups[inside])
+
+    def remember(self, points: np.ndarray, labels: np.ndarray) -> KNNFallback:
+        """`fit` for rows that have been checked, each of them in a cluster."""
+        self.points_, self.labels_, self.n_predicted_ = points, labels, 0
+        self.__dict__.pop("_classifier", None)  # a second fit forgets the first
+        self._tree_algorithm()
         return self
 
-    def _remember(self, points: np.ndarray, labels: np.ndarray) -> KNNFallback:
-        self.points_, self.labels_ = points, labels
-        self.classifier_ = KNeighborsClassifier(
-            n_neighbors=min(self.n_neighbors, len(points)),
+    @cached_property
+    def _classifier(self) -> KNeighborsClassifier:
+        """Built when it is first asked: a model's kernel answers for it most of the time."""
+        return KNeighborsClassifier(
+            n_neighbors=min(self.n_neighbors, len(self.points_)),
             weights=_inverse if self.weights == "distance" else self.weights,
             algorithm=self._tree_algorithm(),
             metric=self.metric,
             **self.arguments,
-        ).fit(points, labels)
-        return self
+        ).fit(self.points_, self.labels_)
 
     def _tree_algorithm(self) -> str:
         if self.metric in KDTree.valid_metrics:
@@ -120,7 +127,7 @@ class KNNFallback:
         ------
         NotFittedError, DataValidationError
         """
-        if not hasattr(self, "classifier_"):
+        if not hasattr(self, "points_"):
             raise NotFittedError("KNNFallback is not fitted; call fit first")
         values = validate_batch_data(X, self.points_.shape[1])
         self.n_predicted_ += len(values)
@@ -130,16 +137,37 @@ class KNNFallback:
         """`predict` without checks and without counting, for checked rows, shape (n,)."""
         if len(X) == 0:
             return np.empty(0, dtype=np.int64)
-        return np.asarray(self.classifier_.predict(X), dtype=np.int64)
+        return np.asarray(self._classifier.predict(X), dtype=np.int64)
 
     def renumbered(self, ids: Mapping[int, int]) -> KNNFallback:
         """A fallback that knows the same rows by other cluster ids."""
         labels = np.array([ids[int(label)] for label in self.labels_], dtype=np.int64)
-        other = KNNFallback(
-            self.n_neighbors, self.weights, self.algorithm, self.metric, **self.arguments
-        )._remember(self.points_, labels)
-        other.n_predicted_ = 0
-        return other
+        return KNNFallback(**self.settings).remember(self.points_, labels)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            "n_neighbors": self.n_neighbors,
+            "weights": self.weights,
+            "algorithm": self.algorithm,
+            "metric": self.metric,
+        } | self.arguments
+
+    def voters(self, labels: np.ndarray) -> Voters | None:
+        """The same rule for the compiled search; None where it cannot stand in for this one.
+
+        Parameters
+        ----------
+        labels : ndarray of int64
+            One a point of the `DensityTree` whose clustered points this fallback knows.
+        """
+        known = self.weights in ("uniform", "distance") and is_euclidean(
+            self.metric, self.arguments
+        )
+        if not known or self._tree_algorithm() != "kd_tree":
+            return None
+        return Voters(labels, self.n_neighbors, self.weights == "distance")
 
     def get_fallback_metrics(self) -> dict[str, float]:
         """How far the fallback can be trusted.
@@ -151,7 +179,7 @@ class KNNFallback:
             cluster they are in, on 2,000 evenly spaced rows at most; ``usage``: rows predicted
             since `fit`.
         """
-        if not hasattr(self, "classifier_"):
+        if not hasattr(self, "points_"):
             raise NotFittedError("KNNFallback is not fitted; call fit first")
         return {"accuracy": self._leave_one_out(), "usage": float(self.n_predicted_)}
 
@@ -161,7 +189,7 @@ class KNNFallback:
             return 1.0
         rows = np.unique(np.linspace(0, n - 1, min(n, _ACCURACY_ROWS)).astype(np.int64))
         k = min(self.n_neighbors + 1, n)
-        distances, neighbours = self.classifier_.kneighbors(self.points_[rows], k)
+        distances, neighbours = self._classifier.kneighbors(self.points_[rows], k)
         # The row itself (or, among duplicates, the furthest) goes to the end, and out of the vote.
         order = np.argsort(neighbours == rows[:, None], axis=1, kind="stable")[:, : k - 1]
         votes = self.labels_[np.take_along_axis(neighbours, order, 1)]

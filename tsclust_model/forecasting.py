@@ -20,6 +20,7 @@ import numpy as np
 
 from tsclust_model.errors import DataValidationError, ModelTrainingError
 from tsclust_model.folds import Fold
+from tsclust_model.forest import Forest, is_packable
 from tsclust_model.intervals import Calibration
 from tsclust_model.metrics import calculate_model_metrics
 from tsclust_model.results import NOISE
@@ -88,6 +89,10 @@ class OutputModel:
             cluster: lgb.Booster(model_str=text) for cluster, text in self.cluster_texts.items()
         }
 
+    @cached_property
+    def _alone(self) -> Ensemble:
+        return Ensemble([self])
+
     def predict(
         self, X: np.ndarray, labels: np.ndarray, weight: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -100,18 +105,7 @@ class OutputModel:
         weight : float, optional
             Instead of the fitted weight: 0 is global only, 1 clusters only.
         """
-        share = self.weight if weight is None else weight
-        weights = np.zeros(len(X))
-        if len(X) == 0:
-            return np.empty(0), weights
-        forecast = _predict(self.global_booster, X)
-        if share > 0:
-            for cluster, rows in _rows_by_cluster(labels):
-                if cluster in self.cluster_texts:
-                    own = _predict(self.cluster_boosters[cluster], X[rows])
-                    forecast[rows] = _blend(forecast[rows], own, share)
-                    weights[rows] = share
-        return forecast, weights
+        return self._alone.predict(X, labels, weight)[0]
 
     def renumbered(self, ids: Mapping[int, int]) -> OutputModel:
         """The same models under other cluster ids."""
@@ -125,6 +119,67 @@ class OutputModel:
             calibration=Calibration(moved(self.calibration.residuals)),
             scores=replace(self.scores, clusters=moved(self.scores.clusters)),
         )
+
+
+class Ensemble:
+    """The models of several outputs, which forecast a batch in one pass.
+
+    Parameters
+    ----------
+    models : sequence of OutputModel
+        Those that are plain sums of trees are packed (see `tsclust_model.forest`); the others ask
+        LightGBM.
+    """
+
+    def __init__(self, models: Sequence[OutputModel]) -> None:
+        self._models = list(models)
+        self._clusters = np.array(sorted({c for m in models for c in m.cluster_texts}), np.int64)
+        self._packed = [
+            i
+            for i, model in enumerate(models)
+            if all(map(is_packable, [model.global_text, *model.cluster_texts.values()]))
+        ]
+        packed = [self._models[i] for i in self._packed]
+        texts = [model.global_text for model in packed]
+        # The last row stands for rows without a cluster model.
+        self._own = np.full((len(self._clusters) + 1, len(packed)), NOISE)
+        for output, model in enumerate(packed):
+            rows = np.searchsorted(self._clusters, list(model.cluster_texts))
+            self._own[rows, output] = len(texts) + np.arange(len(rows))
+            texts += model.cluster_texts.values()
+        self._forest = Forest.pack(texts) if packed else None
+
+    def predict(
+        self, X: np.ndarray, labels: np.ndarray, weight: float | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """`OutputModel.predict` of each output."""
+        if len(X) == 0:
+            return [(np.empty(0), np.empty(0)) for _ in self._models]
+        shares = [model.weight if weight is None else weight for model in self._models]
+        everyone, own = np.zeros((2, len(shares), len(X)))
+        has_own = np.zeros(everyone.shape, dtype=bool)
+        if self._forest is not None:
+            places = np.searchsorted(self._clusters, labels)
+            places[~np.isin(labels, self._clusters)] = len(self._clusters)
+            wanted = np.where(np.array(shares)[self._packed] > 0, self._own, NOISE)
+            n_packed = len(self._packed)
+            sums = self._forest.predict(X, places, wanted, np.arange(n_packed))
+            everyone[self._packed], own[self._packed] = sums[:n_packed], sums[n_packed:]
+            has_own[self._packed] = wanted[places].T != NOISE
+        for i in set(range(len(shares))) - set(self._packed):
+            model = self._models[i]
+            everyone[i] = _predict(model.global_booster, X)
+            for cluster, rows in _rows_by_cluster(labels) if shares[i] > 0 else ():
+                if cluster in model.cluster_texts:
+                    own[i, rows] = _predict(model.cluster_boosters[cluster], X[rows])
+                    has_own[i, rows] = True
+        return [
+            (
+                np.where(has_own[i], _blend(everyone[i], own[i], share), everyone[i]),
+                np.where(has_own[i], share, 0.0),
+            )
+            for i, share in enumerate(shares)
+        ]
 
 
 def fit_outputs(

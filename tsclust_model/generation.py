@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import Reference
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.folds import Fold, time_ordered_folds
-from tsclust_model.forecasting import FoldScores, OutputModel, fit_outputs
+from tsclust_model.forecasting import Ensemble, FoldScores, OutputModel, fit_outputs
 from tsclust_model.intervals import Calibration
 from tsclust_model.lineage import first_lineage
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
@@ -159,10 +160,14 @@ class Generation:
         """Segments and forecasts of encoded rows, shape (n, n_features), all scorable."""
         assignment = self.assign(X)
         labels = assignment.labels
-        prediction, weight = self.target.predict(X, labels)
+        (prediction, weight), *others = self._ensemble.predict(X, labels)
         lower, upper = self.target.calibration.bounds(prediction, labels, coverage)
-        resources = {name: model.predict(X, labels)[0] for name, model in self.resources.items()}
+        resources = {name: found for name, (found, _) in zip(self.resources, others, strict=True)}
         return Forecast(assignment, prediction, lower, upper, weight, resources)
+
+    @cached_property
+    def _ensemble(self) -> Ensemble:
+        return Ensemble([self.target, *self.resources.values()])
 
     def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
         """Score a table; each row's answer depends on that row alone.
@@ -264,16 +269,9 @@ class Generation:
 
     def renumbered(self, ids: Mapping[int, int], lineage: Mapping[str, Any]) -> Generation:
         """The same pipeline with other cluster ids, and where they come from in its info."""
-        segmentation = self.segmentation
-        fallback = segmentation.fallback
-        label = segmentation.density.label
         return replace(
             self,
-            segmentation=replace(
-                segmentation,
-                density=replace(segmentation.density, label=_renumber(label, ids)),
-                fallback=None if fallback is None else fallback.renumbered(ids),
-            ),
+            segmentation=self.segmentation.renumbered(ids),
             target=self.target.renumbered(ids),
             resources={name: model.renumbered(ids) for name, model in self.resources.items()},
             info=self.info
@@ -465,11 +463,6 @@ def _by_known_rows(
         known = np.isfinite(values)
         found.setdefault(known.tobytes(), ([], np.flatnonzero(known)))[0].append(name)
     return list(found.values())
-
-
-def _renumber(labels: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:
-    table = {NOISE: NOISE} | dict(ids)
-    return np.array([table[int(label)] for label in labels], dtype=np.int64)
 
 
 def _reference(data: TrainingData, segmentation: Segmentation, target: OutputModel) -> Reference:

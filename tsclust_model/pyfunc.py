@@ -34,8 +34,8 @@ from tsclust_model.serving import RequestError, keep_rows_out_of_replies
 from tsclust_model.state import Parts, digest, open_sealed, seal
 
 PACKAGE = Path(__file__).parent
-_REQUIRED = ("mlflow", "numpy", "pandas", "scikit-learn", "hdbscan", "lightgbm", "cloudpickle")
-_REQUIRED_TOO = ("scipy", "pyarrow", "pyyaml", "fsspec")
+_REQUIRED = ("mlflow", "numpy", "pandas", "scikit-learn", "hdbscan", "lightgbm", "numba")
+_REQUIRED_TOO = ("cloudpickle", "scipy", "pyarrow", "pyyaml", "fsspec")
 
 
 class SegmentForecaster(PythonModel):

@@ -18,7 +18,7 @@ import numpy as np
 
 from tsclust_model.errors import MLflowIntegrationError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; this code reads this one and the ones before it."""
 
 MANIFEST = "manifest.json"

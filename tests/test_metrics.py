@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tsclust_model.metrics import (
+    _SILHOUETTE_SAMPLE,
     SILHOUETTE_ROWS,
     _silhouette_rows,
     calculate_clustering_metrics,
@@ -140,7 +141,7 @@ def test_above_its_limit_the_silhouette_reads_a_sample_with_a_row_of_every_clust
     labels[:40] = np.arange(1, 41)
     rows = _silhouette_rows(labels, 42)
     assert set(labels[rows]) == set(range(41))
-    assert SILHOUETTE_ROWS <= len(rows) <= SILHOUETTE_ROWS + 41
+    assert _SILHOUETTE_SAMPLE <= len(rows) <= _SILHOUETTE_SAMPLE + 41
     np.testing.assert_array_equal(rows, np.unique(rows))
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -31,6 +32,9 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # and the same text comes out whatever the number of cores.
 _MANAGED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbose": -1}
 _ABSOLUTE = frozenset({"regression_l1", "l1", "mae", "mape", "quantile"})
+
+_FEWEST_FOLDS = 2
+_FINAL = -1  # the fold of the models that are kept
 
 Progress = Callable[[int, int], None]
 
@@ -160,7 +164,7 @@ class Ensemble:
         has_own = np.zeros(everyone.shape, dtype=bool)
         if self._forest is not None:
             places = np.searchsorted(self._clusters, labels)
-            places[~np.isin(labels, self._clusters)] = len(self._clusters)
+            places[np.append(self._clusters, NOISE)[places] != labels] = len(self._clusters)
             wanted = np.where(np.array(shares)[self._packed] > 0, self._own, NOISE)
             n_packed = len(self._packed)
             sums = self._forest.predict(X, places, wanted, np.arange(n_packed))
@@ -224,19 +228,10 @@ def fit_outputs(
     ModelTrainingError
         LightGBM refused the data or its parameters.
     """
-    if len(folds) < 2:
-        raise DataValidationError(
-            f"{len(X)} rows, or their ids, are too few for two folds; give more rows, or train "
-            "without id if a few ids hold most of them"
-        )
-    trained = _train_all(
-        X, outcomes, labels, folds, params, categorical, min_cluster_rows, progress
-    )
-    loss = np.abs if params.get("objective") in _ABSOLUTE else np.square
-    return {
-        name: _output_model(y, labels, folds, trained[name], combine, loss)
-        for name, y in outcomes.items()
-    }
+    with model_threads() as threads:
+        fits = OutputFits(threads, X, outcomes, folds, params, categorical=categorical)
+        fits.add_clusters(labels, min_cluster_rows)
+        return fits.finish(combine, progress)
 
 
 def fold_blend_rmse(
@@ -253,16 +248,26 @@ def fold_blend_rmse(
 
     The parameters are those of `fit_outputs`; nothing is kept.
     """
-    trained = _train_all(
-        X, {"y": y}, labels, folds, params, categorical, min_cluster_rows, None, final=False
-    )
-    loss = np.abs if params.get("objective") in _ABSOLUTE else np.square
-    return _output_model(y, labels, folds, trained["y"], "blend", loss).scores.rmse["blend"]
+    with model_threads() as threads:
+        fits = OutputFits(threads, X, {"y": y}, folds, params, categorical=categorical, final=False)
+        fits.add_clusters(labels, min_cluster_rows)
+        return fits.finish("blend", None)["y"].scores.rmse["blend"]
+
+
+@contextmanager
+def model_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that fit models, for `OutputFits`; what waits is dropped when an error leaves."""
+    # One more than there are cores: while one thread is in Python, another computes.
+    threads = ThreadPoolExecutor((os.cpu_count() or 1) + 1)
+    try:
+        yield threads
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One model to fit: `fold` -1 is the final one, `cluster` -1 the global one."""
+    """One model to fit; cluster -1 is the global one."""
 
     output: str
     fold: int
@@ -278,43 +283,91 @@ class _Trained:
     forecasts: list[dict[int, np.ndarray]]
 
 
-def _train_all(
-    X: np.ndarray,
-    outcomes: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    folds: Sequence[Fold],
-    params: Mapping[str, Any],
-    categorical: Sequence[int],
-    min_cluster_rows: int,
-    progress: Progress | None,
-    final: bool = True,
-) -> dict[str, _Trained]:
-    """Fit every model in a pool of threads, the largest first."""
-    parts = [(i, fold.train) for i, fold in enumerate(folds)]
-    if final:
-        parts.append((-1, np.arange(len(X))))
-    jobs = [
-        _Job(output, fold, cluster, rows)
-        for fold, train in parts
-        for cluster, rows in _training_rows(train, labels, min_cluster_rows)
-        for output in outcomes
-    ]
-    jobs.sort(key=lambda job: -len(job.rows))
-    settings = _training_params(params)
-    trained = {name: _Trained({}, [{} for _ in folds]) for name in outcomes}
+class OutputFits:
+    """Fits under way of the models of some outputs, the largest first.
 
-    def run(job: _Job) -> str | np.ndarray:
-        y = outcomes[job.output]
-        booster = _train(X[job.rows], y[job.rows], settings, categorical)
-        if job.fold < 0:
+    The global models need no segments. They are begun here, so that they are fitted while the
+    segments are being found; `add_clusters` begins the others, and `finish` waits.
+
+    Parameters
+    ----------
+    threads : Executor
+        Of `model_threads`; several `OutputFits` may share it.
+    X, outcomes, folds, params, categorical
+        As for `fit_outputs`.
+    final : bool
+        Fit the models that are kept, too, not only those of the folds.
+    """
+
+    def __init__(
+        self,
+        threads: Executor,
+        X: np.ndarray,
+        outcomes: Mapping[str, np.ndarray],
+        folds: Sequence[Fold],
+        params: Mapping[str, Any],
+        *,
+        categorical: Sequence[int] = (),
+        final: bool = True,
+    ) -> None:
+        self._threads, self._X, self._outcomes, self.folds = threads, X, outcomes, folds
+        self._settings, self._categorical = _training_params(params), categorical
+        self._loss = np.abs if params.get("objective") in _ABSOLUTE else np.square
+        self._parts = [(i, fold.train) for i, fold in enumerate(folds)]
+        if final:
+            self._parts.append((_FINAL, np.arange(len(X))))
+        self._pending: dict[Future[str | np.ndarray], _Job] = {}
+        if len(folds) >= _FEWEST_FOLDS:
+            self._begin([(fold, NOISE, train) for fold, train in self._parts])
+
+    def add_clusters(self, labels: np.ndarray, min_cluster_rows: int) -> None:
+        """Begin the models of the clusters.
+
+        Raises
+        ------
+        DataValidationError
+            Fewer than two folds.
+        """
+        if len(self.folds) < _FEWEST_FOLDS:
+            raise DataValidationError(
+                f"{len(self._X)} rows, or their ids, are too few for two folds; give more rows, "
+                "or train without id if a few ids hold most of them"
+            )
+        self._labels = labels
+        self._begin(
+            [
+                (fold, cluster, train[rows])
+                for fold, train in self._parts
+                for cluster, rows in _rows_by_cluster(labels[train])
+                if cluster != NOISE and len(rows) >= min_cluster_rows
+            ]
+        )
+
+    def _begin(self, parts: list[tuple[int, int, np.ndarray]]) -> None:
+        for fold, cluster, rows in sorted(parts, key=lambda part: -len(part[2])):
+            for output in self._outcomes:
+                job = _Job(output, fold, cluster, rows)
+                self._pending[self._threads.submit(self._fit, job)] = job
+
+    def _fit(self, job: _Job) -> str | np.ndarray:
+        """The text of a model that is kept; the forecasts of one that is not.
+
+        A global model of a fold forecasts all of the fold's rows, before the clusters are known.
+        """
+        y = self._outcomes[job.output]
+        booster = _train(self._X[job.rows], y[job.rows], self._settings, self._categorical)
+        if job.fold == _FINAL:
             return str(booster.model_to_string())
-        return _predict(booster, X[_valid_rows(folds[job.fold], labels, job.cluster)])
+        valid = self.folds[job.fold].valid
+        if job.cluster != NOISE:
+            valid = valid[self._labels[valid] == job.cluster]
+        return _predict(booster, self._X[valid])
 
-    # One more than there are cores: while one thread is in Python, another computes.
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
-        pending = {pool.submit(run, job): job for job in jobs}
-        for done, future in enumerate(as_completed(pending), 1):
-            job = pending[future]
+    def finish(self, combine: str, progress: Progress | None) -> dict[str, OutputModel]:
+        """Wait for every model, and put each output together; see `fit_outputs`."""
+        trained = {name: _Trained({}, [{} for _ in self.folds]) for name in self._outcomes}
+        for done, future in enumerate(as_completed(self._pending), 1):
+            job = self._pending[future]
             found = trained[job.output]
             answer = future.result()
             if isinstance(answer, str):
@@ -322,24 +375,11 @@ def _train_all(
             else:
                 found.forecasts[job.fold][job.cluster] = answer
             if progress is not None:
-                progress(done, len(jobs))
-    return trained
-
-
-def _training_rows(
-    train: np.ndarray, labels: np.ndarray, min_cluster_rows: int
-) -> list[tuple[int, np.ndarray]]:
-    """All rows for the global model (-1), and those of each cluster that is large enough."""
-    own = [
-        (cluster, train[rows])
-        for cluster, rows in _rows_by_cluster(labels[train])
-        if cluster != NOISE and len(rows) >= min_cluster_rows
-    ]
-    return [(NOISE, train), *own]
-
-
-def _valid_rows(fold: Fold, labels: np.ndarray, cluster: int) -> np.ndarray:
-    return fold.valid if cluster == NOISE else fold.valid[labels[fold.valid] == cluster]
+                progress(done, len(self._pending))
+        return {
+            name: _output_model(y, self._labels, self.folds, trained[name], combine, self._loss)
+            for name, y in self._outcomes.items()
+        }
 
 
 def _rows_by_cluster(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -8,6 +8,7 @@ Nothing here is edited after the fit: retraining makes another generation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -27,7 +28,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import Reference
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.folds import Fold, time_ordered_folds
-from tsclust_model.forecasting import Ensemble, FoldScores, OutputModel, fit_outputs
+from tsclust_model.forecasting import Ensemble, FoldScores, OutputFits, OutputModel, model_threads
 from tsclust_model.intervals import Calibration
 from tsclust_model.lineage import first_lineage
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
@@ -211,18 +212,24 @@ class Generation:
         clusters[scored] = assignment.labels
         source = np.full(n, pd.NA, dtype=object)
         source[scored] = assignment.source
-        columns = {
-            "prediction": number(forecast.prediction),
-            "prediction_lower": number(forecast.lower),
-            "prediction_upper": number(forecast.upper),
-            "cluster": _NullableLong(clusters, masked),
-            "cluster_source": _NullableText(source),
-            "cluster_strength": number(assignment.strength),
-            "cluster_weight": number(forecast.weight),
-            **{f"resource_{name}": number(found) for name, found in forecast.resources.items()},
-            "status": _NullableText(encoded.status),
-        }
-        return pd.DataFrame(columns, index=frame.index)
+        columns = [
+            number(forecast.prediction),
+            number(forecast.lower),
+            number(forecast.upper),
+            _NullableLong(clusters, masked),
+            _NullableText(source),
+            number(assignment.strength),
+            number(forecast.weight),
+            *map(number, forecast.resources.values()),
+            _NullableText(encoded.status),
+        ]
+        answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index)
+        answer.columns = self._output_index.copy()  # made once: texts take pandas a while
+        return answer
+
+    @cached_property
+    def _output_index(self) -> pd.Index:
+        return pd.Index(self.output_columns)
 
     def example(self) -> pd.DataFrame:
         """Two or more made-up rows that show the input: segment centres, and one noise row.
@@ -378,43 +385,24 @@ def fit_generation(
     ------
     DataValidationError, ModelTrainingError
     """
-    found, segments = _fit_segments(data, config, stages)
-    labels = segments.assignment.labels
-    folds = time_ordered_folds(len(data.y), data.groups)
-    shared: dict[str, Any] = {
-        "categorical": data.schema.categorical_columns,
-        "combine": config.combine,
-        "min_cluster_rows": config.min_cluster_rows,
-    }
-    with stages("TimeSeries-LGB") as stage:
-        target = fit_outputs(
-            data.X,
-            {"target": data.y},
-            labels,
-            folds,
-            config.lgb_timeseries_params,
-            progress=stage.progress,
-            **shared,
-        )["target"]
-        stage.log(_output_figures(target))
-    with stages("Resource-LGB") as stage:
-        resources: dict[str, OutputModel] = {}
-        for names, rows in _by_known_rows(data.resources):
-            whole = len(rows) == len(data.y)
-            groups = None if data.groups is None else data.groups[rows]
-            resources |= fit_outputs(
-                data.X if whole else data.X[rows],
-                {name: data.resources[name][rows] for name in names},
-                labels[rows],
-                folds if whole else time_ordered_folds(len(rows), groups),
-                config.lgb_resource_params,
-                progress=stage.progress,
-                **shared,
-            )
-        resources = {name: resources[name] for name in data.resources}
-        stage.log({"n_resources": len(resources)})
-        for name, model in resources.items():
-            stage.log({f"{name}_{key}": value for key, value in _output_figures(model).items()})
+    with model_threads() as threads:
+        target_fits, resource_fits = _begin_fits(threads, data, config)
+        found, segments = _fit_segments(data, config, stages)
+        labels = segments.assignment.labels
+        target_fits.add_clusters(labels, config.min_cluster_rows)
+        for rows, fits in resource_fits:
+            fits.add_clusters(labels[rows], config.min_cluster_rows)
+        with stages("TimeSeries-LGB") as stage:
+            target = target_fits.finish(config.combine, stage.progress)["target"]
+            stage.log(_output_figures(target))
+        with stages("Resource-LGB") as stage:
+            resources: dict[str, OutputModel] = {}
+            for _, fits in resource_fits:
+                resources |= fits.finish(config.combine, stage.progress)
+            resources = {name: resources[name] for name in data.resources}
+            stage.log({"n_resources": len(resources)})
+            for name, model in resources.items():
+                stage.log({f"{name}_{key}": value for key, value in _output_figures(model).items()})
     clusters, sizes = np.unique(labels, return_counts=True)
     own_info = {
         "config": config.to_dict(),
@@ -432,7 +420,35 @@ def fit_generation(
         _reference(data, segments.segmentation, target),
         dict(info or {}) | own_info,
     )
-    return FittedGeneration(generation, segments.result, segments.assignment, folds)
+    return FittedGeneration(
+        generation, segments.result, segments.assignment, list(target_fits.folds)
+    )
+
+
+def _begin_fits(
+    threads: Executor, data: TrainingData, config: PipelineConfig
+) -> tuple[OutputFits, list[tuple[np.ndarray, OutputFits]]]:
+    """Begin to fit the target and the resources, each set of these with the rows it is known in."""
+
+    def begin(
+        rows: np.ndarray, outcomes: Mapping[str, np.ndarray], params: Mapping[str, Any]
+    ) -> OutputFits:
+        whole = len(rows) == len(data.y)
+        groups = None if data.groups is None else data.groups[rows]
+        return OutputFits(
+            threads,
+            data.X if whole else data.X[rows],
+            {name: values[rows] for name, values in outcomes.items()},
+            time_ordered_folds(len(rows), groups),
+            params,
+            categorical=data.schema.categorical_columns,
+        )
+
+    everything = np.arange(len(data.y))
+    return begin(everything, {"target": data.y}, config.lgb_timeseries_params), [
+        (rows, begin(rows, {n: data.resources[n] for n in names}, config.lgb_resource_params))
+        for names, rows in _by_known_rows(data.resources)
+    ]
 
 
 def _fit_segments(

@@ -63,5 +63,14 @@ def in_parts(work: Callable[[np.ndarray], Any], rows: np.ndarray) -> None:
     if n_parts < 2 or cores == 1:
         work(rows)
         return
+    parts = iter(np.array_split(rows, n_parts))
+
+    def take_parts() -> None:
+        for part in parts:
+            work(part)
+
     with ThreadPoolExecutor(cores) as pool:
-        list(pool.map(work, np.array_split(rows, n_parts)))
+        others = [pool.submit(take_parts) for _ in range((cores or 1) - 1)]
+        take_parts()  # this thread is one of them
+        for other in others:
+            other.result()

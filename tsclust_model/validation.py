@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class Schema:
     missing_values: str = "error"
     missing_markers: tuple[str, ...] = ("",)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         return [feature.name for feature in self.features]
 
@@ -92,7 +93,7 @@ class Schema:
     def text_columns(self) -> list[str]:
         return [feature.name for feature in self.features if not feature.is_number]
 
-    @property
+    @cached_property
     def cluster_columns(self) -> np.ndarray:
         """Positions of the clustered columns in the matrix."""
         return np.array([self.names.index(name) for name in self.cluster_features])
@@ -112,10 +113,21 @@ class Schema:
         DataValidationError
             A column is absent, duplicated, or holds text where the model knows a number.
         """
-        _require_columns(frame, self.names)
-        X = np.empty((len(frame), len(self.features)), dtype=np.float64)
-        unseen = np.zeros(X.shape, dtype=bool)
-        for i, feature in enumerate(self.features):
+        if frame.columns.tolist() != self.names:
+            _require_columns(frame, self.names)
+            frame = frame[self.names]
+        unseen = np.zeros(frame.shape, dtype=bool)
+        ready = [
+            feature.is_number and isinstance(dtype, np.dtype) and dtype.kind in "fiu"
+            for feature, dtype in zip(self.features, frame.dtypes, strict=True)
+        ]
+        if all(ready):
+            X = np.array(frame.to_numpy(np.float64), order="C")
+            return Encoded(X, self._status(X, unseen))
+        X = np.empty(frame.shape, dtype=np.float64)
+        X[:, ready] = frame.loc[:, ready].to_numpy(np.float64)
+        for i in np.flatnonzero(np.logical_not(ready)):
+            feature = self.features[i]
             column = frame[feature.name]
             if feature.is_number:
                 X[:, i] = _numbers(column, self.missing_markers)
@@ -124,6 +136,8 @@ class Schema:
         return Encoded(X, self._status(X, unseen))
 
     def _status(self, X: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+        if (np.abs(X) <= _LARGEST).all():  # and none of them is NaN
+            return np.full(len(X), OK, dtype=object)
         missing = np.isnan(X) & ~unseen
         bad = {
             "infinite": np.isinf(X),

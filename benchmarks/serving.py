@@ -11,6 +11,7 @@ of the libraries (`scoring.Plain`), logged as a model.
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import shutil
@@ -105,6 +106,7 @@ class Server:
             start_new_session=True,
         )
         self._wait()
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def _wait(self) -> None:
         for _ in range(600):
@@ -117,18 +119,16 @@ class Server:
         raise RuntimeError("the server did not start")
 
     def ask(self, body: bytes) -> float:
-        """Seconds of one request."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/invocations",
-            body,
-            {"Content-Type": "application/json"},
-        )
+        """Seconds of one request over a connection that stays open."""
         start = time.perf_counter()
-        with urllib.request.urlopen(request, timeout=60) as reply:
-            reply.read()
+        self.connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+        reply = self.connection.getresponse()
+        reply.read()
+        assert reply.status == 200
         return time.perf_counter() - start
 
     def stop(self) -> None:
+        self.connection.close()
         os.killpg(self.process.pid, 15)
         self.process.wait()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from tsclust_model import kernels
+from tsclust_model.errors import PredictionError
 from tsclust_model.search import in_parts
 
 # Objectives whose forecast is the sum of the trees and nothing more.
@@ -43,6 +45,7 @@ def is_packable(text: str) -> bool:
         and objective[0] in _PLAIN
         and "sqrt" not in objective
         and "average_output" not in header
+        and "\nTree=" in text
         and "\nis_linear=1" not in text
     )
 
@@ -61,6 +64,12 @@ class Forest:
     """
 
     arrays: tuple[Any, ...]
+
+    @cached_property
+    def n_features(self) -> int:
+        """Columns that the trees read: up to the last one that any test looks at."""
+        feature = self.arrays[0][0]
+        return int(feature.max(initial=-1)) + 1
 
     @classmethod
     def pack(cls, texts: Sequence[str]) -> Forest:
@@ -86,8 +95,17 @@ class Forest:
             Which model forecasts an output for a label; -1 is none, whose forecast is 0.
         everyone : ndarray of int64, shape (n_outputs,)
             Models that forecast every row.
+
+        Raises
+        ------
+        PredictionError
+            X has fewer columns than the trees read.
         """
         X = np.require(X, np.float64, ["C", "W"])
+        if X.shape[1] < self.n_features:
+            raise PredictionError(
+                f"the rows have {X.shape[1]} columns and the models read {self.n_features}"
+            )
         out = np.zeros((len(everyone) + models.shape[1], len(X)))
         first = np.concatenate([everyone, np.full(models.shape[1], -1)])
         own = np.concatenate([np.full((len(models), len(everyone)), -1), models], axis=1)
@@ -115,7 +133,8 @@ def _pack_trees(trees: Sequence[list[str]]) -> tuple[Any, ...]:
             columns[name].append(line.removeprefix(name + "="))
 
     def numbers(name: str, dtype: Any = np.int64) -> np.ndarray:
-        return np.fromstring(" ".join(columns[name]), dtype=dtype, sep=" ")
+        # Not the empty lines of trees with one leaf: numpy reads a number out of mere blanks.
+        return np.fromstring(" ".join(filter(None, columns[name])), dtype=dtype, sep=" ")
 
     n_leaves = numbers("num_leaves")
     tests = np.maximum(n_leaves - 1, 0)

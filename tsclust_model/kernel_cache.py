@@ -9,6 +9,7 @@ the user's cache folder and never in the package.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -17,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import _CacheLocator
+from numba.core.caching import FunctionCache, _CacheLocator
 
 _config: Any = numba.config
 
 
 @functools.cache
 def _digest(source: str) -> str:
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    # With this file: numba does not look at the options a function was compiled with.
+    texts = [Path(path).read_bytes() for path in (source, __file__)]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
 def cache_folder(source: str) -> Path:
@@ -61,9 +64,25 @@ class SourceTextLocator(_CacheLocator):
 def _writable(source: str) -> bool:
     try:
         SourceTextLocator(source).ensure_cache_path()
-    except OSError:
+    except (OSError, RuntimeError):  # the latter where there is no home folder
         return False
     return True
+
+
+class _Cache(FunctionCache):
+    """One that is damaged or cannot be filled is as good as none."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever pickle and LLVM say of files that are cut short
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -72,13 +91,13 @@ def kernel(function: Callable[..., Any]) -> Any:
     It runs without the interpreter's lock. Where no cache folder can be written, each process
     compiles for itself.
     """
-    compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
     source = function.__code__.co_filename
     if _writable(source):
         others = _config.CACHE_LOCATOR_CLASSES
         _config.CACHE_LOCATOR_CLASSES = f"{__name__}.{SourceTextLocator.__name__}"
         try:
-            compiled.enable_caching()
+            compiled._cache = _Cache(function)
         finally:
             _config.CACHE_LOCATOR_CLASSES = others
     return compiled

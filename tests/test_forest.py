@@ -36,6 +36,11 @@ def gradients(forecast: np.ndarray, data: lgb.Dataset) -> tuple[np.ndarray, np.n
     return forecast - data.get_label(), np.ones(len(forecast))
 
 
+def named(params: Mapping[str, Any]) -> str:
+    """The same in every process: a function is shown by its name."""
+    return str({key: getattr(value, "__name__", value) for key, value in params.items()})
+
+
 def train(
     X: np.ndarray,
     y: np.ndarray,
@@ -220,7 +225,7 @@ def edges(rows: np.ndarray) -> np.ndarray:
     return probes(np.random.default_rng(3), rows, [])
 
 
-@pytest.mark.parametrize("objective", [*PLAIN, gradients, "none"], ids=str)
+@pytest.mark.parametrize("objective", [*PLAIN, gradients, "none"], ids=[*PLAIN, "own", "none"])
 @pytest.mark.parametrize("boosting", ["gbdt", "dart", "goss"])
 def test_each_plain_objective_is_a_sum_of_trees(rows, y, edges, objective, boosting):
     if objective == "none":  # written so where a text is edited, or of another version
@@ -254,7 +259,7 @@ def test_each_plain_objective_is_a_sum_of_trees(rows, y, edges, objective, boost
         {"predict_raw_score": True},
         {"num_iteration_predict": 1, "start_iteration_predict": 2},
     ],
-    ids=str,
+    ids=named,
 )
 def test_each_parameter_of_a_sum_of_trees_is_forecast_as_lightgbm_does(rows, y, edges, params):
     assert_same_as_lightgbm([train(rows, y, params, categorical=[])], edges)
@@ -274,7 +279,7 @@ def test_each_parameter_of_a_sum_of_trees_is_forecast_as_lightgbm_does(rows, y, 
         {"boosting": "rf", "bagging_fraction": 0.5, "bagging_freq": 1, "objective": "poisson"},
         {"boosting": "rf", "bagging_fraction": 0.5, "bagging_freq": 1, "objective": "quantile"},
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_model_that_is_not_its_sum_of_trees_is_not_packed(rows, y, params):
     objective = params.get("objective", "regression")
@@ -741,5 +746,5 @@ def test_an_ensemble_changes_no_argument(texts, unpacked, batch):
 def test_rows_that_are_too_narrow_are_refused():
     X = np.arange(40.0).reshape(20, 2)
     forest = Forest.pack([train(X, X[:, 1])])
-    with pytest.raises(PredictionError, match="the rows have 0 columns and the models read [12]"):
+    with pytest.raises(PredictionError, match="have 0 columns and the models read"):
         forest.predict(X[:, :0], np.zeros(20, np.int64), np.empty((1, 0), np.int64), np.arange(1))

@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.neighbors import BallTree, KDTree
 
 from tsclust_model import kernels
+from tsclust_model.errors import DataValidationError
 from tsclust_model.results import NOISE
 from tsclust_model.search import SearchTree, in_parts
 
@@ -223,8 +224,17 @@ class DensityTree:
             Rows in the space of `points`, finite.
         voting : tuple, optional
             Of `voting`; without it every noise row stays `unvoted`.
+
+        Raises
+        ------
+        DataValidationError
+            X has another number of columns.
         """
-        n = len(X)
+        n, width = len(X), self.points.shape[1]
+        if X.shape != (n, width):
+            raise DataValidationError(
+                f"the rows have the shape {X.shape}, and the segments {width} columns"
+            )
         if n == 0 or len(self.label) == 1:
             labels, strength = np.full(n, NOISE, dtype=np.int64), np.zeros(n)
             return Neighbourhood(labels, strength, labels.copy(), labels == NOISE)

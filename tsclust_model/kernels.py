@@ -19,7 +19,7 @@ UNDECIDED_SEGMENT, UNDECIDED_VOTE = 1, 2
 
 # A bound is rounded in another order than a distance, so it only counts with a margin.
 _MARGIN = 1.0 - 1e-12
-# Squared distances closer than this may come in another order out of scikit-learn's trees.
+# Of squared distances closer than this scikit-learn's trees may miss the nearer one.
 _CLOSE = 1e-13
 _LARGEST = np.finfo(np.float64).max
 _DEPTH = 64  # of a search tree: it is balanced, so this is plenty
@@ -132,13 +132,17 @@ def _nearest(tree, row, k, near, who, n_votes, vote_near, vote_who, voter, scrat
 
 
 @inlined
-def _leave_the_order_open(near, k):
-    """Whether two of the `k` squared distances are so close that rounding may swap them."""
-    for i in range(k - 1):
-        gap = near[i + 1] - near[i]
-        if 0.0 < gap < np.inf and gap <= near[i + 1] * _CLOSE:
-            return True
-    return False
+def _leave_the_end_open(near, k):
+    """Whether rounding may decide which points come before the last of `k` and its equals.
+
+    Distances are scikit-learn's to the last bit, and so is their order. Only the bounds of its
+    tree are rounded otherwise: they may cost it a point that is hardly nearer than the last one.
+    """
+    last = near[k - 1]
+    i = k - 2
+    while i >= 0 and near[i] == last:
+        i -= 1
+    return i >= 0 and last < np.inf and last - near[i] <= last * _CLOSE
 
 
 @inlined
@@ -228,7 +232,7 @@ def _from_the_nearest(tree, row, min_samples, near, who, points, clusters, scrat
     """
     core = points[0]
     k = min_samples + 2
-    if near[k - 1] == np.inf or _leave_the_order_open(near, k):
+    if near[k - 1] == np.inf or _leave_the_end_open(near, k):
         return False, True, NOISE, 0.0
     reach = np.sqrt(near[min_samples])
     chosen = 0
@@ -259,7 +263,7 @@ def _from_all(min_samples, near, who, points, clusters):
     """
     core = points[0]
     k = 2 * min_samples
-    if near[k - 1] == np.inf or _leave_the_order_open(near, k + 1):
+    if near[k - 1] == np.inf or _leave_the_end_open(near, k + 1):
         return False, NOISE, 0.0
     reach = np.sqrt(near[min_samples])
     chosen, least = 0, np.inf
@@ -302,7 +306,7 @@ def _sum_as_numpy(values, k):
 @inlined
 def _vote(tree, row, k, by_distance, near, who, voter, weights, part, scratch):
     """The voters' choice: (decided, label). Nearest first; a tie goes to the lower label."""
-    if near[k - 1] == np.inf or _leave_the_order_open(near, len(near)):
+    if near[k - 1] == np.inf or _leave_the_end_open(near, len(near)):
         return False, NOISE
     for i in range(len(near) - 1):
         if near[i] == near[i + 1] and voter[who[i]] != voter[who[i + 1]]:

@@ -197,33 +197,33 @@ class Generation:
         if not 0 < wanted < 1:
             raise PredictionError("coverage must be above 0 and below 1")
         encoded = self.schema.encode(frame)
-        scored = np.flatnonzero(encoded.scorable)
-        forecast = self.forecast(encoded.X[scored], wanted)
-        assignment, n = forecast.assignment, len(frame)
-        masked = np.ones(n, dtype=bool)
-        masked[scored] = False
+        scored = encoded.scorable
+        every_row = bool(scored.all())
+        forecast = self.forecast(encoded.X if every_row else encoded.X[scored], wanted)
+        assignment, masked = forecast.assignment, ~scored
+
+        def spread(values: np.ndarray, filler: Any = 0) -> np.ndarray:
+            if every_row:
+                return values
+            full = np.full(len(scored), filler, dtype=values.dtype)
+            full[scored] = values
+            return full
 
         def number(values: np.ndarray) -> pd.arrays.FloatingArray:
-            full = np.zeros(n)
-            full[scored] = values
-            return pd.arrays.FloatingArray(full, masked.copy())
+            return pd.arrays.FloatingArray(spread(values), masked.copy())
 
-        clusters = np.zeros(n, dtype=np.int64)
-        clusters[scored] = assignment.labels
-        source = np.full(n, pd.NA, dtype=object)
-        source[scored] = assignment.source
         columns = [
             number(forecast.prediction),
             number(forecast.lower),
             number(forecast.upper),
-            _NullableLong(clusters, masked),
-            _NullableText(source),
+            _NullableLong(spread(assignment.labels), masked.copy()),
+            _NullableText(spread(assignment.source, pd.NA)),
             number(assignment.strength),
             number(forecast.weight),
             *map(number, forecast.resources.values()),
             _NullableText(encoded.status),
         ]
-        answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index)
+        answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index, copy=False)
         answer.columns = self._output_index.copy()  # made once: texts take pandas a while
         return answer
 

@@ -510,7 +510,7 @@ def forecast(X, rows, groups, models, forest, out):
     for group in range(len(groups) - 1):
         for begin in range(groups[group], groups[group + 1], _BLOCK):
             n = min(_BLOCK, groups[group + 1] - begin)
-            lanes = (n + 7) // 8 * 8
+            lanes = n if n < 4 else (n + 7) // 8 * 8
             for i in range(n):
                 for j in range(n_features):
                     x = X[rows[begin + i], j]

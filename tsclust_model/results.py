@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 NOISE = -1
+_SOURCES = np.array(["hdbscan", "knn", "none"], dtype=object)
 """The label of a row that belongs to no cluster."""
 
 
@@ -56,9 +57,7 @@ class Assignment:
     @property
     def source(self) -> np.ndarray:
         """Where each label comes from, shape (n,): ``hdbscan``, ``knn`` or ``none``."""
-        found = np.where(self.is_noise, "knn", "hdbscan").astype(object)
-        found[self.labels == NOISE] = "none"
-        return found
+        return _SOURCES[np.where(self.labels == NOISE, 2, self.is_noise.astype(np.int64))]
 
     @property
     def noise_ratio(self) -> float:

@@ -148,14 +148,25 @@ def rows_like(data: Any, n: int, noise: float, seed: int = 1) -> np.ndarray:
     return X
 
 
+def settle(work: Callable[[], Any], seconds: float = 0.03) -> None:
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        work()
+
+
 def race(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
-    """Median wall and CPU seconds of each side, interleaved, and ratios to the first."""
+    """Median wall and CPU time of each side, interleaved, and ratios to the first.
+
+    Each timed call follows others of the same side that are not timed: LightGBM's threads spin
+    for a while after the other side's work.
+    """
     for work in sides.values():
         work()
     wall: dict[str, list[float]] = {name: [] for name in sides}
     cpu: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, work in sides.items():
+            settle(work)
             start, used = time.perf_counter(), time.process_time()
             work()
             wall[name].append(time.perf_counter() - start)

@@ -26,6 +26,7 @@ from tsclust_model.search import SearchTree, in_parts
 
 _TREES = {"kd_tree": KDTree, "ball_tree": BallTree}
 _NO_PARENT = -np.inf
+_NEARLY_ALL = 0.9  # of the points vote: one list of neighbours mostly holds enough voters
 _MOST_VOTES = 128  # beyond it numpy sums in another order than the kernel
 
 
@@ -176,14 +177,14 @@ class DensityTree:
 
     @cached_property
     def _compiled(self) -> tuple[Any, ...]:
-        """What the kernel reads of the tree, its points in the order of the search."""
+        """What the kernel reads of the tree, its points in the slots of the search."""
         assert self._search is not None
-        order = self._search.order
+        in_slots = self._search.in_slots
         points = (self.core_distances, self.point_cluster, self.point_lambda)
         clusters = (self.parent, self.birth, self.label, self.max_lambda)
         return (
             self._search.arrays,
-            tuple(array[order] for array in points),
+            tuple(in_slots(array, 0) for array in points),
             tuple(map(np.array, clusters)),
             self.min_samples,
         )
@@ -209,11 +210,12 @@ class DensityTree:
     def voting(self, voters: Voters | None) -> tuple[Any, ...]:
         """`voters` in the form that `assign` takes; None vote for nothing."""
         if voters is None or self._search is None or voters.n_neighbors > _MOST_VOTES:
-            return np.empty(0, dtype=np.int64), 0, 0, False
-        labels = voters.labels[self._search.order]
-        n_voters = int((labels != NOISE).sum())
+            return np.empty(0, dtype=np.int64), 0, 0, False, False
+        labels = self._search.in_slots(voters.labels, NOISE)
+        n_voters = int((voters.labels != NOISE).sum())
         n_votes = min(voters.n_neighbors, n_voters)
-        return labels, n_votes, min(n_votes + 1, n_voters), voters.by_distance
+        nearly_all = n_voters >= _NEARLY_ALL * len(voters.labels)
+        return labels, n_votes, min(n_votes + 1, n_voters), voters.by_distance, nearly_all
 
     def assign(self, X: np.ndarray, voting: tuple[Any, ...] | None = None) -> Neighbourhood:
         """`predict`, and in the same search of the tree the vote on the rows that are noise.

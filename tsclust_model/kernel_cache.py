@@ -106,3 +106,10 @@ def kernel(function: Callable[..., Any]) -> Any:
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a helper that kernels of the same file call; it is kept inside of them."""
     return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+def inlined_bound(function: Callable[..., Any]) -> Any:
+    """`inlined` for a bound, whose sums may be taken in any order; its rows are finite."""
+    return numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nnan", "nsz"})(
+        function
+    )

@@ -12,11 +12,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from tsclust_model.kernel_cache import inlined, kernel
+from tsclust_model.kernel_cache import inlined, inlined_bound, kernel
 
 NOISE = -1
 UNDECIDED_SEGMENT, UNDECIDED_VOTE = 1, 2
 
+LEAF = 32  # slots of a leaf of a search tree: as many as vector code takes at once
 # A bound is rounded in another order than a distance, so it only counts with a margin.
 _MARGIN = 1.0 - 1e-12
 # Of squared distances closer than this scikit-learn's trees may miss the nearer one.
@@ -28,9 +29,9 @@ _ZERO = float(np.float32(1e-35))  # LightGBM takes anything smaller for zero
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-@inlined
+@inlined_bound
 def _box_distance(low, high, node, row):
-    """Squared distance from a row to the box of a node."""
+    """Squared distance from a row to the box of a node, summed in any order."""
     total = 0.0
     for j in range(len(row)):
         outside = max(low[node, j] - row[j], row[j] - high[node, j], 0.0)
@@ -69,18 +70,23 @@ def _sort(near, who, k):
 
 @inlined
 def _leaf_distances(tree, node, row, squares):
-    """Squared distances from a row to the points of a leaf; returns where it starts and ends."""
-    values, start, stop, _, _, _, _ = tree
-    first, last = start[node], stop[node]
-    size = last - first
+    """Squared distances from a row to the points of a leaf; returns where it starts.
+
+    Each sum runs over the features in their order.
+    """
+    values, start, _, _, _, slots, n_features = tree
+    first = start[node]
+    # Unsigned, so that an index is never taken from the end: the loops become vector code.
+    size, at = np.uint64(slots), np.uint64(first * n_features)
     for i in range(size):
         squares[i] = 0.0
-    for j in range(len(row)):
-        offset = first * len(row) + j * size
+    for j in range(n_features):
+        x = row[j]
         for i in range(size):
-            difference = values[offset + i] - row[j]
+            difference = values[at + i] - x
             squares[i] += difference * difference
-    return first, last
+        at += size
+    return first
 
 
 @inlined
@@ -89,7 +95,7 @@ def _nearest(tree, row, k, near, who, n_votes, vote_near, vote_who, voter, scrat
 
     Squared distances and positions, nearest first; what is not found is infinitely far.
     """
-    _, _, _, is_leaf, low, high, _ = tree
+    _, _, is_leaf, low, high, slots, _ = tree
     stack, bounds, squares = scratch
     for i in range(k):
         near[i], who[i] = np.inf, -1
@@ -114,8 +120,8 @@ def _nearest(tree, row, k, near, who, n_votes, vote_near, vote_who, voter, scrat
                 if bounds[top] * _MARGIN < furthest:
                     top += 1
                 continue
-            first, last = _leaf_distances(tree, node, row, squares)
-            for i in range(last - first):
+            first = _leaf_distances(tree, node, row, squares)
+            for i in range(slots):
                 square = squares[i]
                 if square < furthest:
                     position = first + i
@@ -164,7 +170,7 @@ def _outcome(points, clusters, point, density):
 @inlined
 def _ties_agree(tree, row, square, points, clusters, reach, density, found, scratch):
     """Whether every point at a squared distance counts, and leads to the same outcome."""
-    _, _, _, is_leaf, low, high, _ = tree
+    _, _, is_leaf, low, high, slots, _ = tree
     stack, _, squares = scratch
     stack[0] = 0
     top = 1
@@ -177,8 +183,8 @@ def _ties_agree(tree, row, square, points, clusters, reach, density, found, scra
             stack[top], stack[top + 1] = 2 * node + 1, 2 * node + 2
             top += 2
             continue
-        first, last = _leaf_distances(tree, node, row, squares)
-        for i in range(last - first):
+        first = _leaf_distances(tree, node, row, squares)
+        for i in range(slots):
             if squares[i] == square:
                 point = first + i
                 if points[0][point] > reach:
@@ -193,7 +199,7 @@ def _ties_agree(tree, row, square, points, clusters, reach, density, found, scra
 @inlined
 def _votes_agree(tree, row, square, voter, vote, scratch):
     """Whether every voter at a squared distance votes alike."""
-    _, _, _, is_leaf, low, high, _ = tree
+    _, _, is_leaf, low, high, slots, _ = tree
     stack, _, squares = scratch
     stack[0] = 0
     top = 1
@@ -206,8 +212,8 @@ def _votes_agree(tree, row, square, voter, vote, scratch):
             stack[top], stack[top + 1] = 2 * node + 1, 2 * node + 2
             top += 2
             continue
-        first, last = _leaf_distances(tree, node, row, squares)
-        for i in range(last - first):
+        first = _leaf_distances(tree, node, row, squares)
+        for i in range(slots):
             if voter[first + i] == NOISE:
                 continue
             if squares[i] == square:
@@ -336,13 +342,24 @@ def _vote(tree, row, k, by_distance, near, who, voter, weights, part, scratch):
     return True, winner
 
 
+@inlined
+def _take_voters(near, who, k, voter, n_voters, vote_near, vote_who):
+    """Copy the voters among the `k` nearest points; whether there are enough of them."""
+    found = 0
+    for i in range(k):
+        if found < n_voters and who[i] >= 0 and voter[who[i]] != NOISE:
+            vote_near[found], vote_who[found] = near[i], who[i]
+            found += 1
+    return found == n_voters
+
+
 @kernel
 def first_leaves(X, tree):
     """The leaf whose box is nearest to each row by greedy descent, shape (n,).
 
     Rows of one leaf have their neighbours in the same memory.
     """
-    _, _, _, is_leaf, low, high, _ = tree
+    _, _, is_leaf, low, high, _, _ = tree
     leaves = np.empty(len(X), np.int64)
     for i in range(len(X)):
         node = 0
@@ -373,34 +390,36 @@ def assign(X, rows, tree, points, clusters, min_samples, voting, out):
     voting : tuple
         voter, int64 (n_points,): the label each point votes for, -1 does not vote; the number of
         neighbours that vote, at most 128, 0 without a fallback; how many to look for, one more
-        where there is one; whether votes count 1 / distance.
+        where there is one; whether votes count 1 / distance; whether so many points vote that
+        those nearest to a row will be among its nearest points.
     out : tuple
         label and strength by HDBSCAN, label after the vote and undecided, shape (n,) each. Where
         the answer hangs on how a library orders equal distances, it is undecided.
     """
     label, strength, voted, undecided = out
-    voter, n_votes, n_voters, by_distance = voting
-    size = max(min_samples + 2, 2 * min_samples + 1)
+    voter, n_votes, n_voters, by_distance, nearly_all = voting
+    first = max(min_samples + 2, n_voters if nearly_all else 0)
+    size = max(first, 2 * min_samples + 1)
     near, who = np.empty(size), np.empty(size, np.int64)
     vote_near, vote_who = np.empty(n_voters), np.empty(n_voters, np.int64)
     weights, part = np.empty(n_votes), np.empty(n_votes)
-    scratch = (np.empty(2 * _DEPTH, np.int64), np.empty(2 * _DEPTH), np.empty(tree[6]))
+    scratch = (np.empty(2 * _DEPTH, np.int64), np.empty(2 * _DEPTH), np.empty(tree[5]))
     for i in rows:
         row = X[i]
-        _nearest(
-            tree, row, min_samples + 2, near, who, n_voters, vote_near, vote_who, voter, scratch
-        )
+        k, n_asked = first, 0 if nearly_all else n_voters
+        _nearest(tree, row, k, near, who, n_asked, vote_near, vote_who, voter, scratch)
         decided, applies, label[i], strength[i] = _from_the_nearest(
             tree, row, min_samples, near, who, points, clusters, scratch
         )
         if not applies:
-            _nearest(
-                tree, row, 2 * min_samples + 1, near, who, 0, vote_near, vote_who, voter, scratch
-            )
+            k = 2 * min_samples + 1
+            _nearest(tree, row, k, near, who, 0, vote_near, vote_who, voter, scratch)
             decided, label[i], strength[i] = _from_all(min_samples, near, who, points, clusters)
         voted[i] = label[i]
         undecided[i] = 0 if decided else UNDECIDED_SEGMENT
         if decided and label[i] == NOISE and n_votes > 0:
+            if nearly_all and not _take_voters(near, who, k, voter, n_voters, vote_near, vote_who):
+                _nearest(tree, row, 1, near, who, n_voters, vote_near, vote_who, voter, scratch)
             decided, voted[i] = _vote(
                 tree, row, n_votes, by_distance, vote_near, vote_who, voter, weights, part, scratch
             )

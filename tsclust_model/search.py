@@ -12,7 +12,7 @@ from sklearn.neighbors import KDTree
 
 from tsclust_model import kernels
 
-_LEAF_ROWS = 24
+_NOBODY = -1
 _ROWS_PER_PART = 250
 _PARTS_PER_CORE = 4
 
@@ -20,34 +20,44 @@ _PARTS_PER_CORE = 4
 class SearchTree:
     """scikit-learn's KD-tree of some points, its leaves laid out for the compiled search.
 
+    Each leaf has as many slots as vector code takes at once; those without a point are at
+    infinity.
+
     Parameters
     ----------
     points : ndarray of float64, shape (n_points, n_features)
 
     Attributes
     ----------
-    order : ndarray of int64, shape (n_points,)
-        Which point is at each position of the tree.
     arrays : tuple
-        The leaves' coordinates (column after column within a leaf), start, stop and leaf flag of
-        each node, the low and high corner of its box, and the size of the largest leaf.
+        Coordinates (column after column within a leaf), the first slot of each node that is a leaf
+        and whether it is one, the low and high corner of each node's box, the slots of a leaf and
+        the number of features.
     """
 
     def __init__(self, points: np.ndarray) -> None:
-        _, order, nodes, corners = KDTree(points, leaf_size=_LEAF_ROWS).get_arrays()
-        self.order = np.array(order, dtype=np.int64)
-        nodes = np.asarray(nodes)
-        start, stop = (nodes[name].astype(np.int64) for name in ("idx_start", "idx_end"))
+        # scikit-learn's leaves have up to twice as many points as it is asked for.
+        tree = KDTree(points, leaf_size=kernels.LEAF // 2)
+        _, order, nodes, (low, high) = map(np.asarray, tree.get_arrays())
         is_leaf = nodes["is_leaf"].astype(np.bool_)
-        n_features = points.shape[1]
-        values = np.empty(points.size)
-        ordered = points[self.order]
-        for node in np.flatnonzero(is_leaf):
-            rows = slice(start[node], stop[node])
-            values[start[node] * n_features : stop[node] * n_features] = ordered[rows].T.ravel()
-        low, high = (np.array(corner, dtype=np.float64, order="C") for corner in corners)
-        widest = int((stop - start)[is_leaf].max())
-        self.arrays = (values, start, stop, is_leaf, low, high, widest)
+        leaves = np.flatnonzero(is_leaf)
+        first = np.zeros(len(nodes), dtype=np.int64)
+        first[leaves] = kernels.LEAF * np.arange(len(leaves))
+        slots = np.full((len(leaves), kernels.LEAF), _NOBODY)
+        for row, node in zip(slots, nodes[leaves], strict=True):
+            row[: node["idx_end"] - node["idx_start"]] = order[node["idx_start"] : node["idx_end"]]
+        self._slots = slots.ravel()
+        values = self.in_slots(points, np.inf).reshape(len(leaves), kernels.LEAF, -1)
+        columns = np.ascontiguousarray(values.transpose(0, 2, 1)).ravel()
+        corners = (np.array(low), np.array(high))
+        self.arrays = (columns, first, is_leaf, *corners, kernels.LEAF, points.shape[1])
+
+    def in_slots(self, values: np.ndarray, filler: Any) -> np.ndarray:
+        """What is known of each point, by slot; `filler` where a slot has no point."""
+        taken = self._slots != _NOBODY
+        spread = np.full((len(taken), *values.shape[1:]), filler, dtype=values.dtype)
+        spread[taken] = values[self._slots[taken]]
+        return spread
 
     def by_neighbourhood(self, X: np.ndarray) -> np.ndarray:
         """Positions of the rows of X such that neighbours come together, shape (n,)."""

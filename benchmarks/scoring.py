@@ -122,8 +122,8 @@ class Plain:
         knn_params = {"n_neighbors": 5, "weights": "distance"}
         outputs = {
             name: OutputModel(
-                model.booster_.model_to_string(),
-                {c: found.booster_.model_to_string() for c, found in self.own[name].items()},
+                {-1: model.booster_.model_to_string()}
+                | {c: found.booster_.model_to_string() for c, found in self.own[name].items()},
                 WEIGHT,
                 Calibration({-1: np.linspace(-1, 1, 101)}),
                 FoldScores(1, {}, {}),

@@ -96,7 +96,7 @@ def plain(data: TrainingData, config: PipelineConfig) -> dict[str, float]:
 def ours(data: TrainingData, config: PipelineConfig) -> dict[str, float]:
     generation = fit_generation(data, config).generation
     outputs = {"target": generation.target} | generation.resources
-    assert all(len(model.cluster_texts) == N_CLUSTERS for model in outputs.values())
+    assert all(len(model.clusters) == N_CLUSTERS for model in outputs.values())
     return {name: model.scores.rmse["blend"] for name, model in outputs.items()}
 
 

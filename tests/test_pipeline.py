@@ -140,8 +140,7 @@ def with_generation(pipeline: TimeSeriesClusteringPipeline, **changes) -> None:
 def break_resources(pipeline: TimeSeriesClusteringPipeline) -> None:
     generation = pipeline._serving.generation
     broken = {
-        name: replace(model, global_text="no tree", cluster_texts={})
-        for name, model in generation.resources.items()
+        name: replace(model, texts={-1: "no tree"}) for name, model in generation.resources.items()
     }
     with_generation(pipeline, resources=broken)
 

@@ -64,10 +64,8 @@ class OutputModel:
 
     Attributes
     ----------
-    global_text : str
-        The global LightGBM model.
-    cluster_texts : dict of int to str
-        The LightGBM model of each cluster that is large enough.
+    texts : mapping of int to str
+        The LightGBM model of each cluster that is large enough; -1 is the global one.
     weight : float
         Share (0 to 1) of the cluster's model in a forecast.
     calibration : Calibration
@@ -76,12 +74,24 @@ class OutputModel:
         y - forecast on the folds, oldest first; only after a fit, a loaded model has none.
     """
 
-    global_text: str
-    cluster_texts: dict[int, str]
+    texts: Mapping[int, str]
     weight: float
     calibration: Calibration
     scores: FoldScores
     residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def clusters(self) -> list[int]:
+        """The clusters that have a model of their own."""
+        return sorted(cluster for cluster in self.texts if cluster != NOISE)
+
+    @property
+    def global_text(self) -> str:
+        return self.texts[NOISE]
+
+    @property
+    def cluster_texts(self) -> dict[int, str]:
+        return {cluster: self.texts[cluster] for cluster in self.clusters}
 
     @cached_property
     def global_booster(self) -> lgb.Booster:
@@ -119,7 +129,7 @@ class OutputModel:
 
         return replace(
             self,
-            cluster_texts=moved(self.cluster_texts),
+            texts=moved(self.texts),
             calibration=Calibration(moved(self.calibration.residuals)),
             scores=replace(self.scores, clusters=moved(self.scores.clusters)),
         )
@@ -135,23 +145,37 @@ class Ensemble:
         LightGBM.
     """
 
-    def __init__(self, models: Sequence[OutputModel]) -> None:
+    def __init__(
+        self, models: Sequence[OutputModel], packed: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         self._models = list(models)
-        self._clusters = np.array(sorted({c for m in models for c in m.cluster_texts}), np.int64)
-        self._packed = [
-            i
-            for i, model in enumerate(models)
-            if all(map(is_packable, [model.global_text, *model.cluster_texts.values()]))
+        self._packed = self._pack() if packed is None else dict(packed)
+        self._forest = Forest.from_arrays(self._packed) if len(self._packed["outputs"]) else None
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What packing the models' texts has found; the argument `packed` takes it back."""
+        return self._packed
+
+    def _pack(self) -> dict[str, np.ndarray]:
+        clusters = sorted({cluster for model in self._models for cluster in model.clusters})
+        outputs = [
+            i for i, model in enumerate(self._models) if all(map(is_packable, model.texts.values()))
         ]
-        packed = [self._models[i] for i in self._packed]
+        packed = [self._models[i] for i in outputs]
         texts = [model.global_text for model in packed]
         # The last row stands for rows without a cluster model.
-        self._own = np.full((len(self._clusters) + 1, len(packed)), NOISE)
+        own = np.full((len(clusters) + 1, len(packed)), NOISE)
         for output, model in enumerate(packed):
-            rows = np.searchsorted(self._clusters, list(model.cluster_texts))
-            self._own[rows, output] = len(texts) + np.arange(len(rows))
+            rows = np.searchsorted(clusters, model.clusters)
+            own[rows, output] = len(texts) + np.arange(len(rows))
             texts += model.cluster_texts.values()
-        self._forest = Forest.pack(texts) if packed else None
+        forest = Forest.pack(texts).to_arrays() if packed else {}
+        numbers = {"clusters": clusters, "outputs": outputs}
+        return (
+            {name: np.array(found, np.int64) for name, found in numbers.items()}
+            | {"own": own}
+            | forest
+        )
 
     def predict(
         self, X: np.ndarray, labels: np.ndarray, weight: float | None = None
@@ -162,19 +186,20 @@ class Ensemble:
         shares = [model.weight if weight is None else weight for model in self._models]
         everyone, own = np.zeros((2, len(shares), len(X)))
         has_own = np.zeros(everyone.shape, dtype=bool)
+        outputs = self._packed["outputs"]
         if self._forest is not None:
-            places = np.searchsorted(self._clusters, labels)
-            places[np.append(self._clusters, NOISE)[places] != labels] = len(self._clusters)
-            wanted = np.where(np.array(shares)[self._packed] > 0, self._own, NOISE)
-            n_packed = len(self._packed)
-            sums = self._forest.predict(X, places, wanted, np.arange(n_packed))
-            everyone[self._packed], own[self._packed] = sums[:n_packed], sums[n_packed:]
-            has_own[self._packed] = wanted[places].T != NOISE
-        for i in set(range(len(shares))) - set(self._packed):
+            clusters = self._packed["clusters"]
+            places = np.searchsorted(clusters, labels)
+            places[np.append(clusters, NOISE)[places] != labels] = len(clusters)
+            wanted = np.where(np.array(shares)[outputs] > 0, self._packed["own"], NOISE)
+            sums = self._forest.predict(X, places, wanted, np.arange(len(outputs)))
+            everyone[outputs], own[outputs] = sums[: len(outputs)], sums[len(outputs) :]
+            has_own[outputs] = wanted[places].T != NOISE
+        for i in set(range(len(shares))) - set(outputs.tolist()):
             model = self._models[i]
             everyone[i] = _predict(model.global_booster, X)
             for cluster, rows in _rows_by_cluster(labels) if shares[i] > 0 else ():
-                if cluster in model.cluster_texts:
+                if cluster in model.cluster_boosters:
                     own[i, rows] = _predict(model.cluster_boosters[cluster], X[rows])
                     has_own[i, rows] = True
         return [
@@ -453,8 +478,7 @@ def _output_model(
         },
     )
     return OutputModel(
-        global_text=trained.texts.get(NOISE, ""),
-        cluster_texts={c: text for c, text in sorted(trained.texts.items()) if c != NOISE},
+        texts=dict(sorted(trained.texts.items())),
         weight=weight,
         calibration=Calibration.fit(y_all - served_all, seen),
         scores=scores,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -30,6 +30,11 @@ _TREE_LINES = (
     "right_child",
     "leaf_value",
 )
+_NAMES = (
+    *("feature", "kind", "threshold", "word", "mask", "bits"),
+    *("test_start", "leaf_start", "value", "n_words", "tree_start"),
+)
+_N_TESTS = 6  # of them tell of the tests
 _IS_CATEGORY, _DEFAULT_LEFT = 1, 2
 _MISSING_NONE, _MISSING_ZERO, _MISSING_NAN = 0, 1, 2
 _WORD = 64
@@ -64,6 +69,16 @@ class Forest:
     """
 
     arrays: tuple[Any, ...]
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by name; `from_arrays` reads them back."""
+        tests, trees, tree_start = self.arrays
+        return dict(zip(_NAMES, (*tests, *trees, tree_start), strict=True))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Forest:
+        *parts, tree_start = (arrays[name] for name in _NAMES)
+        return cls((tuple(parts[:_N_TESTS]), tuple(parts[_N_TESTS:]), tree_start))
 
     @cached_property
     def n_features(self) -> int:

@@ -32,7 +32,14 @@ from tsclust_model.forecasting import Ensemble, FoldScores, OutputFits, OutputMo
 from tsclust_model.intervals import Calibration
 from tsclust_model.lineage import first_lineage
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
-from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
+from tsclust_model.state import (
+    Parts,
+    StoredTexts,
+    pack_arrays,
+    pack_json,
+    unpack_arrays,
+    unpack_json,
+)
 from tsclust_model.validation import Roles, Schema, TrainingData
 
 _EXAMPLE_TRIES = 8
@@ -306,16 +313,17 @@ class Generation:
             "reference.json": pack_json(reference_values),
             "reference.npz": pack_arrays(reference_arrays),
             "resources.json": pack_json(list(self.resources)),
+            "forest.npz": pack_arrays(self._ensemble.to_arrays()),
         }
         for key, model in outputs.items():
             parts[f"{key}.json"] = pack_json(
                 {
-                    "global": model.global_text,
-                    "clusters": model.cluster_texts,
+                    "clusters": model.clusters,
                     "weight": model.weight,
                     "scores": asdict(model.scores),
                 }
             )
+            parts[f"{key}-texts.json"] = pack_json(dict(model.texts))
             parts[f"{key}.npz"] = pack_arrays(
                 {str(cluster): found for cluster, found in model.calibration.residuals.items()}
             )
@@ -326,7 +334,7 @@ class Generation:
         """The generation of parts that have been checked (`state.open_sealed`)."""
         try:
             names = unpack_json(parts["resources.json"])
-            return cls(
+            generation = cls(
                 Schema.from_dict(unpack_json(parts["schema.json"])),
                 Segmentation.from_arrays(
                     unpack_arrays(parts["segmentation.npz"]),
@@ -339,6 +347,11 @@ class Generation:
                 ),
                 unpack_json(parts["info.json"]),
             )
+            if "forest.npz" in parts:  # what packing the texts gave when they were written
+                models = [generation.target, *generation.resources.values()]
+                packed = unpack_arrays(parts["forest.npz"])
+                generation.__dict__["_ensemble"] = Ensemble(models, packed)
+            return generation
         except KeyError as error:
             raise MLflowIntegrationError(
                 f"the model's state has no part {error}; log the model again"
@@ -492,7 +505,7 @@ def _reference(data: TrainingData, segmentation: Segmentation, target: OutputMod
 def _output_figures(model: OutputModel) -> dict[str, Any]:
     return {
         "cluster_weight": model.weight,
-        "n_cluster_models": len(model.cluster_texts),
+        "n_cluster_models": len(model.clusters),
         "fold_rows": model.scores.n_rows,
     } | {f"fold_rmse_{way}": value for way, value in model.scores.rmse.items()}
 
@@ -500,9 +513,13 @@ def _output_figures(model: OutputModel) -> dict[str, Any]:
 def _output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
     content = unpack_json(parts[f"{key}.json"])
     scores = content["scores"]
+    if "global" in content:  # format 1
+        own = {int(cluster): text for cluster, text in content["clusters"].items()}
+        texts: Mapping[int, str] = {NOISE: content["global"]} | own
+    else:
+        texts = StoredTexts([NOISE, *content["clusters"]], parts[f"{key}-texts.json"])
     return OutputModel(
-        content["global"],
-        {int(cluster): text for cluster, text in content["clusters"].items()},
+        texts,
         content["weight"],
         Calibration(
             {int(cluster): found for cluster, found in unpack_arrays(parts[f"{key}.npz"]).items()}

@@ -755,7 +755,7 @@ def _checked_config(config: PipelineConfig) -> PipelineConfig:
 
 def _model_info(model: Any) -> dict[str, Any]:
     return {
-        "clusters": sorted(model.cluster_texts),
+        "clusters": model.clusters,
         "cluster_weight": model.weight,
         "fold_rmse": dict(model.scores.rmse),
         "metrics": dict(model.scores.clusters),

@@ -11,7 +11,8 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,38 @@ def open_sealed(parts: Mapping[str, bytes]) -> dict[str, Any]:
                 "log the model again"
             )
     return dict(manifest)
+
+
+class StoredTexts(Mapping[int, str]):
+    """Texts by number, parsed from their part when the first one is read.
+
+    Parameters
+    ----------
+    numbers : iterable of int
+        The keys, known beforehand.
+    part : bytes
+        Of `pack_json`, with the numbers as texts.
+    """
+
+    def __init__(self, numbers: Iterable[int], part: bytes) -> None:
+        self._numbers = tuple(numbers)
+        self._part = part
+
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        return dict(unpack_json(self._part))
+
+    def __getitem__(self, number: int) -> str:
+        return self._texts[str(number)]
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._numbers
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
 
 def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -105,8 +105,21 @@ def random_models(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, Any], np.ndarr
 def test_prediction_is_hdbscans_to_the_last_bit(model):
     X, params, rows = model
     clusterer = fit(X, **params)
+    np.testing.assert_array_equal(
+        DensityTree.from_hdbscan(clusterer).core_distances,
+        clusterer.prediction_data_.core_distances,
+    )
     assume(knows_its_own_clusters(clusterer))
     assert_same_as_hdbscan(clusterer, rows)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+def test_no_prediction_data_of_hdbscans_is_needed(metric, new_rows):
+    X = blobs(5, (80, 50, 40), spread=1.0)
+    params = {"min_cluster_size": 10, "min_samples": 4, "metric": metric}
+    expected = DensityTree.from_hdbscan(fit(X, **params)).predict(new_rows)
+    found = DensityTree.from_hdbscan(fit(X, **params, prediction_data=False)).predict(new_rows)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

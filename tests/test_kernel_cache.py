@@ -13,7 +13,7 @@ import pytest
 import tsclust_model
 
 PACKAGE = Path(tsclust_model.__file__).parent
-ALL = ("first_leaves", "pack_trees", "forecast", "assign")
+ALL = ("first_leaves", "core_distances", "pack_trees", "forecast", "assign")
 
 # One process: calls the kernels it is asked for and tells what came out and what was compiled.
 DRIVER = '''
@@ -43,6 +43,12 @@ end of trees
 def first_leaves():
     from tsclust_model.search import SearchTree
     return kernels.first_leaves(X, SearchTree(X).arrays)
+
+def core_distances():
+    from tsclust_model.search import SearchTree
+    found = np.empty(len(X))
+    kernels.core_distances(X, np.arange(len(X)), SearchTree(X).arrays, 3, found)
+    return found
 
 def pack_trees():
     children = np.array([[1, -1], [-3, -2]])

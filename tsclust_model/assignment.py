@@ -120,22 +120,38 @@ class DensityTree:
 
     @classmethod
     def from_hdbscan(cls, clusterer: Any) -> DensityTree:
-        """Read a fitted ``hdbscan.HDBSCAN`` that has prediction data."""
-        data = clusterer.prediction_data_
-        n_points = len(data.raw_data)
+        """Read a fitted ``hdbscan.HDBSCAN``.
+
+        It needs no prediction data where distances are Euclidean: the same core distances come
+        out of the compiled search, in a fifth of the time.
+        """
+        min_samples = int(clusterer.min_samples or clusterer.min_cluster_size)
+        # hdbscan forgets `p` of minkowski here, so its predictions do, and ours with them.
+        arguments = dict(clusterer._metric_kwargs)
+        if is_euclidean(clusterer.metric, arguments):
+            points = np.array(clusterer._raw_data, dtype=np.float64, order="C")
+            core_distances, tree_class = _core_distances(points, min_samples), "kd_tree"
+        else:
+            if clusterer._prediction_data is None:
+                clusterer.generate_prediction_data()
+            data = clusterer.prediction_data_
+            points = np.array(data.raw_data, dtype=np.float64, order="C")
+            core_distances = np.array(data.core_distances, dtype=np.float64)
+            tree_class = "kd_tree" if isinstance(data.tree, KDTree) else "ball_tree"
+        n_points = len(points)
         tree = clusterer.condensed_tree_._raw_tree
         children, first = np.unique(tree["child"], return_index=True)
-        points, point_rows = children < n_points, first[children < n_points]
+        is_point = children < n_points
         point_cluster = np.zeros(n_points, dtype=np.int64)
         point_lambda = np.zeros(n_points, dtype=np.float64)
-        point_cluster[children[points]] = tree["parent"][point_rows] - n_points
-        point_lambda[children[points]] = tree["lambda_val"][point_rows]
+        point_cluster[children[is_point]] = tree["parent"][first[is_point]] - n_points
+        point_lambda[children[is_point]] = tree["lambda_val"][first[is_point]]
 
         n_nodes = int(max(tree["parent"].max(), tree["child"].max())) - n_points + 1
         parent = np.zeros(n_nodes, dtype=np.int64)
         birth = np.full(n_nodes, _NO_PARENT)
-        rows = first[~points]
-        nodes = children[~points] - n_points
+        rows = first[~is_point]
+        nodes = children[~is_point] - n_points
         parent[nodes] = tree["parent"][rows] - n_points
         birth[nodes] = tree["lambda_val"][rows]
         label = np.full(n_nodes, NOISE, dtype=np.int64)
@@ -146,22 +162,21 @@ class DensityTree:
             below = _below(parent, selected)
             label[below] = number
             max_lambda[below] = tree["lambda_val"][tree["parent"] == selected + n_points].max()
-        if len(data.cluster_tree) == 0:  # hdbscan calls every new row noise then
+        if not (tree["child_size"] > 1).any():  # hdbscan calls every new row noise then
             label[:] = NOISE
         return cls(
-            points=np.array(data.raw_data, dtype=np.float64, order="C"),
-            core_distances=np.array(data.core_distances, dtype=np.float64),
+            points=points,
+            core_distances=core_distances,
             point_cluster=point_cluster,
             point_lambda=point_lambda,
             parent=parent,
             birth=birth,
             label=label,
             max_lambda=max_lambda,
-            min_samples=int(clusterer.min_samples or clusterer.min_cluster_size),
+            min_samples=min_samples,
             metric=clusterer.metric,
-            # hdbscan forgets `p` of minkowski here, so its predictions do, and ours with them.
-            metric_arguments=dict(clusterer._metric_kwargs),
-            tree_class="kd_tree" if isinstance(data.tree, KDTree) else "ball_tree",
+            metric_arguments=arguments,
+            tree_class=tree_class,
         )
 
     @cached_property
@@ -339,6 +354,16 @@ class DensityTree:
             min_samples=max(1, int(self.min_samples * share)),
         )
         return reduced, kept
+
+
+def _core_distances(points: np.ndarray, min_samples: int) -> np.ndarray:
+    """Distance of each point to its `min_samples`-th neighbour, itself included."""
+    search, found = SearchTree(points), np.empty(len(points))
+    in_parts(
+        lambda rows: kernels.core_distances(points, rows, search.arrays, min_samples, found),
+        search.by_neighbourhood(points),
+    )
+    return found
 
 
 def _selected_nodes(parent: np.ndarray, point_cluster: np.ndarray, labels: np.ndarray) -> list[int]:

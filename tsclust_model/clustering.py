@@ -234,7 +234,8 @@ def fit_density(
     ModelTrainingError
         hdbscan cannot be used with these parameters.
     """
-    params = {"core_dist_n_jobs": 1} | dict(hdbscan_params) | {"prediction_data": True}
+    # What prediction needs is always made, by `DensityTree`, which asks hdbscan only where it must.
+    params = {"core_dist_n_jobs": 1} | dict(hdbscan_params) | {"prediction_data": False}
     _require_rows(len(X), params)
     _require_tree(params.get("metric", "euclidean"))
     scaler = Scaler.fit(X)

@@ -292,9 +292,8 @@ def model_threads() -> Iterator[ThreadPoolExecutor]:
 
 @dataclass(frozen=True)
 class _Job:
-    """One model to fit; cluster -1 is the global one."""
+    """The models of all outputs on the same rows; cluster -1 is the global one."""
 
-    output: str
     fold: int
     cluster: int
     rows: np.ndarray
@@ -341,7 +340,7 @@ class OutputFits:
         self._parts = [(i, fold.train) for i, fold in enumerate(folds)]
         if final:
             self._parts.append((_FINAL, np.arange(len(X))))
-        self._pending: dict[Future[str | np.ndarray], _Job] = {}
+        self._pending: dict[Future[dict[str, str] | dict[str, np.ndarray]], _Job] = {}
         if len(folds) >= _FEWEST_FOLDS:
             self._begin([(fold, NOISE, train) for fold, train in self._parts])
 
@@ -370,37 +369,41 @@ class OutputFits:
 
     def _begin(self, parts: list[tuple[int, int, np.ndarray]]) -> None:
         for fold, cluster, rows in sorted(parts, key=lambda part: -len(part[2])):
-            for output in self._outcomes:
-                job = _Job(output, fold, cluster, rows)
-                self._pending[self._threads.submit(self._fit, job)] = job
+            job = _Job(fold, cluster, rows)
+            self._pending[self._threads.submit(self._fit, job)] = job
 
-    def _fit(self, job: _Job) -> str | np.ndarray:
-        """The text of a model that is kept; the forecasts of one that is not.
+    def _fit(self, job: _Job) -> dict[str, str] | dict[str, np.ndarray]:
+        """The texts of models that are kept; the forecasts of those that are not.
 
         A global model of a fold forecasts all of the fold's rows, before the clusters are known.
         """
-        y = self._outcomes[job.output]
-        booster = _train(self._X[job.rows], y[job.rows], self._settings, self._categorical)
+        boosters = _train(
+            self._X[job.rows],
+            {name: y[job.rows] for name, y in self._outcomes.items()},
+            self._settings,
+            self._categorical,
+        )
         if job.fold == _FINAL:
-            return str(booster.model_to_string())
+            return {name: str(booster.model_to_string()) for name, booster in boosters}
         valid = self.folds[job.fold].valid
         if job.cluster != NOISE:
             valid = valid[self._labels[valid] == job.cluster]
-        return _predict(booster, self._X[valid])
+        return {name: _predict(booster, self._X[valid]) for name, booster in boosters}
 
     def finish(self, combine: str, progress: Progress | None) -> dict[str, OutputModel]:
         """Wait for every model, and put each output together; see `fit_outputs`."""
         trained = {name: _Trained({}, [{} for _ in self.folds]) for name in self._outcomes}
-        for done, future in enumerate(as_completed(self._pending), 1):
+        done = 0
+        for future in as_completed(self._pending):
             job = self._pending[future]
-            found = trained[job.output]
-            answer = future.result()
-            if isinstance(answer, str):
-                found.texts[job.cluster] = answer
-            else:
-                found.forecasts[job.fold][job.cluster] = answer
-            if progress is not None:
-                progress(done, len(self._pending))
+            for name, answer in future.result().items():
+                if isinstance(answer, str):
+                    trained[name].texts[job.cluster] = answer
+                else:
+                    trained[name].forecasts[job.fold][job.cluster] = answer
+                done += 1
+                if progress is not None:
+                    progress(done, len(self._pending) * len(trained))
         return {
             name: _output_model(y, self._labels, self.folds, trained[name], combine, self._loss)
             for name, y in self._outcomes.items()
@@ -421,13 +424,20 @@ def _training_params(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _train(
-    X: np.ndarray, y: np.ndarray, settings: Mapping[str, Any], categorical: Sequence[int]
-) -> lgb.Booster:
+    X: np.ndarray,
+    outcomes: Mapping[str, np.ndarray],
+    settings: Mapping[str, Any],
+    categorical: Sequence[int],
+) -> Iterator[tuple[str, lgb.Booster]]:
+    """A model of each outcome; the rows are sorted into bins once."""
     params = dict(settings)
     rounds = params.pop("n_estimators")
-    data = lgb.Dataset(X, y, categorical_feature=list(categorical), free_raw_data=True)
+    data = lgb.Dataset(X, categorical_feature=list(categorical), free_raw_data=True)
     try:
-        return lgb.train(params, data, num_boost_round=rounds, keep_training_booster=True)
+        for name, y in outcomes.items():
+            data.set_label(y)
+            booster = lgb.train(params, data, num_boost_round=rounds, keep_training_booster=True)
+            yield name, booster
     except lgb.basic.LightGBMError as error:
         raise ModelTrainingError(f"LightGBM refused the data or its parameters: {error}") from error
 

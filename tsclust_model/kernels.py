@@ -354,6 +354,17 @@ def _take_voters(near, who, k, voter, n_voters, vote_near, vote_who):
 
 
 @kernel
+def core_distances(X, rows, tree, k, out):
+    """The distance of some rows of X to the `k`-th of the tree's points."""
+    near, who = np.empty(k), np.empty(k, np.int64)
+    nothing, nobody = np.empty(0), np.empty(0, np.int64)
+    scratch = (np.empty(2 * _DEPTH, np.int64), np.empty(2 * _DEPTH), np.empty(tree[5]))
+    for i in rows:
+        _nearest(tree, X[i], k, near, who, 0, nothing, nobody, nobody, scratch)
+        out[i] = np.sqrt(near[k - 1])
+
+
+@kernel
 def first_leaves(X, tree):
     """The leaf whose box is nearest to each row by greedy descent, shape (n,).
 

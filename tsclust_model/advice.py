@@ -1,8 +1,8 @@
 """Which algorithm and how many clusters: a sweep that is judged without labels.
 
 Every candidate is fitted on the same rows (a seeded sample above `SWEEP_ROWS`) and again on four
-random subsets of four fifths. Five figures are ranked among the candidates and the ranks are
-averaged, all with the same weight; docs/analysis.md has the formulas and why these five.
+random subsets of four fifths. Four figures are ranked among the candidates and the ranks are
+averaged, all with the same weight; docs/analysis.md has the formulas and why these four.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from tsclust_model.clusterers import fit_labels, neighbour_distances
 from tsclust_model.errors import ClusteringError
 from tsclust_model.results import NOISE
-from tsclust_model.validity import agreement, connectivity, density_validity, nearest_rows
+from tsclust_model.validity import (
+    agreement,
+    connectivity,
+    density_validity,
+    modularity,
+    nearest_rows,
+)
 
 SWEEP_ROWS = 1_000
 N_SUBSETS = 4
@@ -102,7 +108,10 @@ class Judged:
     parameters : dict
         Those of the sweep's rows.
     labels : ndarray of int64, shape (n_sweep_rows,)
-    stability, dbcv, agreement, connectivity, silhouette : float or None
+    stability, agreement, connectivity, modularity : float or None
+        What is ranked.
+    dbcv, silhouette : float or None
+        Beside it, for the reader.
     excluded : str or None
         Why it is not ranked.
     score : float or None
@@ -115,9 +124,10 @@ class Judged:
     n_clusters: int
     noise_ratio: float
     stability: float | None = None
-    dbcv: float | None = None
     agreement: float | None = None
     connectivity: float | None = None
+    modularity: float | None = None
+    dbcv: float | None = None
     silhouette: float | None = None
     excluded: str | None = None
     score: float | None = None
@@ -241,6 +251,7 @@ def _judge(
         stability=float(np.mean(refits)),
         dbcv=density_validity(X, labels, random_state),
         connectivity=connectivity(labels, neighbours),
+        modularity=modularity(labels, neighbours),
         silhouette=float(silhouette_score(X[inside], labels[inside])),
     )
 
@@ -263,14 +274,15 @@ def _ranked(judged: list[Judged]) -> list[Judged]:
         return []
     agreed = agreement([j.labels for j in judged], [j.candidate.family for j in judged])
     figures: list[Any] = [
-        [-1.0 if j.stability is None else j.stability for j in judged],
-        [-1.0 if j.dbcv is None else j.dbcv for j in judged],
+        [judgement.stability for judgement in judged],
         agreed,
-        [-1.0 if j.connectivity is None else j.connectivity for j in judged],
-        [1 - j.noise_ratio for j in judged],
+        [judgement.connectivity for judgement in judged],
+        [judgement.modularity for judgement in judged],
     ]
     # Rounded, so that the last bit of a sum does not decide a rank.
-    ranks = np.mean([rankdata(np.round(values, 9)) for values in figures], axis=0) / len(judged)
+    ranks = np.mean(
+        [rankdata(np.round(np.asarray(values, dtype=float), 9)) for values in figures], axis=0
+    ) / len(judged)
     order = np.argsort(-np.round(ranks, 12), kind="stable")
     return [
         dataclasses.replace(judged[i], agreement=float(agreed[i]), score=float(ranks[i]))

@@ -461,9 +461,10 @@ def _sweep_row(item: Judged) -> dict[str, Any]:
         "n_clusters": item.n_clusters,
         "noise_ratio": item.noise_ratio,
         "stability": item.stability,
-        "dbcv": item.dbcv,
         "agreement": item.agreement,
         "connectivity": item.connectivity,
+        "modularity": item.modularity,
+        "dbcv": item.dbcv,
         "silhouette_score": item.silhouette,
         "score": item.score,
         "excluded": item.excluded,
@@ -481,8 +482,9 @@ def _about_ranking(advice: Advice) -> list[str]:
         f"{_described(best)} ranks first of {len(ranked)} ranked candidates ({n_tried} tried) "
         f"with a mean rank of {best.score:.2f}: refits on "
         f"random four fifths of the rows agree with it by {best.stability:.2f} (adjusted Rand), "
-        f"other families of algorithms by {best.agreement:.2f}"
-        + ("" if best.dbcv is None else f", density validity (DBCV) is {best.dbcv:.2f}")
+        f"other families of algorithms by {best.agreement:.2f}, and {best.connectivity:.0%} of the "
+        "nearest rows are in the same cluster"
+        + ("" if best.dbcv is None else f"; density validity (DBCV) is {best.dbcv:.2f}")
     ]
     close = [
         item for item in ranked[1:] if float(best.score or 0) - float(item.score or 0) < _CLOSE

@@ -18,6 +18,9 @@ from tsclust_model.errors import ConfigurationError, suggestion
 Algorithm = Literal[
     "kmeans", "dbscan", "hierarchical", "spectral", "gaussian_mixture", "hdbscan", "optics"
 ]
+AlgorithmOrAuto = Literal[
+    "kmeans", "dbscan", "hierarchical", "spectral", "gaussian_mixture", "hdbscan", "optics", "auto"
+]
 Metric = Literal[
     "silhouette_score",
     "calinski_harabasz_score",
@@ -59,9 +62,7 @@ class ClusteringData(_Strict):
 class ClusteringConfiguration(_Strict):
     """What clusters them."""
 
-    algorithm: Annotated[
-        Algorithm | Literal["auto"], Field(description="auto takes the best of the sweep")
-    ]
+    algorithm: Annotated[AlgorithmOrAuto, Field(description="auto takes the best of the sweep")]
     parameters: Annotated[
         dict[str, JsonValue], Field(description="arguments of the library's class")
     ] = {}
@@ -134,7 +135,7 @@ class Sample(_Strict):
 
 class ModelInfo(_Strict):
     algorithm: Algorithm
-    requested_algorithm: Algorithm | Literal["auto"]
+    requested_algorithm: AlgorithmOrAuto
     parameters: dict[str, JsonValue]
     n_clusters: Annotated[int, Field(ge=0)]
     noise_ratio: Share
@@ -261,9 +262,10 @@ class SweepRow(_Strict):
     n_clusters: int
     noise_ratio: Share
     stability: float | None
-    dbcv: float | None
     agreement: float | None
     connectivity: float | None
+    modularity: float | None
+    dbcv: float | None
     silhouette_score: float | None
     score: float | None
     excluded: Annotated[str | None, Field(description="why it is not ranked")]

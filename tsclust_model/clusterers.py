@@ -221,8 +221,8 @@ def chosen_parameters(
     """The parameters that were not given, where this package has a better one than the library.
 
     The number of clusters; dbscan's ``eps`` (the knee of the sorted distances to the
-    ``min_samples``-th neighbour); hdbscan's and optics' ``min_cluster_size``, and optics'
-    ``min_samples`` (1% of the rows, 5 at least).
+    ``min_samples``-th neighbour); hdbscan's ``min_cluster_size`` (1% of the rows, 5 at least);
+    optics' ``min_cluster_size`` and ``min_samples`` (2% of the rows, 10 at least).
     """
     if algorithm == "dbscan":
         size = given.get("min_samples", 5)
@@ -230,9 +230,12 @@ def chosen_parameters(
             return {"min_samples": size}
         return {"min_samples": size, "eps": knee(neighbour_distances(X, size, random_state))}
     if algorithm in DENSITY_METHODS:
-        size = min(max(5, len(X) // 100), len(X))
-        names = {"min_cluster_size"} | ({"min_samples"} if algorithm == "optics" else set())
-        return dict.fromkeys(sorted(names - set(given)), size)
+        if algorithm == "hdbscan":
+            return (
+                {} if "min_cluster_size" in given else {"min_cluster_size": max(5, len(X) // 100)}
+            )
+        names = {"min_cluster_size", "min_samples"} - set(given)
+        return dict.fromkeys(sorted(names), min(max(10, len(X) // 50), len(X)))
     name = "n_components" if algorithm == "gaussian_mixture" else "n_clusters"
     extra: dict[str, Any] = {}
     if algorithm == "spectral" and "affinity" not in given:

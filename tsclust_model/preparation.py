@@ -157,8 +157,15 @@ def prepare(
         inlier=inlier,
         target=None if data.target_variable is None else _codes(frame[data.target_variable], whole),
         statistics=statistics,
-        notes=(TSNE_NOTE,) if settings.dimensionality_reduction == "tsne" else (),
+        notes=_notes(settings),
     )
+
+
+def _notes(settings: PreprocessingConfiguration) -> tuple[str, ...]:
+    if settings.dimensionality_reduction != "tsne":
+        return ()
+    warnings.warn(TSNE_NOTE, stacklevel=4)
+    return (TSNE_NOTE,)
 
 
 def isolation_scores(X: np.ndarray, random_state: int) -> np.ndarray:
@@ -293,7 +300,10 @@ def _reduced(
 
 def _umap(X: np.ndarray, n_components: int, random_state: int) -> np.ndarray:
     try:
-        from umap import UMAP
+        with warnings.catch_warnings():
+            # umap's parametric variant, not used here, asks for tensorflow.
+            warnings.filterwarnings("ignore", message="Tensorflow not installed")
+            from umap import UMAP
     except ImportError as error:
         raise PreprocessingError(
             "preprocessing_configuration.dimensionality_reduction is 'umap', which needs one more "

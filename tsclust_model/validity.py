@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from hdbscan.validity import validity_index
-from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
 from tsclust_model.clusterers import by_size
@@ -57,15 +56,22 @@ def nearest_rows(X: np.ndarray) -> np.ndarray:
 
 
 def connectivity(labels: np.ndarray, neighbours: np.ndarray) -> float:
-    """Share of neighbours in the same cluster beyond what cluster sizes alone explain.
+    """Share of neighbours that are in the same cluster, 0 to 1; noise is in none.
 
-    ``mean(same cluster) - sum(p_c ** 2)``, the modularity of the neighbour graph; noise is in no
-    cluster. Between -1 and 1.
+    High where borders run through thin regions, whatever the shape of the clusters.
     """
-    inside = labels != NOISE
-    same = (labels[neighbours] == labels[:, None]) & inside[:, None]
-    shares = np.bincount(labels[inside]) / len(labels) if inside.any() else np.zeros(1)
-    return float(same.mean() - (shares**2).sum())
+    same = (labels[neighbours] == labels[:, None]) & (labels != NOISE)[:, None]
+    return float(same.mean())
+
+
+def modularity(labels: np.ndarray, neighbours: np.ndarray) -> float:
+    """`connectivity` beyond what the clusters' sizes alone explain, -1 to 1.
+
+    ``connectivity - sum(p_c ** 2)``, p_c being the share of the rows in cluster c.
+    """
+    inside = labels[labels != NOISE]
+    shares = np.bincount(inside, minlength=1) / len(labels)
+    return connectivity(labels, neighbours) - float((shares**2).sum())
 
 
 def agreement(labels: list[np.ndarray], families: list[str]) -> np.ndarray:
@@ -74,13 +80,32 @@ def agreement(labels: list[np.ndarray], families: list[str]) -> np.ndarray:
     For each candidate: the adjusted Rand index with the most similar candidate of each other
     family, averaged over those families; 0 where there is no other family.
     """
-    n = len(labels)
-    rand = np.ones((n, n))
-    for i in range(n):
-        for j in range(i):
-            rand[i, j] = rand[j, i] = adjusted_rand_score(labels[i], labels[j])
+    rand = rand_matrix(labels)
     family = np.array(families)
     best = np.array([rand[:, family == name].max(axis=1) for name in sorted(set(families))])
     others = np.array([family != name for name in sorted(set(families))])
     counts = others.sum(axis=0)
     return np.where(counts > 0, (best * others).sum(axis=0) / np.maximum(counts, 1), 0.0)
+
+
+def rand_matrix(labels: list[np.ndarray]) -> np.ndarray:
+    """Adjusted Rand index of every pair of clusterings of the same rows, shape (m, m).
+
+    What `sklearn.metrics.adjusted_rand_score` gives (noise is one more cluster), from one product
+    of indicator matrices: a sweep has thousands of pairs.
+    """
+    codes = [np.unique(item, return_inverse=True)[1] for item in labels]
+    widths = [int(item.max()) + 1 for item in codes]
+    starts = np.concatenate([[0], np.cumsum(widths)[:-1]])
+    member = np.zeros((len(codes[0]), sum(widths)))
+    for start, item in zip(starts, codes, strict=True):
+        member[np.arange(len(item)), start + item] = 1.0
+    together = (member.T @ member) ** 2
+    pairs = np.add.reduceat(np.add.reduceat(together, starts, axis=0), starts, axis=1)
+    n = len(codes[0])
+    sizes = np.add.reduceat(member.sum(axis=0) ** 2, starts)
+    both, own = (pairs - n) / 2, (sizes - n) / 2
+    expected = np.outer(own, own) / (n * (n - 1) / 2)
+    highest = (own[:, None] + own[None, :]) / 2
+    same = highest - expected == 0  # both are one cluster, or both are single rows
+    return np.where(same, 1.0, (both - expected) / np.where(same, 1.0, highest - expected))

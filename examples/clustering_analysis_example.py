@@ -19,7 +19,7 @@ from tsclust_model import clustering_analysis_tool, make_hospital
 REQUESTS = Path(__file__).parent
 
 
-def make_customers(n_rows: int = 600, random_state: int = 0) -> pd.DataFrame:
+def make_customers(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
     """Four kinds of customers: regular, big, rare and returning everything."""
     rng = np.random.default_rng(random_state)
     kinds = np.array(
@@ -36,7 +36,7 @@ def make_customers(n_rows: int = 600, random_state: int = 0) -> pd.DataFrame:
     return pd.DataFrame(values, columns=names).assign(customer=[f"C{i}" for i in range(n_rows)])
 
 
-def make_sensors(n_rows: int = 600, random_state: int = 0) -> pd.DataFrame:
+def make_sensors(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
     """Two regimes of a machine and 3% faults anywhere."""
     rng = np.random.default_rng(random_state)
     regime = rng.random(n_rows) < 0.6
@@ -56,7 +56,7 @@ async def ask(name: str) -> dict:
 async def main() -> None:
     make_customers().to_csv("customers.csv", index=False)
     make_sensors().to_parquet("sensors.parquet")
-    make_hospital(600).to_parquet("hospital.parquet")
+    make_hospital(400).to_parquet("hospital.parquet")
 
     customers = await ask("customer_segmentation.json")
     for profile in customers["cluster_analysis"]["cluster_profiles"]:

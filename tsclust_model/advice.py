@@ -1,8 +1,9 @@
 """Which algorithm and how many clusters: a sweep that is judged without labels.
 
 Every candidate is fitted on the same rows (a seeded sample above `SWEEP_ROWS`) and again on four
-random subsets of four fifths. Four figures are ranked among the candidates and the ranks are
-averaged, all with the same weight; docs/analysis.md has the formulas and why these four.
+random subsets of four fifths. Four figures are ranked among the candidates, the ranks are averaged
+with the same weight, and the mean is weighed by how far all candidates agree with this one;
+docs/analysis.md has the formulas and why these four.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from tsclust_model.validity import (
     density_validity,
     modularity,
     nearest_rows,
+    rand_matrix,
 )
 
-SWEEP_ROWS = 1_000
+SWEEP_ROWS = 2_000
 N_SUBSETS = 4
 SUBSET_SHARE = 0.8
 MOST_NOISE = 0.5
@@ -114,8 +116,12 @@ class Judged:
         Beside it, for the reader.
     excluded : str or None
         Why it is not ranked.
+    mean_rank : float or None
+        Of the four figures, above 0 and at most 1; 1 is first in everything.
+    support : float or None
+        Adjusted Rand index with all ranked candidates, weighted by their mean ranks, 0 to 1.
     score : float or None
-        Mean rank, above 0 and at most 1; 1 is first in everything.
+        ``mean_rank * support``: a winner by chance stands alone.
     """
 
     candidate: Candidate
@@ -130,6 +136,8 @@ class Judged:
     dbcv: float | None = None
     silhouette: float | None = None
     excluded: str | None = None
+    mean_rank: float | None = None
+    support: float | None = None
     score: float | None = None
 
 
@@ -272,7 +280,8 @@ def _ranked(judged: list[Judged]) -> list[Judged]:
     """With agreement and score, best first."""
     if not judged:
         return []
-    agreed = agreement([j.labels for j in judged], [j.candidate.family for j in judged])
+    rand = rand_matrix([judgement.labels for judgement in judged])
+    agreed = agreement(rand, [judgement.candidate.family for judgement in judged])
     figures: list[Any] = [
         [judgement.stability for judgement in judged],
         agreed,
@@ -280,12 +289,19 @@ def _ranked(judged: list[Judged]) -> list[Judged]:
         [judgement.modularity for judgement in judged],
     ]
     # Rounded, so that the last bit of a sum does not decide a rank.
-    ranks = np.mean(
-        [rankdata(np.round(np.asarray(values, dtype=float), 9)) for values in figures], axis=0
-    ) / len(judged)
-    order = np.argsort(-np.round(ranks, 12), kind="stable")
+    ranks = [rankdata(np.round(np.asarray(values, dtype=float), 9)) for values in figures]
+    mean = np.mean(ranks, axis=0) / len(judged)
+    support = np.clip(rand @ mean / mean.sum(), 0.0, 1.0)
+    score = mean * support
+    order = np.argsort(-np.round(score, 12), kind="stable")
     return [
-        dataclasses.replace(judged[i], agreement=float(agreed[i]), score=float(ranks[i]))
+        dataclasses.replace(
+            judged[i],
+            agreement=float(agreed[i]),
+            mean_rank=float(mean[i]),
+            support=float(support[i]),
+            score=float(score[i]),
+        )
         for i in order
     ]
 

@@ -466,6 +466,8 @@ def _sweep_row(item: Judged) -> dict[str, Any]:
         "modularity": item.modularity,
         "dbcv": item.dbcv,
         "silhouette_score": item.silhouette,
+        "mean_rank": item.mean_rank,
+        "support": item.support,
         "score": item.score,
         "excluded": item.excluded,
     }
@@ -480,7 +482,7 @@ def _about_ranking(advice: Advice) -> list[str]:
     best = ranked[0]
     lines = [
         f"{_described(best)} ranks first of {len(ranked)} ranked candidates ({n_tried} tried) "
-        f"with a mean rank of {best.score:.2f}: refits on "
+        f"with a score of {best.score:.2f}: refits on "
         f"random four fifths of the rows agree with it by {best.stability:.2f} (adjusted Rand), "
         f"other families of algorithms by {best.agreement:.2f}, and {best.connectivity:.0%} of the "
         "nearest rows are in the same cluster"

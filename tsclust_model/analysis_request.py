@@ -267,6 +267,8 @@ class SweepRow(_Strict):
     modularity: float | None
     dbcv: float | None
     silhouette_score: float | None
+    mean_rank: float | None
+    support: float | None
     score: float | None
     excluded: Annotated[str | None, Field(description="why it is not ranked")]
 

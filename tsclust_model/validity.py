@@ -74,13 +74,18 @@ def modularity(labels: np.ndarray, neighbours: np.ndarray) -> float:
     return connectivity(labels, neighbours) - float((shares**2).sum())
 
 
-def agreement(labels: list[np.ndarray], families: list[str]) -> np.ndarray:
-    """How well other families of algorithms find the same clusters, shape (n_candidates,).
+def agreement(rand: np.ndarray, families: list[str]) -> np.ndarray:
+    """How well other families of algorithms find the same clusters, shape (m,).
 
     For each candidate: the adjusted Rand index with the most similar candidate of each other
     family, averaged over those families; 0 where there is no other family.
+
+    Parameters
+    ----------
+    rand : ndarray, shape (m, m)
+        `rand_matrix` of the candidates.
+    families : list of str, length m
     """
-    rand = rand_matrix(labels)
     family = np.array(families)
     best = np.array([rand[:, family == name].max(axis=1) for name in sorted(set(families))])
     others = np.array([family != name for name in sorted(set(families))])

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -130,4 +132,6 @@ if __name__ == "__main__":
     elif arguments.large:
         large(arguments.rows, tuple(arguments.algorithms))
     else:
-        compare(arguments.data, arguments.problems, arguments.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["CLUSTERING_MODEL_CACHE"] = folder  # one sweep a problem
+            compare(arguments.data, arguments.problems, arguments.seed)

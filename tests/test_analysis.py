@@ -406,6 +406,12 @@ def test_a_wrong_request_is_refused_in_one_line(blobs, change, error, message):
     assert "\n" not in str(caught.value)
 
 
+def test_columns_of_one_name_are_refused(blobs):
+    table = blobs.set_axis(["height", "height", "kind"], axis=1)
+    with pytest.raises(DataLoadError, match="several columns named height; rename them"):
+        analyze(ask(), table)
+
+
 def test_too_few_whole_rows_name_the_columns_with_gaps(blobs):
     table = blobs.assign(weight=[np.nan] * 85 + [1.0, 2.0, 3.0, 4.0, 5.0])
     message = "5 of 90 rows can be clustered, fewer than 10; missing .* are in weight"

@@ -160,11 +160,6 @@ class Advice:
         """The first of the ranking; None where nothing could be ranked."""
         return self.judged[0] if self.judged and self.judged[0].score is not None else None
 
-    def best_of(self, algorithm: str) -> Judged | None:
-        """The best ranked candidate of an algorithm."""
-        found = (j for j in self.judged if j.candidate.algorithm == algorithm)
-        return next((item for item in found if item.score is not None), None)
-
 
 def candidates(n_rows: int, n_clusters: int | None = None) -> list[Candidate]:
     """What the sweep tries on so many rows; with `n_clusters` only that number."""

@@ -112,6 +112,9 @@ def prepare(
         Columns that are not numbers, too few rows, or a reduction that is not possible.
     """
     frame = frame.rename(columns=str)
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()].unique()
+        raise DataLoadError(f"the table has several columns named {listed(twice)}; rename them")
     features, left_out = _columns(frame, data)
     values = frame[features].to_numpy(dtype=np.float64, na_value=np.nan)
     usable = np.isfinite(values) & (np.abs(values) < _NUMBERS_LIMIT)

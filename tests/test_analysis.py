@@ -461,7 +461,7 @@ def test_docs_define_every_statistic_of_the_result():
     [
         ("customer_segmentation.json", EXAMPLE["make_customers"], ("kmeans", 4, 2)),
         ("anomaly_detection.json", EXAMPLE["make_sensors"], ("dbscan", 2, 3)),
-        ("hospital_hdbscan.json", lambda: make_hospital(400), ("hdbscan", 4, 8)),
+        ("hospital_hdbscan.json", lambda: make_hospital(400), ("hdbscan", 5, 8)),
     ],
 )
 def test_the_three_usage_patterns(request_file, make, expected):

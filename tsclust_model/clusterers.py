@@ -56,6 +56,8 @@ _MOST_CLUSTERS_TRIED = 10
 _CHOICE_ROWS = 2_000
 _NEIGHBOURS = 10
 _KNEE_ROWS = 10_000
+_MOST_SAMPLES = 25  # hdbscan keeps twice as many neighbours of each row it predicts
+_ROWS_AT_A_TIME = 50_000
 _TINY = 1e-12
 
 
@@ -221,7 +223,8 @@ def chosen_parameters(
     """The parameters that were not given, where this package has a better one than the library.
 
     The number of clusters; dbscan's ``eps`` (the knee of the sorted distances to the
-    ``min_samples``-th neighbour); hdbscan's ``min_cluster_size`` (1% of the rows, 5 at least);
+    ``min_samples``-th neighbour); hdbscan's ``min_cluster_size`` (1% of the rows, 5 at least)
+    and ``min_samples`` (as many, 25 at most);
     optics' ``min_cluster_size`` and ``min_samples`` (2% of the rows, 10 at least).
     """
     if algorithm == "dbscan":
@@ -231,9 +234,10 @@ def chosen_parameters(
         return {"min_samples": size, "eps": knee(neighbour_distances(X, size, random_state))}
     if algorithm in DENSITY_METHODS:
         if algorithm == "hdbscan":
-            return (
-                {} if "min_cluster_size" in given else {"min_cluster_size": max(5, len(X) // 100)}
-            )
+            size = given.get("min_cluster_size", max(5, len(X) // 100))
+            if "min_samples" in given or not isinstance(size, int):
+                return {"min_cluster_size": size}
+            return {"min_cluster_size": size, "min_samples": min(size, _MOST_SAMPLES)}
         names = {"min_cluster_size", "min_samples"} - set(given)
         return dict.fromkeys(sorted(names), min(max(10, len(X) // 50), len(X)))
     name = "n_components" if algorithm == "gaussian_mixture" else "n_clusters"
@@ -379,7 +383,9 @@ def _assign_rest(
     everyone, sure = np.empty(len(X), dtype=np.int64), np.empty(len(X))
     everyone[rows], sure[rows] = labels, confidence
     if isinstance(model, hdbscan.HDBSCAN):
-        everyone[rest], sure[rest] = DensityTree.from_hdbscan(model).predict(X[rest])
+        tree = DensityTree.from_hdbscan(model)
+        for part in np.array_split(rest, -(-len(rest) // _ROWS_AT_A_TIME)):
+            everyone[part], sure[part] = tree.predict(X[part])
     else:
         nearest = NearestNeighbors(n_neighbors=1).fit(X[rows])
         found = nearest.kneighbors(X[rest], return_distance=False)[:, 0]

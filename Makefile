@@ -1,17 +1,21 @@
 # make demo   a trained, registered, servable model on the embedded store (./mlflow.db)
 # make test   lint, types, all tests
+# make docs   the JSON Schemas of the clustering analysis
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test docs lint types format clean
 
 demo: $(VENV)/.demo
 	PATH="$(BIN):$$PATH" $(BIN)/mlflow run . --env-manager local
 
 test: lint types
 	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(VENV)/.demo
+	$(BIN)/python -m tsclust_model.analysis_request
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

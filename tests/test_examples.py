@@ -8,6 +8,7 @@ from conftest import PROJECT
 EXAMPLES = sorted((PROJECT / "examples").glob("*_example.py"))
 EXPECTED = {
     "batch_processing_example.py": "batches.csv",
+    "clustering_analysis_example.py": "anomalous readings",
     "complete_pipeline_example.py": "back to version",
     "initial_training_example.py": "registered as version",
     "retraining_configuration_example.py": "was replaced by",

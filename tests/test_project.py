@@ -21,14 +21,17 @@ FLOORS = {
     0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__"},
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        "search",
+        *("search", "analysis_request", "plots"),
     },
-    2: {"assignment", "fallback", "forest", "forecasting", "drift"},
-    3: {"clustering", "cluster_models", "history"},
-    4: {"generation", "monitoring"},
-    5: {"pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"},
-    6: {"registry"},
-    7: {"retraining"},
+    2: {"assignment", "fallback", "forest", "forecasting", "drift", "preparation"},
+    3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
+    4: {"generation", "monitoring", "validity"},
+    5: {
+        *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
+        *("advice", "cluster_evaluation"),
+    },
+    6: {"registry", "analysis_cache"},
+    7: {"retraining", "analysis"},
     8: {"training"},
     9: {"pipeline", "operations"},
 }
@@ -167,6 +170,8 @@ SIGNATURES = {
     "validate_batch_data": ["X_batch", "expected_features"],
     "calculate_clustering_metrics": ["X", "labels"],
     "calculate_model_metrics": ["y_true", "y_pred"],
+    "analyze": ["request"],
+    "clustering_analysis_tool": ["request"],
 }
 
 
@@ -200,7 +205,9 @@ def test_conda_yaml_lists_what_pyproject_requires():
 def test_mlproject_passes_every_parameter_of_every_entry_point():
     project = yaml.safe_load((PROJECT / "MLproject").read_text())
     assert project["conda_env"] == "conda.yaml"
-    assert set(project["entry_points"]) == {"main", "train", "retrain", "evaluate", "score"}
+    assert set(project["entry_points"]) == {
+        *("main", "train", "retrain", "evaluate", "score", "analyze")
+    }
     for name, entry in project["entry_points"].items():
         module = importlib.import_module(f"entrypoints.{name}")
         options = {option.name: option for option in click.command(_copied(module.main)).params}

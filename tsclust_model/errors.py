@@ -9,7 +9,11 @@
     ├── ModelTrainingError      clustering or a model could not be fitted
     ├── PredictionError         fitted, but these rows cannot be predicted
     ├── MLflowIntegrationError  a store, a registry or a logged model refused
-    └── RetrainingError         the retraining loop could not do its work
+    ├── RetrainingError         the retraining loop could not do its work
+    ├── DataLoadError           the table of an analysis cannot be read or lacks a column
+    ├── PreprocessingError      its columns cannot be cleaned, scaled or reduced as asked
+    ├── ClusteringError         an algorithm refuses its parameters or these rows
+    └── EvaluationError         a clustering cannot be judged as asked
 
 Every message is one line: the thing, and what to do about it. No message carries a value of a
 row: rows are patients.
@@ -53,6 +57,22 @@ class MLflowIntegrationError(PipelineError):
 
 class RetrainingError(PipelineError):
     """The retraining loop could not do its work."""
+
+
+class DataLoadError(PipelineError):
+    """The table of an analysis cannot be read, or lacks a column."""
+
+
+class PreprocessingError(PipelineError):
+    """The columns of an analysis cannot be cleaned, scaled or reduced as asked."""
+
+
+class ClusteringError(PipelineError):
+    """An algorithm refuses its parameters, or these rows."""
+
+
+class EvaluationError(PipelineError):
+    """A clustering cannot be judged as asked."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

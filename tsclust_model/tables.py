@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
+from fsspec.implementations.local import LocalFileSystem
 
 from tsclust_model.errors import DataValidationError, listed
 
@@ -53,7 +54,12 @@ _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
 
 
 def read_table(
-    source: str, text_columns: Collection[str] = (), missing_markers: Collection[str] = ("",)
+    source: str,
+    text_columns: Collection[str] = (),
+    missing_markers: Collection[str] = ("",),
+    *,
+    file_format: str | None = None,
+    cache_dir: str | None = None,
 ) -> pd.DataFrame:
     """One table of all the files that `source` names.
 
@@ -67,6 +73,10 @@ def read_table(
         Columns a csv is not allowed to read as numbers ("007" stays "007").
     missing_markers : collection of str
         Texts of a csv that mean "missing".
+    file_format : {'csv', 'json', 'parquet', 'hdf5'}, optional
+        What the files are, whatever their suffix says.
+    cache_dir : str, optional
+        Folder that keeps what comes from a URL; a file is fetched again when it has changed.
 
     Raises
     ------
@@ -78,10 +88,10 @@ def read_table(
     An hdf5 file can hold pickled objects, which run code when read: open only files you trust.
     """
     frames: list[pd.DataFrame] = []
-    for system, path in _files(source):
+    for system, path in _files(source, cache_dir):
         if system.size(path) == 0:
             raise DataValidationError(f"{path} is empty; give a file with a header and rows")
-        frame = _read_one(system, path, frozenset(text_columns), list(missing_markers))
+        frame = _read_one(system, path, frozenset(text_columns), list(missing_markers), file_format)
         frame.columns = frame.columns.map(str)
         twice = frame.columns[frame.columns.duplicated()].unique()
         if len(twice):
@@ -212,8 +222,10 @@ def _suffixes(path: str) -> tuple[str, str | None]:
     return (suffixes[-1] if suffixes else ""), packed
 
 
-def _format(path: str) -> str:
+def _format(path: str, asked: str | None = None) -> str:
     suffix, _ = _suffixes(path)
+    if asked is not None and (asked != "json" or FORMATS.get(suffix) != "jsonl"):
+        return asked
     if suffix not in FORMATS:
         raise DataValidationError(
             f"{path}: the format is told by the suffix; use one of {', '.join(sorted(FORMATS))}"
@@ -221,11 +233,14 @@ def _format(path: str) -> str:
     return FORMATS[suffix]
 
 
-def _files(source: str) -> Iterator[tuple[Any, str]]:
+def _files(source: str, cache_dir: str | None = None) -> Iterator[tuple[Any, str]]:
     if not source:
         raise DataValidationError("no data was named; give a path, a glob or a URL")
     try:
         system, path = fsspec.core.url_to_fs(source)
+        if cache_dir is not None and not isinstance(system, LocalFileSystem):
+            cache = {"cache_storage": cache_dir, "check_files": True}
+            system, path = fsspec.core.url_to_fs(f"filecache::{source}", filecache=cache)
     except (ValueError, ImportError) as error:
         raise DataValidationError(
             f"{source}: this kind of URL cannot be read ({error}); "
@@ -240,9 +255,13 @@ def _files(source: str) -> Iterator[tuple[Any, str]]:
 
 
 def _read_one(
-    system: Any, path: str, text_columns: frozenset[str], markers: list[str]
+    system: Any,
+    path: str,
+    text_columns: frozenset[str],
+    markers: list[str],
+    asked_format: str | None = None,
 ) -> pd.DataFrame:
-    file_format = _format(path)
+    file_format = _format(path, asked_format)
     if file_format == "hdf5":
         return _read_hdf5(system, path)
     packed = _COMPRESSIONS.get(_suffixes(path)[1] or "")

@@ -1,0 +1,107 @@
+"""Analyze: which clustering suits a table? A JSON request in, a JSON result out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from entrypoints import command, in_shell, optional
+from tsclust_model.analysis import analyze, recommended_config, require_promotable
+from tsclust_model.analysis_request import AnalysisRequest, read_request
+from tsclust_model.plots import shown_pictures
+from tsclust_model.tracking import ExperimentManager
+
+_METRICS = (
+    *("silhouette_score", "calinski_harabasz_score", "davies_bouldin_score", "inertia"),
+    *("dbcv", "adjusted_rand_score", "normalized_mutual_info_score"),
+)
+
+
+@click.option("--request", required=True, help="JSON file; docs/analysis.md has the fields")
+@click.option("--output", required=True, help="folder of result.json and the plots")
+@click.option(
+    "--promote-to-config",
+    "--promote_to_config",
+    default="",
+    callback=optional,
+    help="YAML file to write: settings that train on the recommended clustering",
+)
+def main(request: str, output: str, promote_to_config: str | None) -> None:
+    """Cluster a table as asked, judge it, and say which clustering suits it."""
+    asked = read_request(request)
+    if promote_to_config is not None:
+        require_promotable(asked)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    experiments = ExperimentManager()
+    with experiments.run("analysis", {"phase": "analysis"}):
+        wanted = asked.clustering_configuration
+        experiments.log_params(
+            {
+                "data_source": asked.clustering_data.data_source,
+                "algorithm": wanted.algorithm,
+                "random_state": wanted.random_state,
+            }
+        )
+        experiments.log_artifact(request, "request.json")
+        result = analyze(asked, plot_dir=os.environ.get("PLOT_OUTPUT_DIR") or folder / "plots")
+        path = folder / "result.json"
+        path.write_text(json.dumps(result, allow_nan=False))
+        _log(experiments, result, path)
+        if promote_to_config is not None:
+            config = Path(promote_to_config)
+            config.parent.mkdir(parents=True, exist_ok=True)
+            config.write_text(recommended_config(asked, result).to_yaml())
+            experiments.log_artifact(config, "config.yaml")
+    _show(result, path, asked, promote_to_config)
+
+
+def _log(experiments: ExperimentManager, result: dict[str, Any], path: Path) -> None:
+    """Figures as metrics; the result and its pictures as artifacts."""
+    found = result["clustering_results"]
+    figures = {name: found["evaluation_metrics"][name] for name in _METRICS}
+    info = found["model_info"]
+    experiments.log_metrics(
+        figures | {"n_clusters": info["n_clusters"], "noise_ratio": info["noise_ratio"]}
+    )
+    experiments.log_artifact(path, "result.json")
+    pictures = found["visualizations"]
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content, suffix in shown_pictures(pictures):
+            picture = Path(scratch) / f"{name}.{suffix}"
+            picture.write_bytes(content)
+            experiments.log_artifact(picture, f"plots/{picture.name}")
+
+
+def _show(result: dict[str, Any], path: Path, asked: AnalysisRequest, config: str | None) -> None:
+    found, advised = (
+        result["clustering_results"],
+        result["clustering_results"]["recommendations"],
+    )
+    info = found["model_info"]
+    click.echo(
+        f"{info['algorithm']}: {info['n_clusters']} clusters, {info['noise_ratio']:.1%} noise in "
+        f"{result['metadata']['data_statistics']['n_rows_used']} rows"
+    )
+    for line in advised["interpretation_guidance"]:
+        click.echo(f"  {line}")
+    click.echo(f"result: {path}")
+    if config is not None:
+        click.echo(f"settings: {config}; next:")
+        click.echo(
+            "  "
+            + in_shell(
+                *("mlflow", "run", ".", "-e", "train", "--env-manager", "local"),
+                *("-P", f"data={asked.clustering_data.data_source}"),
+                *("-P", "target=<column>", "-P", f"config={config}"),
+            )
+        )
+
+
+if __name__ == "__main__":
+    command(main)()

@@ -1,0 +1,76 @@
+"""Three questions to the clustering analysis, each a JSON file beside this one.
+
+python examples/clustering_analysis_example.py
+
+Makes the tables the requests name, in the working folder, and asks: which kinds of customers are
+there (kmeans after PCA), which sensor readings are anomalous (dbscan, robust scaling), and which
+kinds of patients (hdbscan)?
+"""
+
+import asyncio
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model import clustering_analysis_tool, make_hospital
+
+REQUESTS = Path(__file__).parent
+
+
+def make_customers(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
+    """Four kinds of customers: regular, big, rare and returning everything."""
+    rng = np.random.default_rng(random_state)
+    kinds = np.array(
+        [
+            [900, 12, 75, 20, 0.05],
+            [5200, 30, 173, 8, 0.03],
+            [150, 2, 75, 160, 0.02],
+            [1400, 18, 78, 25, 0.55],
+        ]
+    )
+    middle = kinds[rng.choice(4, n_rows, p=[0.45, 0.15, 0.25, 0.15])]
+    values = middle * rng.normal(1, 0.12, middle.shape)
+    names = ["annual_spend", "orders", "basket_value", "days_since_order", "returns_share"]
+    return pd.DataFrame(values, columns=names).assign(customer=[f"C{i}" for i in range(n_rows)])
+
+
+def make_sensors(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
+    """Two regimes of a machine and 3% faults anywhere."""
+    rng = np.random.default_rng(random_state)
+    regime = rng.random(n_rows) < 0.6
+    fault = rng.random(n_rows) < 0.03
+    center = np.where(regime[:, None], [70.0, 0.2, 1500.0], [45.0, 0.1, 800.0])
+    values = rng.normal(center, [1.5, 0.02, 30.0])
+    values[fault] = rng.uniform([20, 0, 100], [110, 1, 3000], size=(int(fault.sum()), 3))
+    frame = pd.DataFrame(values, columns=["temperature", "vibration", "speed"])
+    return frame.assign(fault=np.where(fault, "fault", "none"))
+
+
+async def ask(name: str) -> dict:
+    request = json.loads((REQUESTS / name).read_text())
+    return (await clustering_analysis_tool(request))["clustering_results"]
+
+
+async def main() -> None:
+    make_customers().to_csv("customers.csv", index=False)
+    make_sensors().to_parquet("sensors.parquet")
+    make_hospital(400).to_parquet("hospital.parquet")
+
+    customers = await ask("customer_segmentation.json")
+    for profile in customers["cluster_analysis"]["cluster_profiles"]:
+        first = profile["characteristics"][0]
+        print(f"{profile['share']:.0%} of customers: {first['feature']} {first['mean']:.2f}")
+
+    sensors = await ask("anomaly_detection.json")
+    print(len(sensors["cluster_analysis"]["outlier_analysis"]["outliers"]), "anomalous readings")
+
+    hospital = await ask("hospital_hdbscan.json")
+    rand = hospital["evaluation_metrics"]["adjusted_rand_score"]
+    print(f"{hospital['model_info']['n_clusters']} kinds of patients, {rand:.2f} Rand with wards")
+    print(*hospital["recommendations"]["interpretation_guidance"][:2], sep="\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

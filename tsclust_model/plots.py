@@ -1,0 +1,261 @@
+"""Pictures of a clustering: matplotlib figures made without pyplot, or plotly's HTML.
+
+Colours are Okabe and Ito's, which people with any colour vision tell apart; beyond eight
+clusters the marker tells the rest. Noise is grey.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.cluster.hierarchy import dendrogram, linkage
+
+from tsclust_model.errors import ConfigurationError
+from tsclust_model.results import NOISE
+
+COLOURS = (
+    *("#0072B2", "#E69F00", "#009E73", "#D55E00"),
+    *("#CC79A7", "#56B4E9", "#F0E442", "#000000"),
+)
+_GREY = "#999999"
+_MARKERS = "os^Dv<>P"
+_PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "x", "star")
+_DPI = 100
+_SHOWN_LEAVES = 30
+
+
+def cluster_name(cluster: int) -> str:
+    return "noise" if cluster == NOISE else f"cluster {cluster}"
+
+
+def scatter_plot(points: np.ndarray, labels: np.ndarray, axes: tuple[str, str]) -> Figure:
+    """Rows in two dimensions, coloured by cluster.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 2)
+    labels : ndarray of int, shape (n,)
+    axes : tuple of str
+        What the two dimensions are.
+    """
+    figure, plot = _figure(*axes)
+    for cluster in np.unique(labels):
+        rows = labels == cluster
+        plot.scatter(
+            *points[rows].T,
+            s=14,
+            c=_colour(cluster),
+            marker=_MARKERS[cluster // len(COLOURS) % len(_MARKERS)],
+            label=f"{cluster_name(cluster)} ({rows.sum()})",
+            linewidths=0,
+        )
+    _legend(plot, len(np.unique(labels)))
+    return figure
+
+
+def silhouette_plot(values: np.ndarray, labels: np.ndarray) -> Figure:
+    """Sorted silhouettes of each cluster's rows, and their mean.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Silhouette coefficient of each row, -1 to 1.
+    labels : ndarray of int, shape (n,)
+        Without noise.
+    """
+    figure, plot = _figure("silhouette coefficient", "rows by cluster")
+    start = 0
+    for cluster in np.unique(labels):
+        own = np.sort(values[labels == cluster])
+        rows = np.arange(start, start + len(own))
+        plot.fill_betweenx(
+            rows, 0, own, color=_colour(cluster), label=cluster_name(cluster), step="mid"
+        )
+        start += len(own)
+    plot.axvline(float(values.mean()), color=_GREY, linestyle="--", label="mean")
+    plot.set_yticks([])
+    _legend(plot, len(np.unique(labels)) + 1)
+    return figure
+
+
+def dendrogram_plot(X: np.ndarray) -> Figure:
+    """The last 30 merges of Ward's method.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, n_features)
+        A sample: the linkage is quadratic.
+    """
+    figure, plot = _figure("rows (a number in brackets counts them)", "merge distance (Ward)")
+    dendrogram(
+        linkage(X, "ward"),
+        p=_SHOWN_LEAVES,
+        truncate_mode="lastp",
+        no_labels=False,
+        show_leaf_counts=True,
+        color_threshold=0,
+        above_threshold_color=COLOURS[0],
+        ax=plot,
+    )
+    # A leaf that is one row would show the row's number.
+    plot.set_xticklabels(
+        [
+            text.get_text() if text.get_text().startswith("(") else "(1)"
+            for text in plot.get_xticklabels()
+        ]
+    )
+    plot.tick_params(axis="x", labelrotation=90, labelsize=7)
+    return figure
+
+
+def cluster_heatmap(differences: np.ndarray, features: list[str]) -> Figure:
+    """How far each cluster's means are from everybody's.
+
+    Parameters
+    ----------
+    differences : ndarray, shape (n_clusters, n_features)
+        In standard deviations of all rows.
+    features : list of str
+    """
+    figure, plot = _figure("feature", "cluster")
+    most = max(float(np.abs(differences).max()), 1e-12)
+    image = plot.imshow(differences, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
+    plot.set_xticks(range(len(features)), features, rotation=90, fontsize=7)
+    plot.set_yticks(range(len(differences)))
+    figure.colorbar(image, ax=plot, label="mean, in standard deviations from all rows'")
+    return figure
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure as a PNG file's bytes."""
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(stream)
+    return stream.getvalue()
+
+
+def as_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def require_plotly() -> None:
+    """Say what to install for interactive plots.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if importlib.util.find_spec("plotly") is None:
+        raise ConfigurationError(
+            "visualization_configuration.interactive_plots is true, which needs one more package: "
+            "pip install 'tsclust-model[analysis]'"
+        )
+
+
+def interactive(name: str, **parts: Any) -> Any:
+    """The plotly figure of one of the four plots, from the same arguments."""
+    import plotly.figure_factory as factory
+    import plotly.graph_objects as go
+
+    if name == "dendrogram":
+        figure = factory.create_dendrogram(
+            parts["X"],
+            linkagefun=lambda _: linkage(parts["X"], "ward"),
+            labels=[""] * len(parts["X"]),
+        )
+        return _titled(figure, "rows", "merge distance (Ward)")
+    if name == "cluster_heatmap":
+        names = [cluster_name(i) for i in range(len(parts["differences"]))]
+        heat = go.Heatmap(
+            z=parts["differences"], x=parts["features"], y=names, colorscale="PuOr", zmid=0
+        )
+        return _titled(go.Figure(heat), "feature", "cluster")
+    labels = parts["labels"]
+    figure = go.Figure()
+    start = 0
+    for cluster in np.unique(labels):
+        rows = labels == cluster
+        if name == "scatter_plot":
+            x, y = parts["points"][rows].T
+        else:
+            x = np.sort(parts["values"][rows])
+            y = np.arange(start, start + len(x))
+        start += int(rows.sum())
+        figure.add_trace(
+            go.Scattergl(
+                x=x,
+                y=y,
+                mode="markers",
+                name=cluster_name(int(cluster)),
+                marker={
+                    "color": _colour(int(cluster)),
+                    "symbol": _PLOTLY_MARKERS[cluster // len(COLOURS) % len(_PLOTLY_MARKERS)],
+                },
+            )
+        )
+    axes = parts.get("axes", ("silhouette coefficient", "rows by cluster"))
+    return _titled(figure, *axes)
+
+
+def as_html(figure: Any) -> str:
+    """A page that fetches plotly's script."""
+    return str(figure.to_html(include_plotlyjs="cdn", div_id="plot"))
+
+
+def shown_pictures(visualizations: Mapping[str, Any]) -> list[tuple[str, bytes, str]]:
+    """Name, content and suffix of the pictures in a result."""
+    found = []
+    for name in DRAW:
+        text = visualizations[name]
+        if text is None:
+            continue
+        if text.lstrip().startswith("<"):
+            found.append((name, text.encode(), "html"))
+        else:
+            found.append((name, base64.b64decode(text), "png"))
+    return found
+
+
+def save(content: bytes | Any, path: Path) -> None:
+    """Write a PNG, or a plotly figure whose script lies beside it and needs no network."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        content.write_html(path, include_plotlyjs="directory", div_id="plot")
+
+
+def _figure(x: str, y: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(7, 5), dpi=_DPI, layout="constrained")
+    plot = figure.add_subplot()
+    plot.set_xlabel(x)
+    plot.set_ylabel(y)
+    return figure, plot
+
+
+def _titled(figure: Any, x: str, y: str) -> Any:
+    return figure.update_layout(xaxis_title=x, yaxis_title=y, template="plotly_white")
+
+
+def _colour(cluster: int) -> str:
+    return _GREY if cluster == NOISE else COLOURS[cluster % len(COLOURS)]
+
+
+def _legend(plot: Any, entries: int) -> None:
+    if entries <= 24:
+        plot.legend(fontsize=7, loc="best", ncols=1 if entries <= 12 else 2)
+
+
+DRAW: dict[str, Callable[..., Figure]] = {
+    "scatter_plot": scatter_plot,
+    "silhouette_plot": silhouette_plot,
+    "dendrogram": dendrogram_plot,
+    "cluster_heatmap": cluster_heatmap,
+}

@@ -15,13 +15,14 @@ import pandas as pd
 import pytest
 from conftest import HOSPITAL_CONFIG, HOSPITAL_ROLES
 
+from tsclust_model import kernels
 from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
 from tsclust_model.forecasting import OutputModel, fold_blend_rmse
 from tsclust_model.generation import FittedGeneration, Generation, Stage, fit_generation
 from tsclust_model.results import NOISE
-from tsclust_model.state import digest, seal
+from tsclust_model.state import digest, pack_arrays, pack_json, seal, unpack_arrays, unpack_json
 from tsclust_model.validation import Roles, TrainingData, training_data
 
 SMALL_CONFIG = PipelineConfig(
@@ -664,3 +665,44 @@ def test_fitting_changes_no_training_data(small_data):
 def test_a_generation_cannot_be_edited(generation):
     with pytest.raises(dataclasses.FrozenInstanceError):
         generation.info = {}
+
+
+def test_no_request_compiles_again_what_the_first_one_compiled(generation, hospital):
+    """A type the kernels have not met would cost a request seconds."""
+    generation.predict(generation.example())
+    compiled = [kernels.assign.signatures, kernels.forecast.signatures]
+    before = [len(found) for found in compiled]
+    rows = hospital[generation.schema.names].head(1200)
+    read_only = rows[generation.schema.names].copy(deep=True)
+    for name in generation.schema.cluster_features:
+        read_only[name].to_numpy().flags.writeable = False
+    texts = rows.head(3).astype(str)
+    for frame in (rows, rows.head(1), rows.tail(7)[::-1], read_only, texts, texts.astype(object)):
+        assert (generation.predict(frame)["status"] == "ok").all()
+    assert [len(found) for found in compiled] == before
+
+
+def in_format_1(generation: Generation) -> dict[str, bytes]:
+    """Texts beside the scores, the fallback's own copy of its rows, and no packed trees."""
+    parts = generation.to_parts()
+    del parts["forest.npz"]
+    for key in ("target", *(f"resource-{i}" for i in range(len(generation.resources)))):
+        texts = unpack_json(parts.pop(f"{key}-texts.json"))
+        first = {"global": texts.pop("-1"), "clusters": texts}
+        parts[f"{key}.json"] = pack_json(unpack_json(parts[f"{key}.json"]) | first)
+    arrays = unpack_arrays(parts["segmentation.npz"])
+    labels = arrays.pop("point_labels")
+    inside = labels != NOISE
+    known = {
+        "fallback_points": arrays["density_points"][inside],
+        "fallback_labels": labels[inside],
+    }
+    return parts | {"segmentation.npz": pack_arrays(arrays | known)}
+
+
+def test_a_state_of_the_first_format_gives_the_same_answers(generation, hospital):
+    found = Generation.from_parts(in_format_1(generation))
+    answer = generation.predict(hospital)
+    pd.testing.assert_frame_equal(found.predict(hospital), answer, check_exact=True)
+    assert (answer["cluster_source"] == "knn").any()
+    assert found.target.cluster_texts == generation.target.cluster_texts

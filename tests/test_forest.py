@@ -199,7 +199,7 @@ def forests(draw: st.DrawFn) -> tuple[list[str], np.ndarray]:
     return texts, probes(np.random.default_rng(seed), X, texts)
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=2000, deadline=None, database=None)
 @given(forests())
 def test_a_forest_forecasts_as_lightgbm_to_the_last_bit(forest):
     assert_same_as_lightgbm(*forest)

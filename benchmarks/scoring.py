@@ -22,7 +22,6 @@ from typing import Any
 
 import hdbscan
 import lightgbm as lgb
-import numba
 import numpy as np
 import pandas as pd
 from sklearn.neighbors import KNeighborsClassifier
@@ -201,28 +200,18 @@ def assert_equal(plain: pd.DataFrame, ours: pd.DataFrame) -> None:
         np.testing.assert_array_equal(ours[mine].to_numpy(np.float64), plain[name])
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def _query(X, rows, tree, k, found):
-    near, who = np.empty(k), np.empty(k, np.int64)
-    nothing, nobody = np.empty(0), np.empty(0, np.int64)
-    scratch = (np.empty(128, np.int64), np.empty(128), np.empty(tree[6]))
-    for i in rows:
-        kernels._nearest(tree, X[i], k, near, who, 0, nothing, nobody, nobody, scratch)
-        found[i] = who[0]
-
-
 def floor(generation: Generation, X: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
     """The least that such a model can do: one tree query a row, and the packed trees."""
     density = generation.segmentation.density
     search = density._search
     Z = generation.segmentation.scaler.transform(X)
-    found = np.empty(len(X), dtype=np.int64)
+    found = np.empty(len(X))
     ensemble = Ensemble([generation.target, *generation.resources.values()])
 
     def work() -> None:
         k = density.min_samples + 2
         order = search.by_neighbourhood(Z)
-        in_parts(lambda rows: _query(Z, rows, search.arrays, k, found), order)
+        in_parts(lambda rows: kernels.core_distances(Z, rows, search.arrays, k, found), order)
         ensemble.predict(X, labels)
 
     return work

@@ -135,7 +135,7 @@ def fit_clustering(
     chosen = given | chosen_parameters(members, algorithm, given, n_clusters, random_state)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model, labels = _fit(members, algorithm, chosen, random_state, rows is not None)
+        model, labels = _fit(members, algorithm, chosen, random_state)
     notes = tuple(sorted({" ".join(str(item.message).split()) for item in caught}))
     confidence = _confidence(members, labels, algorithm, model)
     if rows is not None:
@@ -154,7 +154,7 @@ def fit_labels(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a candidate that does not converge scores as it is
-        _, labels = _fit(X, algorithm, dict(parameters), random_state, False)
+        _, labels = _fit(X, algorithm, dict(parameters), random_state)
     return by_size(labels)
 
 
@@ -297,7 +297,7 @@ def _fitted_rows(n: int, algorithm: str, random_state: int) -> np.ndarray | None
 
 
 def _fit(
-    X: np.ndarray, algorithm: str, parameters: dict[str, Any], random_state: int, sampled: bool
+    X: np.ndarray, algorithm: str, parameters: dict[str, Any], random_state: int
 ) -> tuple[Any, np.ndarray]:
     arguments = dict(parameters)
     if algorithm in ("kmeans", "spectral", "gaussian_mixture"):
@@ -305,7 +305,7 @@ def _fit(
     if algorithm == "kmeans":
         arguments.setdefault("n_init", 10)
     if algorithm == "hdbscan":
-        arguments |= {"core_dist_n_jobs": 1, "prediction_data": sampled}
+        arguments["core_dist_n_jobs"] = 1
     try:
         model = _CLASSES[algorithm](**arguments)
         # Translated, for the libraries' checks are of the parameters: the rows are clean.
@@ -335,7 +335,7 @@ def _best_number(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number in range(2, min(_MOST_CLUSTERS_TRIED, distinct - 1) + 1):
-            model, labels = _fit(X, algorithm, given | {name: number}, random_state, False)
+            model, labels = _fit(X, algorithm, given | {name: number}, random_state)
             scores[number] = judge(X, labels, model)
     return max(scores, key=lambda number: scores[number])
 

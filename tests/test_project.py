@@ -21,9 +21,17 @@ FLOORS = {
     0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__"},
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots"),
+        *("search", "analysis_request", "plots", "classes"),
     },
-    2: {"assignment", "fallback", "forest", "forecasting", "drift", "preparation"},
+    2: {
+        "assignment",
+        "fallback",
+        "forest",
+        "forecasting",
+        "classification",
+        "drift",
+        "preparation",
+    },
     3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
     4: {"generation", "monitoring", "validity"},
     5: {
@@ -42,6 +50,8 @@ NEIGHBOURS = {
     ("kernels", "kernel_cache"),
     ("fallback", "assignment"),
     ("forecasting", "forest"),
+    ("classification", "forecasting"),
+    ("validation", "classes"),
     ("pyfunc", "serving"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),

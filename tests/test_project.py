@@ -21,9 +21,12 @@ FLOORS = {
     0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__"},
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots"),
+        *("search", "analysis_request", "plots", "frequency"),
     },
-    2: {"assignment", "fallback", "forest", "forecasting", "drift", "preparation"},
+    2: {
+        *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
+        "series_table",
+    },
     3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
     4: {"generation", "monitoring", "validity"},
     5: {

@@ -189,6 +189,12 @@ class Roles:
         Numbers, timestamps or ISO 8601 texts that order the rows; None keeps their order.
     id : str or None
         Who a row belongs to; a fold never parts the rows of one id.
+    horizon : int
+        0 predicts the target of the same row. Above it the table is a long table of series, one
+        row an `id` and `time`, and the next `horizon` values of each are forecast; `features` are
+        then covariates, none unless they are named.
+    frequency : str or None
+        Of series, such as ``MS``, ``W``, ``D`` or ``h``; None guesses it.
     """
 
     target: str
@@ -196,6 +202,8 @@ class Roles:
     resources: tuple[str, ...] = ()
     time: str | None = None
     id: str | None = None
+    horizon: int = 0
+    frequency: str | None = None
 
     @property
     def not_features(self) -> set[str]:

@@ -10,7 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICK, STAY_CONFIG, STAY_ROLES, VITALS
+from conftest import QUICK, REAL_DATA, STAY_CONFIG, STAY_ROLES, VITALS
 from mlflow import MlflowClient
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
@@ -22,6 +22,7 @@ from tsclust_model.classification import (
     fold_blend_log_loss,
     tempered,
 )
+from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, RetrainingError
 from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.folds import Fold, time_ordered_folds
@@ -401,6 +402,28 @@ def test_numbers_are_classes_where_the_task_says_so(stays):
     for same in (frame["stay"].astype(int), frame["stay"].astype(str), frame["stay"] == 1):
         np.testing.assert_array_equal(found.losses(frame.assign(stay=same)), expected)
     assert "stay" not in found.text_columns
+
+
+@pytest.mark.skipif(not REAL_DATA.exists(), reason=f"the real data is not at {REAL_DATA}")
+def test_on_real_prices_probabilities_are_worth_more_than_the_base_rate():
+    frame = pd.read_parquet(REAL_DATA / "elec2_nsw.parquet").iloc[20000:26000]
+    frame = frame.assign(before=frame["class"].shift())[1:]
+    known, newest = frame[:4200], frame[4200:]
+    columns = ("period", "nswprice", "nswdemand", "vicprice", "vicdemand", "transfer", "before")
+    roles = Roles("class", columns, time="t")
+    config = PipelineConfig(
+        hdbscan_params={"min_cluster_size": 100}, lgb_timeseries_params=QUICK, task="classification"
+    )
+    data = training_data(known, roles, config)
+    found = fit_generation(data, config, {"roles": vars(roles)}).generation
+    figures = evaluate_generation(found, newest)
+    share = known["class"].mean()
+    y = newest["class"].to_numpy()
+    base = log_loss(y, np.tile([1 - share, share], (len(y), 1)))
+    assert figures["log_loss"] < 0.75 * base
+    # Prices rise for hours on end: nothing here is better than "as half an hour ago".
+    assert figures["accuracy"] > (newest["before"] == newest["class"]).mean() - 0.03
+    assert set(found.predict(newest)["prediction"]) == {"0", "1"}
 
 
 # -- the loop ----------------------------------------------------------------------------------

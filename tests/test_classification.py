@@ -262,6 +262,11 @@ def test_folds_that_disagree_on_the_temperature_leave_it_at_1():
     assert nearest == pytest.approx(1 / 0.8, rel=0.1)
 
 
+def test_folds_in_which_nothing_happened_calibrate_nothing():
+    P = np.tile([0.9, 0.1], (200, 1))
+    assert fit_temperature([P, P], [np.zeros(200, dtype=int)] * 2) == 1.0
+
+
 def test_models_that_are_too_sure_of_noise_are_calibrated(X, labels):
     noise = np.random.default_rng(6).integers(0, 2, N)
     bold = {"n_estimators": 200, "num_leaves": 31, "min_data_in_leaf": 3, "learning_rate": 0.2}
@@ -500,11 +505,14 @@ def test_arrays_without_names_and_lists_of_classes_are_accepted(store):
     rng = np.random.default_rng(8)
     X = np.concatenate([rng.normal(size=(100, 2)), rng.normal(8, 1, size=(100, 2))])
     X = X[rng.permutation(200)]
-    y = np.where(X[:, 0] + rng.normal(size=200) > 4, "right", "left").tolist()
+    y = pd.Categorical(np.where(X[:, 0] + rng.normal(size=200) > 4, "right", "left"))
     config = replace(STAY_CONFIG, model_registry_prefix=f"lists-{next(_numbers)}")
     pipeline = TimeSeriesClusteringPipeline(config)
     pipeline.fit_initial(X, y)
-    assert set(pipeline.process_batch(X[:50], y[:50]).timeseries_predictions) == {"left", "right"}
+    assert set(pipeline.process_batch(X[:50], list(y[:50])).timeseries_predictions) == {
+        "left",
+        "right",
+    }
     with pytest.raises(DataValidationError, match="target has 3 values for 50 rows"):
         pipeline.process_batch(X[:50], y[:3])
     pipeline.close()

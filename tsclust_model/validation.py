@@ -378,10 +378,13 @@ def _class_target(
     frame: pd.DataFrame, roles: Roles, config: PipelineConfig, known: ClassTarget | None
 ) -> ClassTarget | None:
     """The classes of the target, or None if it is a number (see `PipelineConfig.task`)."""
-    column = _without_markers(frame[roles.target], config.missing_markers)
+    given = frame[roles.target]
+    column = _without_markers(given, config.missing_markers)
+    if isinstance(given.dtype, pd.CategoricalDtype):
+        column = column.map(str, na_action="ignore")
     objective = config.lgb_timeseries_params["objective"]
     asked = config.task == "classification" or objective in CLASS_OBJECTIVES
-    if not (asked or known or (config.task == "auto" and holds_classes(column))):
+    if not (asked or known or (config.task == "auto" and holds_classes(given))):
         return None
     found = ClassTarget.fit(column, roles.target, known=known, asked=asked)
     if objective == "binary" and len(found.classes) > 2:

@@ -18,7 +18,7 @@ from conftest import PROJECT
 import tsclust_model
 
 FLOORS = {
-    0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__"},
+    0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__", "stages"},
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
         *("search", "analysis_request", "plots", "frequency"),
@@ -27,13 +27,13 @@ FLOORS = {
         *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
         "series_table",
     },
-    3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
-    4: {"generation", "monitoring", "validity"},
+    3: {"series_rows", "clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
+    4: {"generation", "monitoring", "validity", "series_models"},
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
-        *("advice", "cluster_evaluation"),
+        *("advice", "cluster_evaluation", "series_generation"),
     },
-    6: {"registry", "analysis_cache"},
+    6: {"registry", "analysis_cache", "series_fitting"},
     7: {"retraining", "analysis"},
     8: {"training"},
     9: {"pipeline", "operations"},
@@ -46,6 +46,7 @@ NEIGHBOURS = {
     ("fallback", "assignment"),
     ("forecasting", "forest"),
     ("pyfunc", "serving"),
+    ("pyfunc", "series_generation"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
 }

@@ -33,8 +33,9 @@ from tqdm import tqdm
 
 from tsclust_model.config import NAME_PATTERN, PipelineConfig
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.generation import Generation, Stage
+from tsclust_model.generation import Generation
 from tsclust_model.pyfunc import open_generation, read_parts, seal_generation, write_parts
+from tsclust_model.stages import Stage
 from tsclust_model.state import open_sealed, seal
 
 _METRICS_A_WRITE = 500

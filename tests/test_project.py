@@ -22,6 +22,7 @@ FLOORS = {
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
         *("search", "analysis_request", "plots", "frequency"),
+        "panel",
     },
     2: {
         *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
@@ -47,6 +48,7 @@ NEIGHBOURS = {
     ("forecasting", "forest"),
     ("pyfunc", "serving"),
     ("pyfunc", "series_generation"),
+    ("panel", "frequency"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
 }

@@ -52,7 +52,8 @@ class Metric:
 
 
 RMSE = Metric("rmse", "RMSE", squared=True)
-METRICS = {metric.name: metric for metric in (RMSE,)}
+MASE = Metric("mase", "MASE")
+METRICS = {metric.name: metric for metric in (RMSE, MASE)}
 
 
 def calculate_clustering_metrics(

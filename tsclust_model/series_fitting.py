@@ -11,11 +11,11 @@ import numpy as np
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import Reference
 from tsclust_model.lineage import first_lineage
+from tsclust_model.panel import Panel
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.series_generation import KIND, SeriesGeneration
 from tsclust_model.series_models import SHAPE_FEATURES, SeriesFit, fit_series
 from tsclust_model.series_rows import SeriesSchema
-from tsclust_model.series_table import Panel
 from tsclust_model.stages import Stages, silent
 from tsclust_model.validation import Roles
 

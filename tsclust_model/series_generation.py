@@ -16,10 +16,10 @@ from tsclust_model.clustering import Segmentation
 from tsclust_model.drift import Reference
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.generation import FittedPipeline, Generation, NullableLong, NullableText
+from tsclust_model.panel import Panel
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.series_models import SeriesForecast, SeriesModel, shape_features
 from tsclust_model.series_rows import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y
-from tsclust_model.series_table import Panel
 from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 
 KIND = "series"

@@ -10,8 +10,8 @@ import numpy as np
 
 from tsclust_model.clustering import Segmentation, fit_density, fit_fallback
 from tsclust_model.config import PipelineConfig
+from tsclust_model.panel import Panel
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
-from tsclust_model.series_table import Panel
 from tsclust_model.stages import Stages
 from tsclust_model.state import pack_arrays, pack_json, unpack_arrays, unpack_json
 

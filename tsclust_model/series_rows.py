@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from tsclust_model.errors import DataValidationError, listed, suggestion
 from tsclust_model.frequency import Frequency
-from tsclust_model.series_table import Panel, filled, naive_times, series_panel
+from tsclust_model.panel import Panel, filled
+from tsclust_model.series_table import naive_times, series_panel
 from tsclust_model.validation import OK, Roles
 
 SERIES_ID, LAST_TIMESTAMP, Y = "series_id", "last_timestamp", "y"

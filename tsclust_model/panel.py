@@ -157,6 +157,16 @@ class HeldBack:
         """What followed of the target, shape (n, steps)."""
         return self.truth[self.panel.target]
 
+    def take(self, rows: np.ndarray) -> HeldBack:
+        """Some of the series, by position or mask."""
+        return HeldBack(
+            self.panel.take(rows), {name: found[rows] for name, found in self.truth.items()}
+        )
+
+    def of(self, name: str) -> HeldBack:
+        """The same with a resource as the target."""
+        return HeldBack(replace(self.panel, target=name), self.truth)
+
     @classmethod
     def joined(cls, parts: Sequence[HeldBack]) -> HeldBack:
         """Several origins as one; a series counts once at each."""
@@ -191,3 +201,31 @@ def filled(values: np.ndarray) -> np.ndarray:
     share = (columns - before) / np.maximum(after - before, 1)
     line = np.where(after > before, low + (high - low) * share, low)
     return np.where(known, values, np.where(before < 0, np.nan, line))
+
+
+def mase_scale(panel: Panel) -> np.ndarray:
+    """Mean absolute difference between values a season apart of right-aligned series, shape (n,).
+
+    Neighbours are taken where a series is no longer than a season; NaN where nothing differs. It is
+    what makes errors of series comparable (Hyndman & Koehler 2006).
+    """
+    scales = [
+        row_means(np.abs(panel.y[:, lag:] - panel.y[:, :-lag]))
+        for lag in dict.fromkeys((panel.frequency.season, 1))
+    ]
+    scale = np.where(np.isnan(scales[0]), scales[-1], scales[0])
+    return np.where(scale > 0, scale, np.nan)
+
+
+def scaled_errors(held: HeldBack, forecast: np.ndarray) -> np.ndarray:
+    """Absolute errors of the target over the scale of its series, shape (n, steps)."""
+    errors = np.abs(held.y - forecast[:, : held.y.shape[1]])
+    return errors / mase_scale(held.panel)[:, None]
+
+
+def row_means(values: np.ndarray) -> np.ndarray:
+    """Mean of what is known in each row, shape (n,); NaN where nothing is."""
+    known = ~np.isnan(values)
+    counts = known.sum(axis=1)
+    sums = np.where(known, values, 0.0).sum(axis=1)
+    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)

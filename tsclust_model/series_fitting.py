@@ -11,12 +11,14 @@ import numpy as np
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import Reference
 from tsclust_model.lineage import first_lineage
+from tsclust_model.metrics import MASE
 from tsclust_model.panel import Panel
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.series_generation import KIND, SeriesGeneration
+from tsclust_model.series_input import SeriesSchema
 from tsclust_model.series_models import SHAPE_FEATURES, SeriesFit, fit_series
-from tsclust_model.series_rows import SeriesSchema
 from tsclust_model.stages import Stages, silent
+from tsclust_model.state import pack_json, unpack_json
 from tsclust_model.validation import Roles
 
 
@@ -73,7 +75,9 @@ def fit_series_generation(
         "clustering": fit.clustering.metrics,
         "cluster_sizes": {str(c): int(n) for c, n in zip(clusters, sizes, strict=True)},
         "gaps": panel.gaps,
-        "scores": fit.scores,
+        "scores": unpack_json(
+            pack_json(fit.scores)
+        ),  # numbers of clusters as texts, as a state has
         "lineage": first_lineage(fit.clustering.metrics["n_clusters"]).to_dict(),
     }
     generation = SeriesGeneration(
@@ -90,4 +94,4 @@ def fit_series_generation(
 def _reference(fit: SeriesFit) -> Reference:
     density = fit.segmentation.density
     is_noise = density.predict_left_out(np.arange(len(density.points))) == NOISE
-    return Reference.fit(fit.shapes, SHAPE_FEATURES, is_noise, fit.losses)
+    return Reference.fit(fit.shapes, SHAPE_FEATURES, is_noise, fit.losses, MASE.name)

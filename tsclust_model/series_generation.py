@@ -16,16 +16,18 @@ from tsclust_model.clustering import Segmentation
 from tsclust_model.drift import Reference
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.generation import FittedPipeline, Generation, NullableLong, NullableText
-from tsclust_model.panel import Panel
+from tsclust_model.metrics import METRICS, Metric
+from tsclust_model.panel import HeldBack, Panel, row_means, scaled_errors
 from tsclust_model.results import NOISE, Assignment
+from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y
 from tsclust_model.series_models import SeriesForecast, SeriesModel, shape_features
-from tsclust_model.series_rows import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y
 from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 
 KIND = "series"
 
 # Series that are scored at a time hold about so many values: more would only take memory.
 _CELLS_A_CHUNK = 2_000_000
+_LARGEST_LOSS = 10.0
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,18 @@ class SeriesGeneration(FittedPipeline):
         """The target's model and those of the resources, by column of the long table."""
         return {self.schema.target: self.target} | self.resources
 
+    @property
+    def metric(self) -> Metric:
+        """What this model is compared by, watched for and judged on."""
+        return METRICS[self.reference.metric]
+
+    def shapes(self, panel: Panel) -> np.ndarray:
+        """Shape features of right-aligned series; NaN rows where a series is too short."""
+        return shape_features(self.schema.laid_out(panel).y, panel.frequency.season)
+
     def assign(self, panel: Panel) -> Assignment:
         """Segments of right-aligned series, by the shape of each at its end."""
-        shapes = shape_features(panel.y, panel.frequency.season)
+        shapes = self.shapes(panel)
         rows = np.flatnonzero(~np.isnan(shapes).any(axis=1))
         found = self.segmentation.assign(shapes[rows])
         labels = np.full(len(panel), NOISE, dtype=np.int64)
@@ -91,6 +102,7 @@ class SeriesGeneration(FittedPipeline):
 
     def forecast(self, panel: Panel, coverage: float) -> PanelForecast:
         """Segments and forecasts of right-aligned series."""
+        panel = self.schema.laid_out(panel)
         assignment = self.assign(panel)
         covariates = {name: panel.values[name] for name in self.schema.covariates}
         return PanelForecast(
@@ -105,8 +117,19 @@ class SeriesGeneration(FittedPipeline):
 
     def baselines(self, panel: Panel, labels: np.ndarray) -> dict[str, np.ndarray]:
         """What simpler forecasts of the target say, shape (n, horizon) each."""
+        panel = self.schema.laid_out(panel)
         covariates = {name: panel.values[name] for name in self.schema.covariates}
         return self.target.baselines(panel.y, panel.ends, covariates, labels)
+
+    def losses(self, held: HeldBack) -> np.ndarray:
+        """Mean absolute scaled error of each series over what is known after its origin.
+
+        Shape (n,); NaN where nothing is known, or the series has no scale (it is constant). At
+        most 10: one series that has died would outweigh all others.
+        """
+        forecast = self.forecast(held.panel, self.coverage).target.prediction
+        scaled = scaled_errors(held, forecast)
+        return np.minimum(row_means(scaled), _LARGEST_LOSS)
 
     def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
         """Forecast a table of one row a series; each row's answer depends on that row alone.
@@ -209,7 +232,8 @@ class SeriesGeneration(FittedPipeline):
             | {
                 "lineage": dict(lineage),
                 "cluster_sizes": renamed(self.info["cluster_sizes"]),
-                "scores": scores | {"clusters": renamed(scores["clusters"])},
+                "scores": scores
+                | {key: renamed(scores[key]) for key in ("clusters", "shares") if key in scores},
             },
         )
 

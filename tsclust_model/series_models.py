@@ -46,6 +46,10 @@ class SeriesModel:
     horizon: int
     spread: float
 
+    @property
+    def texts(self) -> dict[int, tuple[str, ...]]:
+        return {}
+
     def forecast(
         self,
         values: np.ndarray,
@@ -71,7 +75,7 @@ class SeriesModel:
         labels: np.ndarray,
     ) -> dict[str, np.ndarray]:
         found = self._seasonal(values)
-        return dict.fromkeys(("seasonal_naive", "theta", "bank", "global"), found)
+        return dict.fromkeys(("seasonal_naive", "theta", "bank", "global", "cluster"), found)
 
     def _seasonal(self, values: np.ndarray) -> np.ndarray:
         last = values[:, -self.season :]

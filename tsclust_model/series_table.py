@@ -74,8 +74,13 @@ def series_panel(
     return _without_gaps(panel, gap_policy, {"n_rows": len(kept), "copies": int((~kept).sum())})
 
 
-def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
-    """Target, resources and covariates, after every role has been checked against the others."""
+def require_series_roles(roles: Roles) -> None:
+    """Refuse roles that no series can be made of.
+
+    Raises
+    ------
+    ConfigurationError
+    """
     if roles.id is None or roles.time is None:
         absent = " and ".join(n for n, v in (("id", roles.id), ("time", roles.time)) if v is None)
         raise ConfigurationError(
@@ -84,6 +89,15 @@ def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
         )
     if roles.horizon < 1:
         raise ConfigurationError(f"horizon is {roles.horizon}; it must be 1 or more for series")
+    if roles.frequency is not None:
+        Frequency.parse(roles.frequency)
+
+
+def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
+    """Target, resources and covariates, after every role has been checked against the others."""
+    require_series_roles(roles)
+    assert roles.id is not None
+    assert roles.time is not None
     named = [roles.id, roles.time, roles.target, *roles.resources, *roles.features]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:

@@ -8,7 +8,7 @@ answer depends on that row alone, so every row is laid into the same number of c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -164,6 +164,19 @@ class SeriesSchema:
         )
         return SeriesRows(panel, _status(problems, len(frame)))
 
+    def laid_out(self, panel: Panel) -> Panel:
+        """Right-aligned series in `width` columns, so that no answer depends on its company."""
+        missing = self.width - panel.n_periods
+        if not missing:
+            return panel
+
+        def laid(values: np.ndarray) -> np.ndarray:
+            if missing < 0:
+                return values[:, -self.width :]
+            return np.pad(values, ((0, 0), (missing, 0)), constant_values=np.nan)
+
+        return replace(panel, values={name: laid(found) for name, found in panel.values.items()})
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -289,6 +302,11 @@ def _filled_inside(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     if rows.any():
         values[rows] = filled(values[rows])
     return values
+
+
+def last_times(column: pd.Series, frequency: str) -> np.ndarray:
+    """A column of last times without a zone, datetime64[s]; NaT where it is not known."""
+    return _times(column, frequency)[0]
 
 
 def _times(column: pd.Series, frequency: str) -> tuple[np.ndarray, np.ndarray]:

@@ -311,7 +311,7 @@ def last_times(column: pd.Series, frequency: str) -> np.ndarray:
 
 def _times(column: pd.Series, frequency: str) -> tuple[np.ndarray, np.ndarray]:
     """Last times without a zone, datetime64[s], and the mask of those that are not known."""
-    unknown = column.isna().to_numpy()
+    unknown = np.array(column.isna(), dtype=bool)
     present = column[~unknown]
     try:
         found = naive_times(present, LAST_TIMESTAMP, frequency) if len(present) else None

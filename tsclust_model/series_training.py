@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.errors import ConfigurationError
+from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.frequency import Frequency
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
@@ -174,7 +174,13 @@ def series_challenge(
     fitted = Window(
         window.frame[used].reset_index(drop=True), window.versions[used], window.rows[used]
     )
-    data = SeriesData(panel.known(horizon), fitted.frame, len(fitted.frame))
+    known = panel.known(horizon)
+    if not len(known):
+        raise DataValidationError(
+            f"no series of the window is longer than the horizon of {horizon}; raise "
+            "expanding_window_size, or give longer series"
+        )
+    data = SeriesData(known, fitted.frame, len(fitted.frame))
     return SeriesChallenge(data, held, fitted)
 
 

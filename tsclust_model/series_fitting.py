@@ -14,12 +14,13 @@ from tsclust_model.lineage import first_lineage
 from tsclust_model.metrics import MASE
 from tsclust_model.panel import Panel
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.series_fit import SeriesFit, fit_series
 from tsclust_model.series_generation import KIND, SeriesGeneration
 from tsclust_model.series_input import SeriesSchema
-from tsclust_model.series_models import SHAPE_FEATURES, SeriesFit, fit_series
 from tsclust_model.stages import Stages, silent
 from tsclust_model.state import pack_json, unpack_json
 from tsclust_model.validation import Roles
+from tsclust_model.windows import SHAPE_FEATURES
 
 
 @dataclass(frozen=True)

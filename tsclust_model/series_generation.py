@@ -20,8 +20,9 @@ from tsclust_model.metrics import METRICS, Metric
 from tsclust_model.panel import HeldBack, Panel, row_means, scaled_errors
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y
-from tsclust_model.series_models import SeriesForecast, SeriesModel, shape_features
+from tsclust_model.series_models import SeriesForecast, SeriesModel
 from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
+from tsclust_model.windows import shape_features
 
 KIND = "series"
 

@@ -7,6 +7,7 @@ import click
 from entrypoints import (
     DATA_HELP,
     activation,
+    beside,
     command,
     in_shell,
     load_config,
@@ -14,6 +15,7 @@ from entrypoints import (
     optional,
     split_names,
 )
+from tsclust_model.series_table import require_series_roles
 from tsclust_model.tables import read_table
 from tsclust_model.training import Training, train_table
 from tsclust_model.validation import Roles
@@ -21,12 +23,17 @@ from tsclust_model.validation import Roles
 
 @click.option("--data", required=True, help=DATA_HELP)
 @click.option("--target", required=True, help="column to predict")
-@click.option("--features", default="", callback=split_names, help="input columns [all others]")
+@click.option(
+    "--features",
+    default="",
+    callback=split_names,
+    help="input columns [all others; none of series]",
+)
 @click.option("--resources", default="", callback=split_names, help="further columns to predict")
 @click.option("--time", default="", callback=optional, help="column that orders the rows")
 @click.option("--id", default="", callback=optional, help="column that says whose row it is")
-@click.option("--horizon", default=0, help="steps ahead; 0 predicts the target of the same row")
-@click.option("--frequency", default="", callback=optional, help="of series, with a horizon")
+@click.option("--horizon", default=0, help="periods ahead; 0 predicts the target of the same row")
+@click.option("--frequency", default="", callback=optional, help="MS, W, D, h ... [guessed]")
 @click.option("--holdout", default=0.0, help="newest share that is only evaluated on")
 @click.option("--config", default="", callback=optional, help="YAML file of PipelineConfig")
 @click.option(
@@ -49,11 +56,12 @@ def main(
 ) -> None:
     """Find segments, fit their models and register them as one MLflow model."""
     only_local(engine)
-    if horizon or frequency:
-        raise click.UsageError("horizon and frequency are not there yet; leave them out")
     settings = load_config(config)
-    frame = read_table(data, missing_markers=settings.missing_markers)
-    roles = Roles(target, features, resources, time, id)
+    roles = Roles(target, features, resources, time, id, horizon, frequency)
+    if horizon:
+        require_series_roles(roles)
+    texts = [id] if id and horizon else []
+    frame = read_table(data, texts, settings.missing_markers)
     training = train_table(
         frame, roles, settings, source=data, holdout=holdout, model_name=model_name, trigger="train"
     )
@@ -64,24 +72,34 @@ def show(training: Training, data: str) -> None:
     """The last screen: what was found, where it is, what to type next."""
     report = training.report
     found, worth, held = report["clustering"], report["worth"], report["holdout"]
+    unit = "series" if training.generation.roles.horizon else "rows"
     served = "the nearest segment" if found["n_clusters"] else "the global model"
     click.echo(
-        f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} rows, "
+        f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} {unit}, "
         f"{found['noise_ratio']:.1%} noise (served by {served})"
     )
-    click.echo(f"\nerror (RMSE) of {training.generation.roles.target}:")
-    columns = [("folds", worth["rmse_global"], worth["rmse_cluster"], worth["rmse_blend"])]
+    metric = training.generation.metric
+    click.echo(f"\nerror ({metric.label}) of {training.generation.roles.target}:")
+    columns = [
+        ("folds", *(worth[f"{metric.name}_{way}"] for way in ("global", "cluster", "blend")))
+    ]
     if held is not None:
-        columns.append(("holdout", held["rmse_global"], held["rmse_cluster"], held["rmse"]))
+        alone = (held[f"{metric.name}_{way}"] for way in ("global", "cluster"))
+        columns.append(("holdout", *alone, held[metric.name]))
     for name, everyone, own, served in columns:
         click.echo(
             f"  {name:<8} global {everyone:.4g}   clusters alone {own:.4g}   "
             f"blend {served:.4g} ({served / everyone - 1:+.1%} against global)"
         )
     click.echo(
-        f"  control  {worth['rmse_control']:.4g} with shuffled segments; "
+        f"  control  {worth[f'{metric.name}_control']:.4g} with shuffled segments; "
         f"served with cluster weight {worth['cluster_weight']:g}"
     )
+    if unit == "series":
+        click.echo(beside(worth, "  simple   "))
+        for kind in ("filled", "dropped", "copies", "without_values", "shorter_than_a_season"):
+            if report["gaps"][kind]:
+                click.echo(f"  {kind.replace('_', ' ')}: {report['gaps'][kind]}")
     if held is not None:
         click.echo(
             f"  {held['interval_coverage']:.1%} of the holdout inside the "

@@ -20,8 +20,9 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
 from tsclust_model.forecasting import OutputModel, fold_blend_rmse
-from tsclust_model.generation import FittedGeneration, Generation, Stage, fit_generation
+from tsclust_model.generation import FittedGeneration, Generation, fit_generation
 from tsclust_model.results import NOISE
+from tsclust_model.stages import Stage
 from tsclust_model.state import digest, pack_arrays, pack_json, seal, unpack_arrays, unpack_json
 from tsclust_model.validation import Roles, TrainingData, training_data
 
@@ -355,7 +356,7 @@ def test_intervals_hold_the_share_of_new_rows_they_promise(generation, coverage)
 def test_true_segments_are_worth_a_tenth_and_shuffled_ones_nothing():
     data = training_data(make_hospital(6000), HOSPITAL_ROLES, HOSPITAL_CONFIG)
     fitted = fit_generation(data, HOSPITAL_CONFIG)
-    rmse = fitted.generation.target.scores.rmse
+    rmse = fitted.generation.target.scores.errors
     assert rmse["blend"] <= 0.9 * rmse["global"]
     control = fold_blend_rmse(
         data.X,
@@ -640,7 +641,7 @@ def test_stages_are_told_what_happens_in_order(small, small_data):
         "cluster_weight": target.weight,
         "n_cluster_models": len(target.cluster_texts),
         "fold_rows": target.scores.n_rows,
-        **{f"fold_rmse_{way}": value for way, value in target.scores.rmse.items()},
+        **{f"fold_rmse_{way}": value for way, value in target.scores.errors.items()},
     }
     assert recorder.figures["HDBSCAN"] == {"fitted_rows": 600}
     fallback = recorder.figures["kNN-Fallback"]

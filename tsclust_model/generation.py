@@ -7,9 +7,8 @@ Nothing here is edited after the fit: retraining makes another generation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -31,7 +30,9 @@ from tsclust_model.folds import Fold, time_ordered_folds
 from tsclust_model.forecasting import Ensemble, FoldScores, OutputFits, OutputModel, model_threads
 from tsclust_model.intervals import Calibration
 from tsclust_model.lineage import first_lineage
+from tsclust_model.metrics import METRICS, RMSE, Metric
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.stages import Stages, silent
 from tsclust_model.state import (
     Parts,
     StoredTexts,
@@ -40,31 +41,13 @@ from tsclust_model.state import (
     unpack_arrays,
     unpack_json,
 )
-from tsclust_model.validation import Roles, Schema, TrainingData
+from tsclust_model.validation import Roles, Schema, TrainingData, outcome
 
 _EXAMPLE_TRIES = 8
 _REFERENCE_ROWS = 5_000
 
 
-class Stage:
-    """What a step of training tells whoever watches it; this one keeps it to itself."""
-
-    def log(self, figures: Mapping[str, Any]) -> None:
-        """Figures of the step, by name; None is undefined."""
-
-    def progress(self, done: int, total: int) -> None:
-        """`done` of `total` pieces of work are finished."""
-
-
-Stages = Callable[[str], AbstractContextManager[Stage]]
-
-
-def silent(name: str) -> AbstractContextManager[Stage]:
-    """The `Stages` of somebody who does not watch."""
-    return nullcontext(Stage())
-
-
-class _NullableLong(pd.arrays.IntegerArray):
+class NullableLong(pd.arrays.IntegerArray):
     """Whole numbers whose nulls survive mlflow's ``spark_udf``.
 
     It casts every long column to int64 and every string column to numpy's str, which have no null;
@@ -76,7 +59,7 @@ class _NullableLong(pd.arrays.IntegerArray):
         return self if keep else super().astype(dtype, copy=copy)
 
 
-class _NullableText(pd.arrays.StringArray):
+class NullableText(pd.arrays.StringArray):
     """Texts whose nulls survive in the same way."""
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
@@ -107,29 +90,21 @@ class Forecast:
     resources: dict[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Generation:
-    """A fitted pipeline.
+class FittedPipeline:
+    """What a fitted pipeline says of itself, whatever its rows are.
 
     Attributes
     ----------
-    schema : Schema
     segmentation : Segmentation
-    target : OutputModel
-    resources : dict of str to OutputModel
-    reference : Reference
-        What drift is measured against.
+    resources : dict
+        A model for each resource.
     info : dict
-        What a reader should know, as JSON: ``config``, ``roles``, ``n_rows``, ``clustering``
-        (metrics), ``cluster_sizes``, and what training adds.
+        What a reader should know, as JSON.
     """
 
-    schema: Schema
     segmentation: Segmentation
-    target: OutputModel
-    resources: dict[str, OutputModel]
-    reference: Reference
-    info: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any]
+    info: dict[str, Any]
 
     @property
     def roles(self) -> Roles:
@@ -160,6 +135,36 @@ class Generation:
             "status",
         ]
 
+    @property
+    def cluster_ids(self) -> list[int]:
+        """Ids of the segments, sorted."""
+        return sorted(int(c) for c in np.unique(self.segmentation.density.label) if c != NOISE)
+
+
+@dataclass(frozen=True)
+class Generation(FittedPipeline):
+    """A fitted pipeline.
+
+    Attributes
+    ----------
+    schema : Schema
+    segmentation : Segmentation
+    target : OutputModel
+    resources : dict of str to OutputModel
+    reference : Reference
+        What drift is measured against.
+    info : dict
+        What a reader should know, as JSON: ``config``, ``roles``, ``n_rows``, ``clustering``
+        (metrics), ``cluster_sizes``, and what training adds.
+    """
+
+    schema: Schema
+    segmentation: Segmentation
+    target: OutputModel
+    resources: dict[str, OutputModel]
+    reference: Reference
+    info: dict[str, Any] = field(default_factory=dict)
+
     def assign(self, X: np.ndarray) -> Assignment:
         """Segments of encoded rows, shape (n, n_features)."""
         return self.segmentation.assign(X[:, self.schema.cluster_columns])
@@ -176,6 +181,36 @@ class Generation:
     @cached_property
     def _ensemble(self) -> Ensemble:
         return Ensemble([self.target, *self.resources.values()])
+
+    @property
+    def metric(self) -> Metric:
+        """What this model is compared by, watched for and judged on."""
+        return METRICS[self.reference.metric]
+
+    def outcomes(self, frame: pd.DataFrame) -> np.ndarray:
+        """What happened, shape (n,), as `row_losses` takes it.
+
+        Raises
+        ------
+        DataValidationError
+            The target is absent, missing or of another type.
+        """
+        return outcome(frame, self.roles.target, "target column")
+
+    def row_losses(self, y: np.ndarray, forecast: Forecast) -> np.ndarray:
+        """The loss of each forecast row, shape (n,), whose mean is the metric (`Metric.of`)."""
+        return np.square(y - forecast.prediction)
+
+    def losses(self, frame: pd.DataFrame) -> np.ndarray:
+        """The loss of each labelled row of a table, shape (n,); NaN where it cannot be scored."""
+        losses = np.full(len(frame), np.nan)
+        if len(frame):
+            y = self.outcomes(frame)
+            encoded = self.schema.encode(frame)
+            rows = np.flatnonzero(encoded.scorable)
+            forecast = self.forecast(encoded.X[rows], self.coverage)
+            losses[rows] = self.row_losses(y[rows], forecast)
+        return losses
 
     def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
         """Score a table; each row's answer depends on that row alone.
@@ -223,12 +258,12 @@ class Generation:
             number(forecast.prediction),
             number(forecast.lower),
             number(forecast.upper),
-            _NullableLong(spread(assignment.labels), masked.copy()),
-            _NullableText(spread(assignment.source, pd.NA)),
+            NullableLong(spread(assignment.labels), masked.copy()),
+            NullableText(spread(assignment.source, pd.NA)),
             number(assignment.strength),
             number(forecast.weight),
             *map(number, forecast.resources.values()),
-            _NullableText(encoded.status),
+            NullableText(encoded.status),
         ]
         answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index, copy=False)
         answer.columns = self._output_index.copy()  # made once: texts take pandas a while
@@ -275,11 +310,6 @@ class Generation:
             if self.segmentation.assign(row.reshape(1, -1)).is_noise[0]:
                 break
         return row
-
-    @property
-    def cluster_ids(self) -> list[int]:
-        """Ids of the segments, sorted."""
-        return sorted(int(c) for c in np.unique(self.segmentation.density.label) if c != NOISE)
 
     def renumbered(self, ids: Mapping[int, int], lineage: Mapping[str, Any]) -> Generation:
         """The same pipeline with other cluster ids, and where they come from in its info."""
@@ -507,7 +537,7 @@ def _output_figures(model: OutputModel) -> dict[str, Any]:
         "cluster_weight": model.weight,
         "n_cluster_models": len(model.clusters),
         "fold_rows": model.scores.n_rows,
-    } | {f"fold_rmse_{way}": value for way, value in model.scores.rmse.items()}
+    } | {f"fold_{model.scores.metric}_{way}": v for way, v in model.scores.errors.items()}
 
 
 def _output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
@@ -526,7 +556,8 @@ def _output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
         ),
         FoldScores(
             scores["n_rows"],
-            scores["rmse"],
+            scores["errors"] if "errors" in scores else scores["rmse"],  # older builds
             {int(cluster): figures for cluster, figures in scores["clusters"].items()},
+            scores.get("metric", RMSE.name),
         ),
     )

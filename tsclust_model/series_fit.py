@@ -24,11 +24,11 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, ModelTrainingError
 from tsclust_model.forecasting import model_threads, train_boosters, training_params
 from tsclust_model.forest import is_packable
-from tsclust_model.generation import Stages
 from tsclust_model.intervals import StepCalibration
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.series_models import WAYS, SeriesModel, blended
 from tsclust_model.series_table import Panel
+from tsclust_model.stages import Stages
 from tsclust_model.windows import Rows, Windows, shape_features, usual_scale
 
 _PARAMS = {

@@ -20,9 +20,10 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
 from tsclust_model.forecasting import OutputModel, fold_blend_rmse
-from tsclust_model.generation import FittedGeneration, Generation, Stage, fit_generation
+from tsclust_model.generation import FittedGeneration, Generation, fit_generation
 from tsclust_model.metrics import RMSE
 from tsclust_model.results import NOISE
+from tsclust_model.stages import Stage
 from tsclust_model.state import digest, pack_arrays, pack_json, seal, unpack_arrays, unpack_json
 from tsclust_model.validation import Roles, TrainingData, training_data
 

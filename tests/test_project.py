@@ -18,23 +18,36 @@ from conftest import PROJECT
 import tsclust_model
 
 FLOORS = {
-    0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__"},
+    0: {
+        "errors",
+        "config",
+        "results",
+        "kernel_cache",
+        "kernels",
+        "__init__",
+        "stages",
+        "series_kernels",
+    },
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
         *("search", "analysis_request", "plots", "frequency", "classes"),
+        "panel",
     },
     2: {
         *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
-        *("series_table", "classification"),
+        *("series_table", "bases", "classification"),
     },
-    3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
-    4: {"generation", "monitoring", "validity"},
+    3: {
+        *("clustering", "cluster_models", "history", "clusterers", "cluster_profiles"),
+        *("series_input", "windows"),
+    },
+    4: {"generation", "monitoring", "validity", "series_models"},
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
-        *("advice", "cluster_evaluation"),
+        *("advice", "cluster_evaluation", "series_generation", "series_fit"),
     },
-    6: {"registry", "analysis_cache"},
-    7: {"retraining", "analysis"},
+    6: {"registry", "analysis_cache", "series_fitting", "series_evaluation", "series_scoring"},
+    7: {"retraining", "analysis", "series_training"},
     8: {"training"},
     9: {"pipeline", "operations"},
 }
@@ -48,8 +61,12 @@ NEIGHBOURS = {
     ("classification", "forecasting"),
     ("validation", "classes"),
     ("pyfunc", "serving"),
+    ("pyfunc", "series_generation"),
+    ("panel", "frequency"),
+    ("series_kernels", "kernel_cache"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
+    ("tracking", "series_generation"),
 }
 MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry"}
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))

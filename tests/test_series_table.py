@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from tsclust_model.errors import ConfigurationError, DataValidationError
-from tsclust_model.series_table import filled, series_panel
+from tsclust_model.panel import filled
+from tsclust_model.series_table import series_panel
 from tsclust_model.validation import Roles
 
 ROLES = Roles("beds", time="month", id="ward", resources=("hours",), horizon=3)
@@ -52,8 +53,28 @@ def test_right_aligned_series_end_in_the_last_column():
     earlier = panel.right_aligned(drop=2)
     np.testing.assert_array_equal(earlier.y, [[np.nan] * 5, [np.nan, np.nan, 1, 2, 3]])
     assert earlier.ends.tolist() == [601, 602]
-    np.testing.assert_array_equal(panel.newest(2)["beds"], [[7, 8], [4, 5]])
-    assert np.isnan(panel.newest(9)["beds"][:, :4]).all()
+    assert earlier.last_times.astype("M8[M]").astype(str).tolist() == ["2020-02", "2020-03"]
+
+
+def test_what_is_held_back_is_what_came_after_the_origin():
+    panel = series_panel(table(a=[None, None, 7, 8, 9], b=[1, 2, 3, 4, 5], c=[6, 7]), ROLES)
+    held = panel.held_back(2, 3)
+    assert held.panel.ids.tolist() == ["a", "b"]  # nothing was known of c
+    np.testing.assert_array_equal(held.panel.y[:, -2:], [[np.nan, 7], [2, 3]])
+    np.testing.assert_array_equal(held.y, [[8, 9, np.nan], [4, 5, np.nan]])
+    np.testing.assert_array_equal(held.truth["hours"], 2 * held.y)
+    each = panel.held_back(np.array([1, 3, 0]), 2)
+    np.testing.assert_array_equal(each.y, [[9, np.nan], [3, 4], [np.nan, np.nan]])
+    both = type(held).joined([held, panel.held_back(1, 3)])
+    assert both.panel.ids.tolist() == ["a", "b", "a", "b", "c"]
+    assert both.panel.ends.tolist() == [602, 602, 603, 603, 600]
+
+
+def test_what_is_known_stays_on_its_calendar():
+    known = series_panel(table(a=[None, None, 7, 8, 9], b=[1, 2, 3, 4], c=[6, 7]), ROLES).known(2)
+    assert known.ids.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(known.y, [[np.nan, np.nan, 7], [1, 2, np.nan]])
+    assert known.ends.tolist() == [602, 602]
 
 
 def test_months_may_be_given_at_their_start_middle_or_end():

@@ -160,23 +160,26 @@ class Frequency:
         """Position of periods in the season, 0 to `season` - 1 (the month of a monthly series)."""
         return np.asarray(ordinals) % self.season
 
-    def after(self, times: np.ndarray, steps: int) -> np.ndarray:
-        """The `steps` times that follow each, shape (n, steps), datetime64[s].
+    def moved(self, times: np.ndarray, steps: int | np.ndarray) -> np.ndarray:
+        """Each time (datetime64) `steps` periods later, or earlier; they broadcast.
 
-        Months keep their day; the end of a month is followed by ends of months.
+        Months keep their day; the end of a month becomes the end of another.
         """
-        ahead = np.arange(1, steps + 1)
-        exact = times.astype("M8[s]")
+        exact = np.asarray(times).astype("M8[s]")
+        count = np.asarray(steps)
         if not self.months:
-            return exact[:, None] + (ahead * self.seconds).astype("m8[s]")
+            return exact + (count * self.seconds).astype("m8[s]")
         days = exact.astype("M8[D]")
         start = exact.astype("M8[M]")
-        day = (days - start).astype(np.int64)
-        months = start[:, None] + (ahead * self.months).astype("m8[M]")
+        day = (days - start.astype("M8[D]")).astype(np.int64)
+        months = start + (count * self.months).astype("m8[M]")
         last_day = _last_day(months)
-        target = np.where((day == _last_day(start))[:, None], last_day, day[:, None])
-        moved = months.astype("M8[D]") + np.minimum(target, last_day).astype("m8[D]")
-        return moved.astype("M8[s]") + (exact - days)[:, None]
+        wanted = np.where(day == _last_day(start), last_day, np.minimum(day, last_day))
+        return (months.astype("M8[D]") + wanted.astype("m8[D]")).astype("M8[s]") + (exact - days)
+
+    def after(self, times: np.ndarray, steps: int) -> np.ndarray:
+        """The `steps` times that follow each, shape (n, steps), datetime64[s]."""
+        return self.moved(np.asarray(times)[:, None], np.arange(1, steps + 1))
 
 
 def _last_day(months: np.ndarray) -> np.ndarray:

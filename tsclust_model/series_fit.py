@@ -4,7 +4,7 @@ Every choice is made at rolling origins inside the training panel, nothing is sp
 
 - a fold's models see what was known at its origin, and are judged on the horizon after it;
 - the number of trees is the one the folds like best;
-- the shares of the ways to forecast are ``prior * (loss / best) ** -10``;
+- the shares of the ways to forecast are ``prior * (loss / best) ** -20``;
 - intervals are quantiles of the folds' residuals.
 """
 
@@ -24,12 +24,12 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, ModelTrainingError
 from tsclust_model.forecasting import model_threads, train_boosters, training_params
 from tsclust_model.forest import is_packable
-from tsclust_model.generation import Stages
 from tsclust_model.intervals import StepCalibration
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.series_models import WAYS, SeriesModel, blended
 from tsclust_model.series_table import Panel
-from tsclust_model.windows import Rows, Windows, shape_features
+from tsclust_model.stages import Stages
+from tsclust_model.windows import Rows, Windows, shape_features, usual_scale
 
 _PARAMS = {
     "objective": "l1",
@@ -45,8 +45,9 @@ _CLUSTER_ROWS = 1_500
 _MOST_SERIES, _SERIES_AT_ONCE = 20_000, 2_000
 _MOST_FOLDS = 3
 _MOST_ORIGINS = 200
-_PRIORS = {"global": 0.25, "cluster": 0.25, "bank": 0.3, "theta": 0.2}
-_SHARPNESS = 10.0
+# Segments have to earn their place: on real series they seldom beat the models of all series.
+_PRIORS = {"global": 0.4, "cluster": 0.1, "bank": 0.3, "theta": 0.2}
+_SHARPNESS = 20.0
 _SHRUNK_BY = 100
 _AGING = 0.25  # weight of a fold against the next one
 _LARGEST_LOSS = 10.0  # of one series: one that has died would outweigh all others
@@ -125,6 +126,9 @@ class _Examples:
         The first so many rows are for training.
     folds : tuple of int
         Origins.
+    never_negative : bool
+    usual_scale : float
+        See `tsclust_model.windows.Windows`.
     """
 
     rows: Rows
@@ -134,6 +138,8 @@ class _Examples:
     steps: np.ndarray
     n_train: int
     folds: tuple[int, ...]
+    never_negative: bool
+    usual_scale: float
 
     @cached_property
     def targets(self) -> dict[str, np.ndarray]:
@@ -154,13 +160,12 @@ class _Examples:
         return self.n_train + np.flatnonzero(self.origins[self.n_train :] == origin)
 
 
-def _examples(
-    panel: Panel, name: str, folds: tuple[int, ...], random_state: int
-) -> tuple[_Examples, bool]:
-    """The rows of one output, and whether it is never negative."""
+def _examples(panel: Panel, name: str, folds: tuple[int, ...], random_state: int) -> _Examples:
+    """The rows of one output."""
     values = panel.values[name]
     never_negative = bool(np.nanmin(values) >= 0)
     season, horizon = panel.frequency.season, panel.horizon
+    usual = usual_scale(values, season)
     training = _sampled(values, _training_origins(folds[0], horizon, season), horizon, random_state)
     judged = _all_steps(values, np.array(folds), horizon, at_least=1)
     found: list[tuple[np.ndarray, Rows]] = []
@@ -178,6 +183,7 @@ def _examples(
                 horizon,
                 never_negative,
                 {key: panel.values[key][some] for key in panel.covariates},
+                usual,
             )
             rows = windows.rows(series[own] - first, origins[own], steps[own])
             found.append((own + block * len(training[0]), rows))
@@ -191,7 +197,7 @@ def _examples(
     series, origins, steps = (np.concatenate(both) for both in zip(training, judged, strict=True))
     truth = rows.scaled(values[series, origins + steps - 1])
     n_train = len(training[0])
-    return _Examples(rows, truth, series, origins, steps, n_train, folds), never_negative
+    return _Examples(rows, truth, series, origins, steps, n_train, folds, never_negative, usual)
 
 
 def _training_origins(first_fold: int, horizon: int, season: int) -> int:
@@ -290,10 +296,11 @@ class _Fits:
 
         found = dict(zip(examples.folds, self._threads.map(forecasts, examples.folds), strict=True))
         losses = [
-            sum(
-                examples.weight_of(fold)
-                * np.abs(examples.truth[examples.judged_at(fold)] - found[fold][i]).mean()
-                for fold in examples.folds
+            np.mean(
+                [
+                    np.abs(examples.truth[examples.judged_at(fold)] - found[fold][i]).mean()
+                    for fold in examples.folds
+                ]
             )
             for i in range(len(self._rounds))
         ]
@@ -399,7 +406,7 @@ def _shares(
 ) -> dict[int, tuple[float, ...]]:
     """Shares of the ways: of series without a segment (-1), and of each segment.
 
-    ``prior * (loss / best) ** -10``; a segment's log ratios are shrunk towards those of all series
+    ``prior * (loss / best) ** -20``; a segment's log ratios are shrunk towards those of all series
     by ``n / (n + 100)``. `own` are the segments with models of their own, and -1 if there is any
     model at all.
     """
@@ -418,17 +425,19 @@ def _shares(
         return tuple(float(share) for share in weights / weights.sum())
 
     everyone = logs(np.ones(len(labels), dtype=bool))
-    found = {NOISE: shares(everyone, priors)}
+    found = {NOISE: shares(everyone, priors)}  # where no judged series was without a segment
     with_own = {
         "blend": _PRIORS,
         "cluster": priors | {"global": 0.0, "cluster": priors["global"]},
         "global": priors,
     }[combine]
-    for cluster in np.unique(labels[labels != NOISE]):
+    for cluster in np.unique(labels):
         rows = labels == cluster
         n = int(rows.sum())
         ratios = (n * logs(rows) + _SHRUNK_BY * everyone) / (n + _SHRUNK_BY)
-        found[int(cluster)] = shares(ratios, with_own if int(cluster) in own else priors)
+        found[int(cluster)] = shares(
+            ratios, with_own if cluster != NOISE and int(cluster) in own else priors
+        )
     return found
 
 
@@ -519,7 +528,7 @@ def _fit_output(
     config: PipelineConfig,
 ) -> _FittedOutput:
     """Models, shares, intervals and scores of one output."""
-    examples, never_negative = _examples(panel, name, folds, config.random_state)
+    examples = _examples(panel, name, folds, config.random_state)
     fits = _Fits(threads, examples, labels, params)
     bank = {fold: examples.rows.bank[examples.judged_at(fold)] for fold in folds}
     rounds, everyone = fits.everywhere() if fits.enough else (0, bank)
@@ -547,7 +556,8 @@ def _fit_output(
     if fits.enough and combine != "global":
         losses["control"] = _control(fits, judged, rounds, everyone, labels, config)
     model = SeriesModel(
-        texts, shares, calibration, panel.frequency.season, panel.horizon, never_negative
+        *(texts, shares, calibration, panel.frequency.season, panel.horizon),
+        *(examples.never_negative, examples.usual_scale),
     )
     return _FittedOutput(model, _scores(judged, losses, shares, rounds), judged, losses["blend"])
 

@@ -14,6 +14,7 @@ from tsclust_model.kernel_cache import inlined, kernel
 
 _SEASONALITY_TEST = 1.645  # 90% of a normal distribution, as in the M4 competition's Theta
 _TINY = 1e-300
+_FEWEST_FOR_A_TREND = 5  # values, or a season: less may be the season alone
 _LEAST_SPREAD = 0.05  # of the scale: two calm seasons do not make the next one certain
 
 
@@ -191,7 +192,7 @@ def theta(values, starts, stops, rows, origins, season, alphas, out):
             for t in range(n):
                 slope += (t - middle) * series[t]
                 spread += (t - middle) * (t - middle)
-            slope = slope / spread if n > 1 else 0.0
+            slope = slope / spread if n > max(season, _FEWEST_FOR_A_TREND) else 0.0
             level[:], squares[:] = series[0], 0.0
             for t in range(1, n):
                 for a in range(len(alphas)):
@@ -226,7 +227,7 @@ def _slope(recent):
 
 
 @kernel
-def windows(values, starts, series, origins, season, lags, spans, units, out):
+def windows(values, starts, series, origins, season, usual, lags, spans, units, out):
     """What is known at pairs of series and origin; see `tsclust_model.windows`.
 
     `units` gets the level, the scale and the recent scale of each pair, `out` its lags, means,
@@ -239,7 +240,11 @@ def windows(values, starts, series, origins, season, lags, spans, units, out):
         level = known[max(n - recent, 0) :].mean()
         lag = season if n > season else 1
         scale = max(_mean_change(known, lag), 1e-3 * abs(level), 1e-12)
-        spread = _mean_change(known[max(n - 3 * lag, 0) :], lag)
+        if n <= season:
+            scale = max(scale, usual * abs(level))
+        spread = _mean_change(known[max(n - 3 * lag, 0) :], lag) if n > season else scale
+        if n < 2 * season:
+            spread = max(spread, usual * abs(level))
         units[row, 0], units[row, 1] = level, scale
         units[row, 2] = max(spread, _LEAST_SPREAD * scale)
         column = 0

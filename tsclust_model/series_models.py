@@ -61,6 +61,8 @@ class SeriesModel:
     season, horizon : int
     never_negative : bool
         No value of the training panel was below 0; so is no forecast.
+    usual_scale : float
+        See `tsclust_model.windows.Windows`.
     """
 
     texts: Mapping[int, tuple[str, ...]]
@@ -69,6 +71,7 @@ class SeriesModel:
     season: int
     horizon: int
     never_negative: bool
+    usual_scale: float
 
     def forecast(
         self,
@@ -130,7 +133,8 @@ class SeriesModel:
         n, n_periods = values.shape
         origins = np.array([n_periods])
         windows = Windows(
-            values, ends, origins, self.season, self.horizon, self.never_negative, covariates
+            *(values, ends, origins, self.season, self.horizon, self.never_negative),
+            *(covariates, self.usual_scale),
         )
         series = np.repeat(np.arange(n), self.horizon)
         steps = np.tile(np.arange(1, self.horizon + 1), n)
@@ -185,6 +189,7 @@ class SeriesModel:
             "season": self.season,
             "horizon": self.horizon,
             "never_negative": self.never_negative,
+            "usual_scale": self.usual_scale,
         }
         residuals = {str(c): found for c, found in self.calibration.residuals.items()}
         texts = {str(cluster): list(found) for cluster, found in self.texts.items()}
@@ -211,6 +216,7 @@ class SeriesModel:
             values["season"],
             values["horizon"],
             values["never_negative"],
+            values["usual_scale"],
         )
         if texts:  # what packing the texts gave when they were written
             packed = unpack_arrays(parts[f"{key}-forest.npz"])

@@ -8,120 +8,20 @@ series; they never hold a value.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
 from tsclust_model.frequency import Frequency
+from tsclust_model.panel import Panel, filled
 from tsclust_model.validation import RESERVED, Roles
 
 _LARGEST = 1e100
 _MOST_CELLS = 500_000_000
 _IDS_SHOWN = 3
 _OFFSET = r"(?:Z|[+-]\d{2}:?\d{2})$"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Series as arrays, a row each.
-
-    A panel of a long table lies on one calendar: a column is the same period of every series. A
-    panel for forecasting is right-aligned: the last column is the last period of each.
-
-    Attributes
-    ----------
-    ids : ndarray of object, shape (n,)
-        Texts, sorted.
-    values : dict of str to ndarray of float64, shape (n, T)
-        Target, resources and covariates by name. NaN before the first and after the last period
-        of a series, none between them; a resource or covariate may start later than the target.
-    ends : ndarray of int64, shape (n,)
-        Number of the period in the last column (see `Frequency.ordinals`).
-    last_times : ndarray of datetime64[s], shape (n,)
-        Time of the last value of each series, as it was given (without a zone).
-    frequency : Frequency
-    target : str
-    resources, covariates : tuple of str
-    horizon : int
-        Periods to forecast.
-    gaps : dict of str to int
-        What was found and done, for the report.
-    """
-
-    ids: np.ndarray
-    values: dict[str, np.ndarray]
-    ends: np.ndarray
-    last_times: np.ndarray
-    frequency: Frequency
-    target: str
-    resources: tuple[str, ...] = ()
-    covariates: tuple[str, ...] = ()
-    horizon: int = 1
-    gaps: dict[str, int] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def y(self) -> np.ndarray:
-        """The target, shape (n, T)."""
-        return self.values[self.target]
-
-    @property
-    def n_periods(self) -> int:
-        """Columns of the arrays, T."""
-        return int(self.y.shape[1])
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Number of values of each series, shape (n,)."""
-        return (~np.isnan(self.y)).sum(axis=1)
-
-    @property
-    def _trailing(self) -> np.ndarray:
-        """Columns after the last value of each series, shape (n,)."""
-        known = ~np.isnan(self.y[:, ::-1])
-        return np.where(known.any(axis=1), known.argmax(axis=1), 0)
-
-    def take(self, rows: np.ndarray) -> Panel:
-        """Some of the series, by position or mask."""
-        return replace(
-            self,
-            ids=self.ids[rows],
-            values={name: values[rows] for name, values in self.values.items()},
-            ends=self.ends[rows],
-            last_times=self.last_times[rows],
-        )
-
-    def right_aligned(self, drop: int = 0) -> Panel:
-        """Each series with its last value in the last column, `drop` values at its end left out.
-
-        `last_times` are kept: they are those of the last value before anything was left out.
-        """
-        shift = self._trailing + drop
-        columns = np.arange(self.n_periods) - shift[:, None]
-        outside = columns < 0
-        values = {
-            name: np.where(outside, np.nan, np.take_along_axis(found, np.abs(columns), axis=1))
-            for name, found in self.values.items()
-        }
-        return replace(self, values=values, ends=self.ends - shift)
-
-    def newest(self, steps: int) -> dict[str, np.ndarray]:
-        """The last `steps` values of each series by name, shape (n, steps); NaN where it has none.
-
-        With `right_aligned` (`drop` = `steps`) they are what a forecast is compared with.
-        """
-        aligned = self.right_aligned()
-        wanted = {}
-        for name in (self.target, *self.resources):
-            found = aligned.values[name][:, -steps:]
-            missing = steps - found.shape[1]
-            wanted[name] = np.pad(found, ((0, 0), (missing, 0)), constant_values=np.nan)
-        return wanted
 
 
 def series_panel(
@@ -174,8 +74,13 @@ def series_panel(
     return _without_gaps(panel, gap_policy, {"n_rows": len(kept), "copies": int((~kept).sum())})
 
 
-def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
-    """Target, resources and covariates, after every role has been checked against the others."""
+def require_series_roles(roles: Roles) -> None:
+    """Refuse roles that no series can be made of.
+
+    Raises
+    ------
+    ConfigurationError
+    """
     if roles.id is None or roles.time is None:
         absent = " and ".join(n for n, v in (("id", roles.id), ("time", roles.time)) if v is None)
         raise ConfigurationError(
@@ -184,6 +89,15 @@ def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
         )
     if roles.horizon < 1:
         raise ConfigurationError(f"horizon is {roles.horizon}; it must be 1 or more for series")
+    if roles.frequency is not None:
+        Frequency.parse(roles.frequency)
+
+
+def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
+    """Target, resources and covariates, after every role has been checked against the others."""
+    require_series_roles(roles)
+    assert roles.id is not None
+    assert roles.time is not None
     named = [roles.id, roles.time, roles.target, *roles.resources, *roles.features]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
@@ -451,27 +365,5 @@ def _refuse_gaps(panel: Panel, alive: np.ndarray, lacking: np.ndarray) -> None:
         )
 
 
-def filled(values: np.ndarray) -> np.ndarray:
-    """Series, shape (n, T), with a straight line over each gap, and the last value after it.
-
-    What lies before the first value stays NaN.
-    """
-    n, width = values.shape
-    known, columns = ~np.isnan(values), np.arange(width)
-    before = np.maximum.accumulate(np.where(known, columns, -1), axis=1)
-    after = np.minimum.accumulate(np.where(known, columns, width)[:, ::-1], axis=1)[:, ::-1]
-    after = np.where(after == width, before, after)
-    rows = np.arange(n)[:, None]
-    low, high = values[rows, before], values[rows, after]
-    share = (columns - before) / np.maximum(after - before, 1)
-    line = np.where(after > before, low + (high - low) * share, low)
-    return np.where(known, values, np.where(before < 0, np.nan, line))
-
-
 def _shown(ids: np.ndarray, positions: np.ndarray) -> str:
     return listed(ids[positions], _IDS_SHOWN)
-
-
-def last_forecast_times(panel: Panel) -> Any:
-    """Times of the forecast steps of each series, shape (n, horizon), datetime64[s]."""
-    return panel.frequency.after(panel.last_times, panel.horizon)

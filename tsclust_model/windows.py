@@ -65,6 +65,9 @@ class Windows:
         See `tsclust_model.bases.bank_forecasts`.
     covariates : mapping of str to ndarray of float64, shape (n, n_periods)
         Known up to the origin; NaN is missing.
+    usual_scale : float
+        Of most series, as a share of their level: for those with a season or less, whose own few
+        changes say little.
     """
 
     def __init__(
@@ -76,10 +79,11 @@ class Windows:
         horizon: int,
         on_logs: bool,
         covariates: Mapping[str, np.ndarray] | None = None,
+        usual_scale: float = 0.0,
     ) -> None:
         self.values, self.ends, self.origins = values, ends, origins
         self.season, self.horizon = season, horizon
-        self.covariates = covariates or {}
+        self.covariates, self._usual_scale = covariates or {}, usual_scale
         self._starts = spans_of(values)[0]
         # The bank's own error a season ago is a feature, so it is asked there, too.
         asked = np.unique(np.concatenate([origins - season, origins]))
@@ -128,7 +132,8 @@ class Windows:
         def work(rows: np.ndarray) -> None:
             found, unit = np.empty((len(rows), known.shape[1])), np.empty((len(rows), 3))
             series_kernels.windows(
-                values, self._starts, who[rows], when[rows], self.season, lags, spans, unit, found
+                *(values, self._starts, who[rows], when[rows], self.season, self._usual_scale),
+                *(lags, spans, unit, found),
             )
             known[rows], units[rows] = found, unit
 
@@ -207,3 +212,15 @@ def shape_features(values: np.ndarray, season: int) -> np.ndarray:
         np.arange(len(values)),
     )
     return out
+
+
+def usual_scale(values: np.ndarray, season: int) -> float:
+    """Median scale of the series with more than a season, as a share of their level."""
+    if values.shape[1] <= season:
+        return 0.0
+    changes = np.abs(values[:, season:] - values[:, :-season])
+    known = np.isfinite(changes).any(axis=1) & (np.abs(np.nan_to_num(values)).sum(axis=1) > 0)
+    if not known.any():
+        return 0.0
+    scale = np.nanmean(changes[known], axis=1)
+    return float(np.median(scale / np.nanmean(np.abs(values[known]), axis=1)))

@@ -143,5 +143,5 @@ def test_an_impossible_holdout_is_refused(hospital, holdout):
 )
 def test_series_of_classes_are_refused_in_one_line(hospital, settings):
     roles = Roles("age", time="admission_time", id="ward", horizon=3)
-    with pytest.raises(ConfigurationError, match="^series are forecast as numbers; leave task"):
+    with pytest.raises(ConfigurationError, match=r"^series are forecast as numbers; leave task"):
         train_table(hospital, roles, PipelineConfig(**settings))

@@ -207,7 +207,7 @@ def signature(generation: AnyGeneration) -> ModelSignature:
             for feature in generation.schema.features
         ]
     kinds = {
-        "prediction": DataType.double if generation.classes is None else DataType.string,
+        "prediction": number if generation.classes is None else DataType.string,
         "cluster": DataType.long,
         "cluster_source": DataType.string,
         "cluster_strength": DataType.double,

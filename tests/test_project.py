@@ -41,7 +41,10 @@ FLOORS = {
         *("clustering", "cluster_models", "history", "clusterers", "cluster_profiles"),
         *("series_input", "windows"),
     },
-    4: {"generation", "monitoring", "validity", "series_models"},
+    4: {
+        *("generation", "monitoring", "validity"),
+        *("series_models", "series_examples", "series_segments"),
+    },
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
         *("advice", "cluster_evaluation", "series_generation", "series_fit"),

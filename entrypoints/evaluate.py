@@ -96,7 +96,7 @@ def _show(report: dict[str, Any], metric: Metric) -> None:
         f"{report[f'{metric.name}_cluster']:.4g})   MAE {report['mae']:.4g}"
     )
     if unit == "series":
-        click.echo(beside(report, "", report["wape"]))
+        click.echo(beside(report, "simple: ", report["wape"]))
     click.echo(f"{report['noise_ratio']:.1%} noise")
     click.echo(f"{report['interval_coverage']:.1%} inside the {report['coverage']:.0%} intervals")
     for name, figures in report["resources"].items():

@@ -390,7 +390,7 @@ class PipelineConfig:
     batch_size : int, 1000
         Rows that are scored at a time; results do not depend on it.
     expanding_window_size : int, 10000
-        Newest rows that a retrain reads.
+        Newest rows that a retrain reads; of series, the newest periods of each.
     experiment_name, model_registry_prefix, hospital_profile_id : str
         Where runs and versions go: the registered model is ``<prefix>``, or
         ``<prefix>-<hospital_profile_id>``.

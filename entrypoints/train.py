@@ -95,12 +95,16 @@ def show(training: Training, data: str) -> None:
         f"  control  {worth[f'{metric.name}_control']:.4g} with shuffled segments; "
         f"served with cluster weight {worth['cluster_weight']:g}"
     )
+    if "accuracy_blend" in worth:
+        shares = [("folds", worth["accuracy_blend"])]
+        shares += [("holdout", held["accuracy"])] if held is not None else []
+        click.echo("  right    " + "   ".join(f"{name} {share:.1%}" for name, share in shares))
     if unit == "series":
         click.echo(beside(worth, "  simple   "))
         for kind in ("filled", "dropped", "copies", "without_values", "shorter_than_a_season"):
             if report["gaps"][kind]:
                 click.echo(f"  {kind.replace('_', ' ')}: {report['gaps'][kind]}")
-    if held is not None:
+    if held is not None and "interval_coverage" in held:
         click.echo(
             f"  {held['interval_coverage']:.1%} of the holdout inside the "
             f"{held['coverage']:.0%} intervals"

@@ -30,12 +30,12 @@ FLOORS = {
     },
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots", "frequency"),
+        *("search", "analysis_request", "plots", "frequency", "classes"),
         "panel",
     },
     2: {
         *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
-        *("series_table", "bases"),
+        *("series_table", "bases", "classification"),
     },
     3: {
         *("clustering", "cluster_models", "history", "clusterers", "cluster_profiles"),
@@ -61,6 +61,8 @@ NEIGHBOURS = {
     ("kernels", "kernel_cache"),
     ("fallback", "assignment"),
     ("forecasting", "forest"),
+    ("classification", "forecasting"),
+    ("validation", "classes"),
     ("pyfunc", "serving"),
     ("pyfunc", "series_generation"),
     ("panel", "frequency"),

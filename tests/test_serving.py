@@ -26,15 +26,17 @@ SECRET = "Mrs-Secret-4711"
 
 
 @pytest.fixture(scope="session")
-def servers(registered, registered_wards, store_folder: Path) -> Iterator[dict[str, str]]:
-    """URLs of a server of each model; both come up at once. Their logs stand beside the store."""
+def servers(
+    registered, registered_wards, registered_classes, store_folder: Path
+) -> Iterator[dict[str, str]]:
+    """URLs of a server of each model; they come up at once. Their logs stand beside the store."""
     programs = str(Path(sys.executable).parent)
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{store_folder}/mlflow.db",
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
     }
     processes, urls = [], {}
-    for training in (registered, registered_wards):
+    for training in (registered, registered_wards, registered_classes):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -255,6 +257,31 @@ def test_floats_survive_the_journey_exactly(server, rows, registered):
     expected = registered.generation.predict(noisy)
     found = [row["cluster_strength"] for row in strict(text)["predictions"]]
     assert found == expected["cluster_strength"].tolist()
+
+
+def test_classes_are_served_as_python_gives_them_in_strict_json(servers, registered_classes, stays):
+    generation = registered_classes.generation
+    rows = stays[generation.schema.names].tail(40).reset_index(drop=True)
+    rows.loc[1, "ward"] = "new ward"
+    rows.loc[2, "age"] = None  # missing values are imputed: it is scored
+    records = rows.astype(object).where(rows.notna(), None).to_dict(orient="records")
+    infinite = records[3] | {"age": float("inf")}
+    url = servers["stays"]
+    status, text = ask(url, json.dumps({"dataframe_records": [*records, infinite]}))
+    single = ask(url, json.dumps({"dataframe_records": records[:1]}))
+    refused = ask(url, json.dumps({"dataframe_records": [{"age": SECRET}]}))
+    assert status == 200
+    *found, unscored = strict(text)["predictions"]
+    expected = generation.predict(rows)
+    assert list(found[0]) == list(expected.columns) == generation.output_columns
+    assert set(expected["prediction"]) == set(stays["stay"])
+    for name in expected:
+        assert [row[name] for row in found] == expected[name].tolist(), name
+    assert unscored.pop("status") == "infinite: age"
+    assert set(unscored.values()) == {None}
+    assert strict(single[1])["predictions"] == found[:1]
+    assert refused[0] == 400
+    assert SECRET not in refused[1]
 
 
 @pytest.fixture(scope="session")

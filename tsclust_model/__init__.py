@@ -45,6 +45,7 @@ _HOMES = {
     "SeriesGeneration": "series_generation",
     "TimeSeriesClusteringPipeline": "pipeline",
     "analyze": "analysis",
+    "calculate_classification_metrics": "metrics",
     "calculate_clustering_metrics": "metrics",
     "calculate_model_metrics": "metrics",
     "clustering_analysis_tool": "analysis",

@@ -20,7 +20,7 @@ from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import canonical_series_rows, series_batch, series_window
 from tsclust_model.training import Retraining, labelled_window, open_history, retrain_model
-from tsclust_model.validation import canonical_rows, in_time_order
+from tsclust_model.validation import in_time_order
 
 _STATE = ".monitor.json"
 
@@ -179,7 +179,7 @@ class _Monitor:
             return canonical_series_rows(frame, roles, self.config)
         ordered = in_time_order(frame, champion.roles.time)
         champion.schema.encode(ordered)
-        return canonical_rows(ordered, champion.schema, champion.roles)
+        return champion.canonical_rows(ordered)
 
     def _encoded(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """The scorable rows, oldest first, and their losses, NaN where no outcome is known."""

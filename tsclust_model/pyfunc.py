@@ -31,7 +31,7 @@ from tsclust_model.assignment import DensityTree
 from tsclust_model.clustering import Scaler
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
 from tsclust_model.fallback import KNNFallback
-from tsclust_model.forecasting import OutputModel
+from tsclust_model.forecasting import ClusterModels, OutputModel
 from tsclust_model.results import NOISE
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration, generation_of_parts
 from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID
@@ -138,14 +138,14 @@ class SegmentForecaster(PythonModel):
         return digest(self.parts)
 
 
-def _cluster_boosters(model: OutputModel | SeriesModel) -> dict[int, Boosters]:
-    if isinstance(model, OutputModel):
+def _cluster_boosters(model: ClusterModels | SeriesModel) -> dict[int, Boosters]:
+    if isinstance(model, ClusterModels):
         return dict(model.cluster_boosters)
     return {cluster: _parsed(texts) for cluster, texts in model.texts.items() if cluster != NOISE}
 
 
-def _global_boosters(model: OutputModel | SeriesModel) -> Boosters:
-    if isinstance(model, OutputModel):
+def _global_boosters(model: ClusterModels | SeriesModel) -> Boosters:
+    if isinstance(model, ClusterModels):
         return model.global_booster
     return _parsed(model.texts.get(NOISE, ()))
 
@@ -207,6 +207,7 @@ def signature(generation: AnyGeneration) -> ModelSignature:
             for feature in generation.schema.features
         ]
     kinds = {
+        "prediction": DataType.double if generation.classes is None else DataType.string,
         "cluster": DataType.long,
         "cluster_source": DataType.string,
         "cluster_strength": DataType.double,
@@ -216,6 +217,8 @@ def signature(generation: AnyGeneration) -> ModelSignature:
     outputs: list[Any] = [
         ColSpec(kinds.get(name, number), name, required=False) for name in generation.output_columns
     ]
+    if generation.classes is not None:  # they have no bounds
+        return ModelSignature(MlflowSchema(inputs), MlflowSchema(outputs))
     return ModelSignature(
         MlflowSchema(inputs),
         MlflowSchema(outputs),

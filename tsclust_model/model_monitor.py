@@ -62,7 +62,8 @@ class ModelMonitor:
     --------
     >>> import tempfile
     >>> monitor = ModelMonitor(tempfile.mkdtemp(), accuracy_min_threshold=0.8)
-    >>> monitor.update_reference_distribution({"age": 60.0, "dose": 0.5}, {"age": 10.0, "dose": 2.0})
+    >>> means, deviations = {"age": 60.0, "dose": 0.5}, {"age": 10.0, "dose": 2.0}
+    >>> monitor.update_reference_distribution(means, deviations)
     >>> monitor.compute_drift({"age": 66.0, "dose": 0.9})
     0.15
     >>> monitor.should_retrain(0.75, {"age": 66.0, "dose": 0.9}).reasons

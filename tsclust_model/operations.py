@@ -16,7 +16,6 @@ from tsclust_model.drift import DriftMonitor, DriftWindow
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.registry import CHAMPION, alias_version, load_generation
-from tsclust_model.retraining import squared_errors
 from tsclust_model.training import Retraining, labelled_window, open_history, retrain_model
 from tsclust_model.validation import canonical_rows, in_time_order
 
@@ -165,12 +164,12 @@ class _Monitor:
         self._save({"drift": pause.state(), "batches": self.batches})
 
     def _losses(self, frame: pd.DataFrame) -> np.ndarray:
-        """Squared errors, NaN where the outcome is not known."""
+        """Losses, NaN where the outcome is not known."""
         target = self.champion.roles.target
         losses = np.full(len(frame), np.nan)
         if target in frame:
             known = np.flatnonzero(frame[target].notna())
-            losses[known] = squared_errors(self.champion, frame.iloc[known])
+            losses[known] = self.champion.losses(frame.iloc[known])
         return losses
 
     def _saved(self) -> dict[str, Any]:

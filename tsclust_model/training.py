@@ -277,18 +277,14 @@ def _challenge(
         with experiments.stage("Performance-Report") as stage:
             comparison = compare(champion, challenger, newest[fresh], config.promotion_margin)
             report = performance_figures(fitted, data, config, newest) | {
-                "comparison": asdict(comparison),
+                "comparison": comparison.to_dict(),
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
             stage.log(headline(report) | {"improvement": comparison.improvement})
         version = _publish(experiments, challenger, report, config, name)
         set_challenger(name, version)
-        figures = {
-            "comparison": comparison.reason,
-            "rmse_champion": comparison.rmse_champion,
-            "rmse_challenger": comparison.rmse_challenger,
-        }
+        figures = {"comparison": comparison.reason} | comparison.figures
         tag_version(name, version, {"challenged": champion_version, "trigger": reason} | figures)
         promoted = promote and comparison.better
         if promoted:
@@ -445,12 +441,13 @@ def performance_figures(
         "clustering": fitted.clustering.metrics,
         "cluster_sizes": generation.info["cluster_sizes"],
         "worth": {
-            f"rmse_{way}": value for way, value in (scores.rmse | {"control": control}).items()
+            f"{scores.metric}_{way}": value
+            for way, value in (scores.errors | {"control": control}).items()
         }
         | {"cluster_weight": generation.target.weight},
         "clusters": {str(cluster): figures for cluster, figures in scores.clusters.items()},
         "resources": {
-            name: {f"rmse_{way}": value for way, value in model.scores.rmse.items()}
+            name: {f"rmse_{way}": value for way, value in model.scores.errors.items()}
             | {"cluster_weight": model.weight}
             for name, model in generation.resources.items()
         },

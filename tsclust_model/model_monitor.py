@@ -76,7 +76,7 @@ class ModelMonitor:
         metrics_file: str = "metrics.jsonl",
         drift_file: str = "drift.json",
         accuracy_min_threshold: float | None = None,
-        drift_threshold: float = 0.5,
+        drift_threshold: float = 0.2,
         drift_min_samples: int = 50,
         *,
         score_name: str = "accuracy",

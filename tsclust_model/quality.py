@@ -441,6 +441,8 @@ def _pandera() -> Iterator[Any]:
 def _describe(column: pd.Series) -> dict[str, Any]:
     gaps = float(column.isna().mean()) if len(column) else 0.0
     present = column.dropna()
+    if len(present) and isinstance(present.iloc[0], (list, tuple, dict, np.ndarray)):
+        return {"kind": "text", "missing": gaps}
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         values = present.to_numpy(np.float64)
         return {"kind": "number", "missing": gaps} | _range(values[np.isfinite(values)])

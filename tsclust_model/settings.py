@@ -54,6 +54,7 @@ class DataSettings(_Section):
     resources: tuple[Text, ...] = ()
     time: Text | None = None
     id: Text | None = None
+    text_columns: tuple[Text, ...] = Field(default=(), description='a csv keeps "007" in these')
     versions_dir: Text = Field(default="tsclust_data", description="folder of what came in")
 
 
@@ -109,7 +110,7 @@ class MonitoringSettings(_Section):
     accuracy_min_threshold: float | None = Field(
         default=None, description="least accuracy of classes (0 to 1), or least R² of numbers"
     )
-    drift_threshold: Positive = 0.5
+    drift_threshold: Positive = 0.2
     drift_min_samples: Annotated[int, Field(ge=1)] = 50
     thresholds: dict[str, Threshold] = {}
 

@@ -31,7 +31,7 @@ FLOORS = {
         *("advice", "cluster_evaluation"),
     },
     6: {"registry", "analysis_cache"},
-    7: {"retraining", "analysis", "thresholds"},
+    7: {"retraining", "analysis", "thresholds", "model_store"},
     8: {"training"},
     9: {"pipeline", "operations"},
     10: {"loop"},
@@ -49,7 +49,15 @@ NEIGHBOURS = {
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
 }
-MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry", "thresholds"}
+MAY_IMPORT_MLFLOW = {
+    "pyfunc",
+    "tracking",
+    "serving",
+    "model_code",
+    "registry",
+    "thresholds",
+    "model_store",
+}
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))
 
 

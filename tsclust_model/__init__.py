@@ -29,6 +29,7 @@ _HOMES = {
     "EvaluationError": "errors",
     "ExperimentManager": "tracking",
     "ModelMonitor": "model_monitor",
+    "ModelRegistry": "model_store",
     "Generation": "generation",
     "KNNFallback": "fallback",
     "MLflowIntegrationError": "errors",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from tsclust_model.config import NAME_PATTERN
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.pyfunc import SegmentForecaster, model_arguments, requirements
+from tsclust_model.registry import translated
 
-_MODEL, _METADATA = "model", "metadata.json"
+_MODEL, _METADATA, _STORE = "model", "metadata.json", "registry.db"
 _ID_TAG = "version_id"
 
 
@@ -91,7 +91,7 @@ class ModelRegistry:
         known = dict(metadata or {}) | {"version_id": version_id, "saved_at": now}
         with tempfile.TemporaryDirectory() as folder:
             _write(model, known, Path(folder))
-            with _translated(f"version '{version_id}' cannot be saved"):
+            with translated(f"version '{version_id}' cannot be saved"):
                 self._upload(client, Path(folder), version_id)
         return version_id
 
@@ -107,7 +107,7 @@ class ModelRegistry:
         found = self._find(client, version_id)
         if found is None:
             raise MLflowIntegrationError(f"there is no version '{version_id}'; see list_versions()")
-        with tempfile.TemporaryDirectory() as folder, _translated(f"'{version_id}'"):
+        with tempfile.TemporaryDirectory() as folder, translated(f"'{version_id}'"):
             local = Path(client.download_artifacts(str(found.run_id), "", folder))
             metadata = json.loads((local / _METADATA).read_bytes())
             model = mlflow.pyfunc.load_model(str(local / _MODEL))
@@ -128,7 +128,7 @@ class ModelRegistry:
             return MlflowClient(str(self.base_dir), str(self.base_dir))
         folder = Path(self.base_dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{folder}/registry.db"
+        uri = f"sqlite:///{folder / _STORE}"
         return MlflowClient(uri, uri)
 
     def _upload(self, client: MlflowClient, folder: Path, version_id: str) -> None:
@@ -156,7 +156,9 @@ class ModelRegistry:
         return str(client.create_experiment(self.model_name, artifact_location=place))
 
     def _versions(self, client: MlflowClient) -> list[ModelVersion]:
-        with _translated(f"the versions of '{self.model_name}' cannot be read"):
+        if self._is_folder and not (Path(self.base_dir) / _STORE).exists():
+            return []
+        with translated(f"the versions of '{self.model_name}' cannot be read"):
             found = client.search_model_versions(f"name = '{self.model_name}'")
         ours = [version for version in found if _ID_TAG in version.tags]
         return sorted(ours, key=lambda version: -int(version.version))
@@ -184,11 +186,3 @@ def _write(model: Any, metadata: Mapping[str, Any], folder: Path) -> None:
             f"a {type(model).__name__} cannot be kept; give a Generation or a scikit-learn "
             "estimator"
         )
-
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    try:
-        yield
-    except MlflowException as error:
-        raise MLflowIntegrationError(f"{what}: {str(error).splitlines()[0]}") from error

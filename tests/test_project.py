@@ -21,9 +21,12 @@ FLOORS = {
     0: {"errors", "yaml_files", "config", "results", "kernel_cache", "kernels", "__init__"},
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots", "settings"),
+        *("search", "analysis_request", "plots", "settings", "classes"),
     },
-    2: {"assignment", "fallback", "forest", "forecasting", "drift", "preparation", "quality"},
+    2: {
+        *("assignment", "fallback", "forest", "forecasting", "classification", "drift"),
+        *("preparation", "quality"),
+    },
     3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
     4: {"generation", "monitoring", "model_monitor", "validity"},
     5: {
@@ -45,6 +48,8 @@ NEIGHBOURS = {
     ("kernels", "kernel_cache"),
     ("fallback", "assignment"),
     ("forecasting", "forest"),
+    ("classification", "forecasting"),
+    ("validation", "classes"),
     ("pyfunc", "serving"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),

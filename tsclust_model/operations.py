@@ -17,7 +17,7 @@ from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.registry import CHAMPION, alias_version, registered_generation
 from tsclust_model.training import Retraining, labelled_window, open_history, retrain_model
-from tsclust_model.validation import canonical_rows, in_time_order
+from tsclust_model.validation import in_time_order
 
 _STATE = ".monitor.json"
 
@@ -166,7 +166,7 @@ class _Monitor:
         champion = self.champion
         ordered = in_time_order(frame, champion.roles.time)
         encoded = self.champion.schema.encode(ordered)
-        batch_id = self.history.register(canonical_rows(ordered, champion.schema, champion.roles))
+        batch_id = self.history.register(champion.canonical_rows(ordered))
         if batch_id in self.batches:
             return f"batch {batch_id} was seen before"
         losses = self._losses(ordered)

@@ -33,10 +33,10 @@ FLOORS = {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
         *("advice", "cluster_evaluation"),
     },
-    6: {"registry", "analysis_cache"},
+    6: {"registry", "analysis_cache", "baselines"},
     7: {"retraining", "analysis", "thresholds", "model_store"},
     8: {"training"},
-    9: {"pipeline", "operations"},
+    9: {"pipeline", "operations", "baseline_training", "workspace"},
     10: {"loop"},
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
@@ -55,13 +55,8 @@ NEIGHBOURS = {
     ("tracking", "pyfunc"),
 }
 MAY_IMPORT_MLFLOW = {
-    "pyfunc",
-    "tracking",
-    "serving",
-    "model_code",
-    "registry",
-    "thresholds",
-    "model_store",
+    *("pyfunc", "tracking", "serving", "model_code", "registry", "thresholds", "model_store"),
+    "baselines",
 }
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tsclust_model import PipelineConfig, Roles, generate_synthetic_data, train_model
-from tsclust_model.baseline_training import train_baseline
+from tsclust_model.baseline_training import retrain_baseline, train_baseline
 from tsclust_model.baselines import Baseline, load_baseline
 from tsclust_model.errors import ConfigurationError, DataValidationError, MLflowIntegrationError
 from tsclust_model.generation import Generation

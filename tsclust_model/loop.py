@@ -394,7 +394,7 @@ def _failures(
 ) -> list[str]:
     """Thresholds that are not met; changes are against ``@previous``, if there is one."""
     wanted = {
-        name: {key: value for key, value in fields.model_dump().items() if value is not None}
+        name: fields.model_dump(exclude_none=True)
         for name, fields in work.settings.monitoring.thresholds.items()
     }
     before = alias_version(work.name, PREVIOUS)

@@ -55,7 +55,7 @@ from tsclust_model.workspace import (
 STEPS = ("ingest", "check_quality", "check_monitor", "train", "evaluate", "record")
 
 OnStep = Callable[[str, Mapping[str, Any]], None]
-_Step = Callable[..., dict[str, Any]]
+_Step = Callable[..., Any]
 
 
 def _step(function: _Step) -> _Step:
@@ -103,22 +103,33 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
     work = Workspace(settings)
     durations: dict[str, float] = {}
 
-    def step(name: str, function: _Step, *arguments: Any) -> dict[str, Any]:
-        started = time.perf_counter()
-        with error_handler(name):
-            result = function(config_path, *arguments)
+    def took(name: str, started: float, result: Mapping[str, Any]) -> None:
         durations[name] = durations.get(name, 0.0) + time.perf_counter() - started
         if on_step is not None:
             on_step(name, result)
-        return result
+
+    def handle(version: str) -> dict[str, Any]:
+        """One version through all steps, in a run of its own."""
+        outcome: dict[str, Any] = {}
+        experiments = ExperimentManager(work.config.experiment_name)
+        with experiments.run("pipeline", {"phase": "pipeline", "data_version": version}):
+            for name in STEPS[1:]:
+                started = time.perf_counter()
+                outcome = advance(name, config_path, version, outcome)
+                if name in outcome:
+                    took(name, started, outcome[name])
+        return dict(outcome["record"])
 
     with mlflow_variables(settings.mlflow), retrain_lock(work.folder / ".loop.lock"):
-        found = step("ingest", ingest)
+        started = time.perf_counter()
+        with error_handler("ingest"):
+            found = ingest(config_path)
+        took("ingest", started, found)
         current = found["data_version"]
         try:
-            done = _dealt_with(work, current)
+            done = dealt_with(config_path, current)
             left = found["pending"] if done is None else found["pending"][:-1]
-            summaries = [_handle(work, version, step) for version in left]
+            summaries = [handle(version) for version in left]
             summary = done or summaries.pop()
         except MLflowIntegrationError:
             if answers():
@@ -126,6 +137,67 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
             summary, summaries = _deferred(work, current), []
     caught_up = [item["data_version"] for item in summaries]
     return summary | {"caught_up": caught_up, "durations": durations}
+
+
+def advance(
+    step: str, config_path: str | Path, data_version: str, outcome: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Take one of the `STEPS` after ``ingest``, if what the steps before it found calls for it.
+
+    Parameters
+    ----------
+    step : str
+    config_path : path
+    data_version : str
+    outcome : mapping
+        The results of the steps that were taken, by their names; empty before the first.
+
+    Returns
+    -------
+    dict
+        `outcome`, and the result of this step, unless there was nothing to do: blocked data is only
+        recorded, and without a reason nothing is trained.
+    """
+    blocked = "check_quality" in outcome and outcome["check_quality"]["decision"] == "block"
+    if blocked and step != "record":
+        return dict(outcome)
+    arguments: list[Any] = []
+    if step == "train":
+        if not outcome["check_monitor"]["retrain"]:
+            return dict(outcome)
+        arguments = [outcome["check_monitor"]["reasons"]]
+    elif step == "record":
+        arguments = [outcome]
+    try:
+        with error_handler(step):
+            result = _STEP[step](config_path, data_version, *arguments)
+    except MLflowIntegrationError:
+        raise  # perhaps only for now
+    except PipelineError as error:
+        # Or this version would stand in the way of every later one.
+        work = Workspace(load_settings(config_path))
+        failed = {"failed": type(error).__name__, "settings": work.digest}
+        work.monitor().record_metrics(None, data_version, None, failed)
+        raise
+    return dict(outcome) | {step: result}
+
+
+@_step
+def dealt_with(work: Workspace, data_version: str) -> dict[str, Any] | None:
+    """What to say of a version that was recorded under these settings, with the same champion."""
+    found = [r for r in work.monitor().records() if r["data_version"] == data_version]
+    if not found or "summary" not in found[-1] or found[-1]["settings"] != work.digest:
+        return None
+    last, when = found[-1]["summary"], found[-1]["recorded_at"]
+    if last["status"] != "done" or last["model_version"] != alias_version(work.name, CHAMPION):
+        return None
+    return dict(last) | {
+        "status": "unchanged",
+        "retrained": False,
+        "promoted": False,
+        "reasons": [],
+        "message": f"nothing to do: data version {data_version} was dealt with at {when}",
+    }
 
 
 @_step
@@ -284,8 +356,7 @@ def record(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> di
     Parameters
     ----------
     outcome : mapping
-        ``quality`` and, unless it blocked, ``decision``, ``training`` (or None) and
-        ``evaluation``: what the steps returned.
+        What the steps returned, by their names (see `advance`).
 
     Returns
     -------
@@ -293,7 +364,7 @@ def record(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> di
         The summary of `run_pipeline`, without durations.
     """
     summary = _summary(work, data_version, outcome)
-    quality = {f"quality_{key}": v for key, v in outcome["quality"]["metrics"].items()}
+    quality = {f"quality_{key}": v for key, v in outcome["check_quality"]["metrics"].items()}
     tags = {
         "phase": "pipeline",
         "status": summary["status"],
@@ -313,27 +384,13 @@ def record(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> di
     return summary
 
 
-def _handle(work: Workspace, version: str, step: _Step) -> dict[str, Any]:
-    """One version through all steps, in a run of its own."""
-    experiments = ExperimentManager(work.config.experiment_name)
-    try:
-        with experiments.run("pipeline", {"phase": "pipeline", "data_version": version}):
-            outcome: dict[str, Any] = {"quality": step("check_quality", check_quality, version)}
-            if outcome["quality"]["decision"] != "block":
-                decision = step("check_monitor", check_monitor, version)
-                training = None
-                if decision["retrain"]:
-                    training = step("train", train, version, decision["reasons"])
-                evaluation = step("evaluate", evaluate, version)
-                outcome |= {"decision": decision, "training": training, "evaluation": evaluation}
-            return step("record", record, version, outcome)
-    except MLflowIntegrationError:
-        raise  # perhaps only for now
-    except PipelineError as error:
-        # Or this version would stand in the way of every later one.
-        failed = {"failed": type(error).__name__, "settings": work.digest}
-        work.monitor().record_metrics(None, version, None, failed)
-        raise
+_STEP: dict[str, _Step] = {
+    "check_quality": check_quality,
+    "check_monitor": check_monitor,
+    "train": train,
+    "evaluate": evaluate,
+    "record": record,
+}
 
 
 def _observed(
@@ -449,7 +506,7 @@ def _empty_summary(work: Workspace, data_version: str, status: str) -> dict[str,
 
 
 def _summary(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
-    quality = outcome["quality"]
+    quality = outcome["check_quality"]
     summary = _empty_summary(work, data_version, "done") | {
         "model_version": alias_version(work.name, CHAMPION),
         "quality": {
@@ -460,7 +517,7 @@ def _summary(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> 
         worst = [item["message"] for item in quality["problems"] if item["severity"] == "block"]
         message = f"data version {data_version} is blocked: {'; '.join(worst)}"
         return summary | {"status": "blocked", "message": message}
-    decision, training = outcome["decision"], outcome["training"]
+    decision, training = outcome["check_monitor"], outcome.get("train")
     message = decision["message"] if decision["waits"] else f"nothing is due: {decision['message']}"
     if training is not None:
         message = training["message"]
@@ -468,7 +525,7 @@ def _summary(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> 
         if training["refused"] is not None:
             summary["status"] = "refused"
     shown = (*FIGURES, "validation_status", "failures")
-    judged = {key: outcome["evaluation"][key] for key in shown}
+    judged = {key: outcome["evaluate"][key] for key in shown}
     return summary | judged | {"reasons": list(decision["reasons"]), "message": message}
 
 
@@ -478,21 +535,4 @@ def _deferred(work: Workspace, data_version: str) -> dict[str, Any]:
             f"MLflow does not answer; data version {data_version} is kept, nothing was changed, "
             "and the next call goes on from here"
         )
-    }
-
-
-def _dealt_with(work: Workspace, data_version: str) -> dict[str, Any] | None:
-    """What to say of a version that was recorded under these settings, with the same champion."""
-    found = [r for r in work.monitor().records() if r["data_version"] == data_version]
-    if not found or "summary" not in found[-1] or found[-1]["settings"] != work.digest:
-        return None
-    last, when = found[-1]["summary"], found[-1]["recorded_at"]
-    if last["status"] != "done" or last["model_version"] != alias_version(work.name, CHAMPION):
-        return None
-    return dict(last) | {
-        "status": "unchanged",
-        "retrained": False,
-        "promoted": False,
-        "reasons": [],
-        "message": f"nothing to do: data version {data_version} was dealt with at {when}",
     }

@@ -18,23 +18,33 @@ from conftest import PROJECT
 import tsclust_model
 
 FLOORS = {
-    0: {"errors", "yaml_files", "config", "results", "kernel_cache", "kernels", "__init__"},
+    0: {
+        *("errors", "yaml_files", "config", "results", "kernel_cache", "kernels", "__init__"),
+        *("stages", "series_kernels"),
+    },
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots", "settings", "classes"),
+        *("search", "analysis_request", "plots", "frequency", "classes", "settings"),
+        "panel",
     },
     2: {
-        *("assignment", "fallback", "forest", "forecasting", "classification", "drift"),
-        *("preparation", "quality"),
+        *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
+        *("series_table", "bases", "classification", "quality"),
     },
-    3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
-    4: {"generation", "monitoring", "model_monitor", "validity"},
+    3: {
+        *("clustering", "cluster_models", "history", "clusterers", "cluster_profiles"),
+        *("series_input", "windows"),
+    },
+    4: {"generation", "monitoring", "model_monitor", "validity", "series_models"},
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
-        *("advice", "cluster_evaluation"),
+        *("advice", "cluster_evaluation", "series_generation", "series_fit"),
     },
-    6: {"registry", "analysis_cache", "baselines"},
-    7: {"retraining", "analysis", "thresholds", "model_store"},
+    6: {
+        *("registry", "analysis_cache", "series_fitting", "series_evaluation", "series_scoring"),
+        "baselines",
+    },
+    7: {"retraining", "analysis", "series_training", "thresholds", "model_store"},
     8: {"training"},
     9: {"pipeline", "operations", "baseline_training", "workspace"},
     10: {"loop"},
@@ -51,8 +61,12 @@ NEIGHBOURS = {
     ("classification", "forecasting"),
     ("validation", "classes"),
     ("pyfunc", "serving"),
+    ("pyfunc", "series_generation"),
+    ("panel", "frequency"),
+    ("series_kernels", "kernel_cache"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
+    ("tracking", "series_generation"),
 }
 MAY_IMPORT_MLFLOW = {
     *("pyfunc", "tracking", "serving", "model_code", "registry", "thresholds", "model_store"),

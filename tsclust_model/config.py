@@ -331,6 +331,7 @@ _RULES: dict[str, _Rule] = {
     "missing_values": _one_of("error", "impute"),
     "missing_markers": _NAME_LIST,
     "drop_columns": _NAME_LIST,
+    "gap_policy": _one_of("error", "fill", "drop"),
     "combine": _one_of("blend", "cluster", "global"),
     "coverage": _number(0, 1, closed=False),
     "serialization": _one_of("cloudpickle", "code"),
@@ -431,6 +432,9 @@ class PipelineConfig:
         Texts that mean "missing".
     drop_columns : list of str
         Columns that are never features.
+    gap_policy : {'error', 'fill', 'drop'}
+        What happens to series that lack periods: an error that names them, a straight line
+        between the neighbours, or the series is left out.
     combine : {'blend', 'cluster', 'global'}
         How global and cluster models are combined; 'blend' weighs clusters where they earn it.
     coverage : float, 0.9
@@ -471,6 +475,7 @@ class PipelineConfig:
     missing_values: str = "error"
     missing_markers: list[str] = field(default_factory=lambda: [""])
     drop_columns: list[str] = field(default_factory=list)
+    gap_policy: str = "error"
     combine: str = "blend"
     coverage: float = 0.9
     serialization: str = "cloudpickle"

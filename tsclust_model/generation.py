@@ -7,9 +7,8 @@ Nothing here is edited after the fit: retraining makes another generation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -42,6 +41,7 @@ from tsclust_model.intervals import Calibration
 from tsclust_model.lineage import first_lineage
 from tsclust_model.metrics import METRICS, RMSE, Metric
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.stages import Stages, silent
 from tsclust_model.state import (
     Parts,
     StoredTexts,
@@ -63,25 +63,7 @@ _EXAMPLE_TRIES = 8
 _REFERENCE_ROWS = 5_000
 
 
-class Stage:
-    """What a step of training tells whoever watches it; this one keeps it to itself."""
-
-    def log(self, figures: Mapping[str, Any]) -> None:
-        """Figures of the step, by name; None is undefined."""
-
-    def progress(self, done: int, total: int) -> None:
-        """`done` of `total` pieces of work are finished."""
-
-
-Stages = Callable[[str], AbstractContextManager[Stage]]
-
-
-def silent(name: str) -> AbstractContextManager[Stage]:
-    """The `Stages` of somebody who does not watch."""
-    return nullcontext(Stage())
-
-
-class _NullableLong(pd.arrays.IntegerArray):
+class NullableLong(pd.arrays.IntegerArray):
     """Whole numbers whose nulls survive mlflow's ``spark_udf``.
 
     It casts every long column to int64 and every string column to numpy's str, which have no null;
@@ -93,7 +75,7 @@ class _NullableLong(pd.arrays.IntegerArray):
         return self if keep else super().astype(dtype, copy=copy)
 
 
-class _NullableText(pd.arrays.StringArray):
+class NullableText(pd.arrays.StringArray):
     """Texts whose nulls survive in the same way."""
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
@@ -129,8 +111,73 @@ class Forecast:
     probabilities: np.ndarray
 
 
+class FittedPipeline:
+    """What a fitted pipeline says of itself, whatever its rows are.
+
+    Attributes
+    ----------
+    schema : Schema or SeriesSchema
+    segmentation : Segmentation
+    resources : dict
+        A model for each resource.
+    info : dict
+        What a reader should know, as JSON.
+    """
+
+    schema: Any
+    segmentation: Segmentation
+    resources: dict[str, Any]
+    info: dict[str, Any]
+
+    @property
+    def roles(self) -> Roles:
+        """Which column of a training table is what."""
+        found: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in self.info["roles"].items()
+        }
+        return Roles(**found)
+
+    @property
+    def coverage(self) -> float:
+        """Default coverage of the intervals, above 0 and below 1."""
+        return float(self.info["config"]["coverage"])
+
+    @property
+    def classes(self) -> ClassTarget | None:
+        """The classes of the target; None if it is a number."""
+        return None
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Columns of a labelled table that must be read as texts."""
+        found = self.classes
+        own = [found.name] if found is not None and found.kind != "number" else []
+        return [*self.schema.text_columns, *own]
+
+    @property
+    def output_columns(self) -> list[str]:
+        """Names of the columns that `predict` returns, in order."""
+        bounds = ["prediction_lower", "prediction_upper"]
+        return [
+            "prediction",
+            *(bounds if self.classes is None else self.classes.columns),
+            "cluster",
+            "cluster_source",
+            "cluster_strength",
+            "cluster_weight",
+            *(f"resource_{name}" for name in self.resources),
+            "status",
+        ]
+
+    @property
+    def cluster_ids(self) -> list[int]:
+        """Ids of the segments, sorted."""
+        return sorted(int(c) for c in np.unique(self.segmentation.density.label) if c != NOISE)
+
+
 @dataclass(frozen=True)
-class Generation:
+class Generation(FittedPipeline):
     """A fitted pipeline.
 
     Attributes
@@ -155,45 +202,9 @@ class Generation:
     info: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def roles(self) -> Roles:
-        """Which column of a training table is what."""
-        found: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in self.info["roles"].items()
-        }
-        return Roles(**found)
-
-    @property
-    def coverage(self) -> float:
-        """Default coverage of the intervals, above 0 and below 1."""
-        return float(self.info["config"]["coverage"])
-
-    @property
     def classes(self) -> ClassTarget | None:
         """The classes of the target; None if it is a number."""
         return self.target.outcome if isinstance(self.target, ClassModel) else None
-
-    @property
-    def text_columns(self) -> list[str]:
-        """Columns of a labelled table that must be read as texts."""
-        found = self.classes
-        own = [found.name] if found is not None and found.kind != "number" else []
-        return [*self.schema.text_columns, *own]
-
-    @property
-    def output_columns(self) -> list[str]:
-        """Names of the columns that `predict` returns, in order."""
-        bounds = ["prediction_lower", "prediction_upper"]
-        return [
-            "prediction",
-            *(bounds if self.classes is None else self.classes.columns),
-            "cluster",
-            "cluster_source",
-            "cluster_strength",
-            "cluster_weight",
-            *(f"resource_{name}" for name in self.resources),
-            "status",
-        ]
 
     def assign(self, X: np.ndarray) -> Assignment:
         """Segments of encoded rows, shape (n, n_features)."""
@@ -310,16 +321,16 @@ class Generation:
                 map(number, (forecast.prediction, forecast.lower, forecast.upper))
             )
         else:
-            own = [_NullableText(spread(forecast.prediction, pd.NA))]
+            own = [NullableText(spread(forecast.prediction, pd.NA))]
             own += map(number, np.ascontiguousarray(forecast.probabilities.T))
         columns = [
             *own,
-            _NullableLong(spread(assignment.labels), masked.copy()),
-            _NullableText(spread(assignment.source, pd.NA)),
+            NullableLong(spread(assignment.labels), masked.copy()),
+            NullableText(spread(assignment.source, pd.NA)),
             number(assignment.strength),
             number(forecast.weight),
             *map(number, forecast.resources.values()),
-            _NullableText(encoded.status),
+            NullableText(encoded.status),
         ]
         answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index, copy=False)
         answer.columns = self._output_index.copy()  # made once: texts take pandas a while
@@ -366,11 +377,6 @@ class Generation:
             if self.segmentation.assign(row.reshape(1, -1)).is_noise[0]:
                 break
         return row
-
-    @property
-    def cluster_ids(self) -> list[int]:
-        """Ids of the segments, sorted."""
-        return sorted(int(c) for c in np.unique(self.segmentation.density.label) if c != NOISE)
 
     def renumbered(self, ids: Mapping[int, int], lineage: Mapping[str, Any]) -> Generation:
         """The same pipeline with other cluster ids, and where they come from in its info."""

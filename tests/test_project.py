@@ -19,45 +19,45 @@ import tsclust_model
 
 FLOORS = {
     0: {
-        "errors",
-        "config",
-        "results",
-        "kernel_cache",
-        "kernels",
-        "__init__",
-        "stages",
-        "series_kernels",
+        *("errors", "yaml_files", "config", "results", "kernel_cache", "kernels", "__init__"),
+        *("stages", "series_kernels"),
     },
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots", "frequency", "classes"),
+        *("search", "analysis_request", "plots", "frequency", "classes", "settings"),
         "panel",
     },
     2: {
         *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
-        *("series_table", "bases", "classification"),
+        *("series_table", "bases", "classification", "quality"),
     },
     3: {
         *("clustering", "cluster_models", "history", "clusterers", "cluster_profiles"),
         *("series_input", "windows"),
     },
     4: {
-        *("generation", "monitoring", "validity"),
+        *("generation", "monitoring", "model_monitor", "validity"),
         *("series_models", "series_examples", "series_segments"),
     },
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
         *("advice", "cluster_evaluation", "series_generation", "series_fit"),
     },
-    6: {"registry", "analysis_cache", "series_fitting", "series_evaluation", "series_scoring"},
-    7: {"retraining", "analysis", "series_training"},
+    6: {
+        *("registry", "analysis_cache", "series_fitting", "series_evaluation", "series_scoring"),
+        "baselines",
+    },
+    7: {"retraining", "analysis", "series_training", "thresholds", "model_store"},
     8: {"training"},
-    9: {"pipeline", "operations"},
+    9: {"pipeline", "operations", "baseline_training", "workspace"},
+    10: {"loop"},
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 # Within a floor, these lean on a neighbour.
 NEIGHBOURS = {
     ("config", "errors"),
+    ("config", "yaml_files"),
+    ("yaml_files", "errors"),
     ("kernels", "kernel_cache"),
     ("fallback", "assignment"),
     ("forecasting", "forest"),
@@ -71,7 +71,10 @@ NEIGHBOURS = {
     ("tracking", "pyfunc"),
     ("tracking", "series_generation"),
 }
-MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry"}
+MAY_IMPORT_MLFLOW = {
+    *("pyfunc", "tracking", "serving", "model_code", "registry", "thresholds", "model_store"),
+    "baselines",
+}
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))
 
 
@@ -231,7 +234,7 @@ def test_mlproject_passes_every_parameter_of_every_entry_point():
     project = yaml.safe_load((PROJECT / "MLproject").read_text())
     assert project["conda_env"] == "conda.yaml"
     assert set(project["entry_points"]) == {
-        *("main", "train", "retrain", "evaluate", "score", "analyze")
+        *("main", "train", "retrain", "evaluate", "score", "analyze", "pipeline")
     }
     for name, entry in project["entry_points"].items():
         module = importlib.import_module(f"entrypoints.{name}")

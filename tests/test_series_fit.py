@@ -191,8 +191,8 @@ def test_few_rows_leave_the_bases_alone():
 
 
 def test_too_few_series_are_one_line():
-    with pytest.raises(DataValidationError, match=r"^4 series are too few.*give 5 or more$"):
-        fit_series(series_panel(table(4, 48), ROLES), PipelineConfig(), silent)
+    with pytest.raises(DataValidationError, match=r"^5 series are too few.*give 6 or more$"):
+        fit_series(series_panel(table(5, 48), ROLES), PipelineConfig(), silent)
 
 
 def test_models_that_are_no_sums_of_trees_are_refused(panel):

@@ -14,7 +14,7 @@ from tsclust_model.results import NOISE, Assignment
 from tsclust_model.stages import Stages
 from tsclust_model.windows import shape_features
 
-FEWEST_SERIES = 5
+FEWEST_SERIES = 6
 _CLUSTER_SHARES = (0.03, 0.05, 0.08, 0.12)
 _MOST_TRIED = 2_000
 _FEWEST_INSIDE = 0.6

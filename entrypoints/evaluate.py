@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -12,6 +13,8 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.generation import Generation
 from tsclust_model.registry import load_generation
+from tsclust_model.reporting import evaluation_report, log_report, named_segments, now
+from tsclust_model.retraining import compare
 from tsclust_model.tables import content_digest, read_table
 from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_input
 
@@ -36,8 +39,24 @@ def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression
     frame = read_table(data, generation.schema.text_columns, generation.schema.missing_markers)
     config = PipelineConfig.from_dict(generation.info["config"])
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}):
+    with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}) as run_id:
         report = evaluate_generation(generation, frame)
+        comparison = None if baseline is None else asdict(compare(baseline, generation, frame, 0.0))
+        page = evaluation_report(
+            generation,
+            frame,
+            {
+                "phase": "evaluation",
+                "made_at": now(),
+                "model_name": model_uri,
+                "source": data,
+                "baseline": baseline_uri,
+                "run_id": run_id,
+            },
+            comparison=comparison,
+            names=named_segments(model_uri),
+        )
+        log_report(page)
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
         limit, against = _limit(report, baseline, frame)
         figures = {name: v for name, v in report.items() if not isinstance(v, dict)}

@@ -21,18 +21,21 @@ FLOORS = {
     0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__"},
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots"),
+        *("search", "analysis_request", "plots", "report_advice", "report_groups"),
     },
-    2: {"assignment", "fallback", "forest", "forecasting", "drift", "preparation"},
+    2: {
+        *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
+        "model_plots",
+    },
     3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
     4: {"generation", "monitoring", "validity"},
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
-        *("advice", "cluster_evaluation"),
+        *("advice", "cluster_evaluation", "report_rows"),
     },
-    6: {"registry", "analysis_cache"},
-    7: {"retraining", "analysis"},
-    8: {"training"},
+    6: {"registry", "analysis_cache", "report_figures", "report_pictures"},
+    7: {"retraining", "analysis", "report"},
+    8: {"training", "reporting"},
     9: {"pipeline", "operations"},
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
@@ -45,6 +48,7 @@ NEIGHBOURS = {
     ("pyfunc", "serving"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
+    ("training", "reporting"),
 }
 MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry"}
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))
@@ -170,6 +174,8 @@ SIGNATURES = {
     "validate_batch_data": ["X_batch", "expected_features"],
     "calculate_clustering_metrics": ["X", "labels"],
     "calculate_model_metrics": ["y_true", "y_pred"],
+    "create_cluster_visualization": ["X", "labels", "save_path"],
+    "create_performance_plots": ["metrics_history", "save_path"],
     "analyze": ["request"],
     "clustering_analysis_tool": ["request"],
 }
@@ -249,3 +255,4 @@ def test_the_wheel_holds_the_package_only(tmp_path):
     folders = {line.split("/")[0] for line in listing.splitlines()[1:]}
     assert folders == {"tsclust_model", f"tsclust_model-{tsclust_model.__version__}.dist-info"}
     assert "py.typed" in listing
+    assert "report.html.j2" in listing

@@ -141,6 +141,13 @@ class Generation:
         return Roles(**found)
 
     @property
+    def reported_columns(self) -> list[str]:
+        """Columns that reports group by; they need not be features."""
+        config = self.info["config"]
+        found = [*config.get("planning_columns", ()), *config.get("audit_columns", ())]
+        return list(dict.fromkeys(found))
+
+    @property
     def coverage(self) -> float:
         """Default coverage of the intervals, above 0 and below 1."""
         return float(self.info["config"]["coverage"])

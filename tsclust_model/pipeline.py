@@ -235,7 +235,12 @@ class TimeSeriesClusteringPipeline:
         self._call("pre_batch", X.copy())
         labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
         forecast, used = self._forecast(serving, X)
-        rows = canonical_rows(frame.assign(**labelled), generation.schema, generation.roles)
+        rows = canonical_rows(
+            frame.assign(**labelled),
+            generation.schema,
+            generation.roles,
+            generation.reported_columns,
+        )
         version_id = open_history(self.config, self._model_name).register(rows)
         result = BatchResult(
             forecast.assignment.labels,

@@ -18,21 +18,27 @@ from tsclust_model.errors import (
     RetrainingError,
 )
 from tsclust_model.evaluation import evaluate_generation
-from tsclust_model.forecasting import fold_blend_rmse
+from tsclust_model.forecasting import OutputModel, fold_blend
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
 from tsclust_model.pyfunc import log_generation
 from tsclust_model.registry import (
     CHAMPION,
+    alias_version,
     check_model_name,
+    describe_version,
     register,
+    segment_names,
     set_challenger,
     set_champion,
     tag_training_data,
     tag_version,
 )
-from tsclust_model.results import Assignment, ClusteringResult
+from tsclust_model.report import model_card
+from tsclust_model.report_figures import Watched
+from tsclust_model.reporting import fit_report, log_report, now
+from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.retraining import Comparison, compare, retrain_lock
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_config, log_input
@@ -166,13 +172,16 @@ def train_table(
             stage.log({"n_rows": len(known), "n_holdout": len(unseen), "n_features": n_features})
         fitted = _fit(experiments, known, data, roles, config, {"source": source})
         with experiments.stage("Performance-Report") as stage:
-            report = performance_figures(fitted, data, config, unseen)
+            control = shuffled_control(fitted, data, config)
+            report = performance_figures(fitted, unseen, control)
+            about = _told(name, run_id, "training", alias_version(name, CHAMPION), source)
+            page = fit_report(fitted, data, known, unseen, about, control.fold_losses["blend"])
             stage.log(headline(report))
         # Only now: a training that fails leaves no patients behind.
         fitted = replace(
             fitted, generation=_with_history(fitted.generation, known, unseen, config, name)
         )
-        version = _publish(experiments, fitted.generation, report, config, name)
+        version = _publish(experiments, fitted.generation, report, page, config, name)
         replaced = set_champion(name, version, f"training ({trigger})")
     return Training(fitted.generation, fitted.clustering, name, version, replaced, run_id, report)
 
@@ -186,7 +195,12 @@ def _with_history(
 ) -> Generation:
     """Keep the rows of a first training, and say in the generation which they were."""
     history = open_history(config, name)
-    rows = canonical_rows(pd.concat([known, unseen]), generation.schema, generation.roles)
+    rows = canonical_rows(
+        pd.concat([known, unseen]),
+        generation.schema,
+        generation.roles,
+        generation.reported_columns,
+    )
     batch_id = history.register(rows)
     ours = {
         "trained_on": {batch_id: [0, len(known)]},
@@ -203,6 +217,7 @@ def retrain_model(
     reason: str,
     *,
     promote: bool = True,
+    watched: Watched | None = None,
 ) -> Retraining:
     """Fit a challenger on the expanding window, compare it, and let the better one serve.
 
@@ -220,6 +235,8 @@ def retrain_model(
         What called for the retrain, for tags and report.
     promote : bool
         False registers the challenger and lets nobody take over.
+    watched : Watched, optional
+        What batches have shown, for the report.
 
     Raises
     ------
@@ -238,7 +255,15 @@ def retrain_model(
         n_known = len(window.frame) - int(len(window.frame) * COMPARED_SHARE)
         try:
             return _challenge(
-                champion, champion_version, model_name, config, reason, window, n_known, promote
+                champion,
+                champion_version,
+                model_name,
+                config,
+                reason,
+                window,
+                n_known,
+                promote,
+                watched,
             )
         except (DataValidationError, ModelTrainingError) as error:
             raise RetrainingError(f"the challenger could not be fitted: {error}") from error
@@ -253,6 +278,7 @@ def _challenge(
     window: Window,
     n_known: int,
     promote: bool,
+    watched: Watched | None,
 ) -> Retraining:
     """The run of a retrain; `n_known` rows of the window are fitted, the rest is compared on."""
     roles = replace(champion.roles, features=tuple(champion.schema.names))
@@ -272,17 +298,31 @@ def _challenge(
             "history_from": champion.info["history_from"],
         }
         fitted = _fit(experiments, known, data, roles, config, info)
-        challenger = _with_old_ids(champion, fitted, known)
-        fitted = replace(fitted, generation=challenger)
+        fitted = _with_old_ids(champion, fitted, known)
+        challenger = fitted.generation
         with experiments.stage("Performance-Report") as stage:
             comparison = compare(champion, challenger, newest[fresh], config.promotion_margin)
-            report = performance_figures(fitted, data, config, newest) | {
+            control = shuffled_control(fitted, data, config)
+            report = performance_figures(fitted, newest, control) | {
                 "comparison": asdict(comparison),
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
+            about = _told(name, run_id, "retraining", champion_version, "history")
+            page = fit_report(
+                fitted,
+                data,
+                known,
+                newest,
+                about | {"reason": reason},
+                control.fold_losses["blend"],
+                champion=champion,
+                comparison=asdict(comparison),
+                watched=watched,
+                names=segment_names(name),
+            )
             stage.log(headline(report) | {"improvement": comparison.improvement})
-        version = _publish(experiments, challenger, report, config, name)
+        version = _publish(experiments, challenger, report, page, config, name)
         set_challenger(name, version)
         figures = {
             "comparison": comparison.reason,
@@ -353,7 +393,7 @@ def _with_keys(known: pd.DataFrame, roles: Roles) -> tuple[pd.DataFrame, Roles]:
 
 def _with_old_ids(
     champion: Generation, fitted: FittedGeneration, known: pd.DataFrame
-) -> Generation:
+) -> FittedGeneration:
     """The challenger with the ids of the champion's segments where they are the same."""
     encoded = champion.schema.encode(known)
     rows = np.flatnonzero(encoded.scorable)
@@ -366,7 +406,13 @@ def _with_old_ids(
         champion.info["lineage"]["next_id"],
         fitted.generation.cluster_ids,
     )
-    return fitted.generation.renumbered(ids, lineage.to_dict())
+    everywhere = {NOISE: NOISE} | ids
+    labels = np.array([everywhere[int(label)] for label in new.labels], dtype=np.int64)
+    return replace(
+        fitted,
+        generation=fitted.generation.renumbered(ids, lineage.to_dict()),
+        assignment=replace(new, labels=labels),
+    )
 
 
 def _fit(
@@ -387,6 +433,7 @@ def _publish(
     experiments: ExperimentManager,
     generation: Generation,
     report: Mapping[str, Any],
+    page: dict[str, Any],
     config: PipelineConfig,
     name: str,
 ) -> str:
@@ -396,7 +443,18 @@ def _publish(
     logged = log_generation(generation, config.serialization)
     version = register(logged.model_uri, name, (logged.metadata or {})["state_sha256"])
     tag_training_data(name, str(version.version), generation.info["trained_on"])
+    page["model"]["version"] = str(version.version)
+    describe_version(name, str(version.version), model_card(page))
+    log_report(page)
     return str(version.version)
+
+
+def _told(
+    name: str, run_id: str, phase: str, replaced: str | None, source: str
+) -> dict[str, str | None]:
+    """What the report of a fit says of where it is; the version is not known yet."""
+    told = {"phase": phase, "source": source, "model_name": name, "version": "", "run_id": run_id}
+    return told | {"replaced": replaced, "made_at": now()}
 
 
 def _tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str | None]:
@@ -421,17 +479,12 @@ def split_newest(
     return ordered.iloc[:cut], ordered.iloc[cut:].reset_index(drop=True)
 
 
-def performance_figures(
-    fitted: FittedGeneration, data: TrainingData, config: PipelineConfig, unseen: pd.DataFrame
-) -> dict[str, Any]:
-    """What was found and what it is worth, as JSON-ready figures.
-
-    ``worth`` holds errors on the folds: of the global model, of clusters alone, of the blend that
-    is served, and of a control, the same blend with the labels shuffled among the rows.
-    """
-    generation = fitted.generation
+def shuffled_control(
+    fitted: FittedGeneration, data: TrainingData, config: PipelineConfig
+) -> OutputModel:
+    """The blend on the folds with the segments shuffled among the rows: worth nothing."""
     labels = np.random.default_rng(config.random_state).permutation(fitted.assignment.labels)
-    control = fold_blend_rmse(
+    return fold_blend(
         data.X,
         data.y,
         labels,
@@ -440,12 +493,24 @@ def performance_figures(
         categorical=data.schema.categorical_columns,
         min_cluster_rows=config.min_cluster_rows,
     )
+
+
+def performance_figures(
+    fitted: FittedGeneration, unseen: pd.DataFrame, control: OutputModel
+) -> dict[str, Any]:
+    """What was found and what it is worth, as JSON-ready figures.
+
+    ``worth`` holds errors on the folds: of the global model, of clusters alone, of the blend that
+    is served, and of a control, the same blend with the labels shuffled among the rows.
+    """
+    generation = fitted.generation
     scores = generation.target.scores
     return {
         "clustering": fitted.clustering.metrics,
         "cluster_sizes": generation.info["cluster_sizes"],
         "worth": {
-            f"rmse_{way}": value for way, value in (scores.rmse | {"control": control}).items()
+            f"rmse_{way}": value
+            for way, value in (scores.rmse | {"control": control.scores.rmse["blend"]}).items()
         }
         | {"cluster_weight": generation.target.weight},
         "clusters": {str(cluster): figures for cluster, figures in scores.clusters.items()},

@@ -377,11 +377,13 @@ def _time_keys(column: pd.Series, time: str) -> pd.Series:
     return keys.dt.tz_convert("UTC").dt.tz_localize(None) if keys.dt.tz is not None else keys
 
 
-def canonical_rows(frame: pd.DataFrame, schema: Schema, roles: Roles) -> pd.DataFrame:
+def canonical_rows(
+    frame: pd.DataFrame, schema: Schema, roles: Roles, kept: Collection[str] = ()
+) -> pd.DataFrame:
     """The columns a model knows, each as one type, so that the same rows are the same anywhere.
 
     A csv has texts where a table in memory has times and booleans: numbers become float64,
-    categories and ids texts, times UTC; other columns are left out.
+    categories and ids texts, times UTC; other columns are left out, but for those of `kept`.
     """
     columns: dict[str, Any] = {}
     if roles.id is not None and roles.id in frame:
@@ -401,6 +403,14 @@ def canonical_rows(frame: pd.DataFrame, schema: Schema, roles: Roles) -> pd.Data
     for name in (roles.target, *roles.resources):
         if name in frame:
             columns[name] = _numbers(frame[name], schema.missing_markers)
+    for name in kept:
+        if name in frame and name not in columns:
+            column = frame[name]
+            numbers = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(
+                column
+            )
+            read = _numbers if numbers else _plain_texts
+            columns[name] = read(column, schema.missing_markers)
     return pd.DataFrame(columns)
 
 

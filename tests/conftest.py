@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,7 +18,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
 from tsclust_model.training import Training, train_table
-from tsclust_model.validation import TrainingData, training_data
+from tsclust_model.validation import Roles, TrainingData, training_data
 
 PROJECT = Path(__file__).parent.parent
 REAL_DATA = PROJECT.parent / "shared" / "data"
@@ -35,6 +37,14 @@ VITALS = (
     "body_mass_index",
 )
 QUICK = {"num_leaves": 7, "n_estimators": 20, "learning_rate": 0.2}
+STAY_ROLES = Roles("stay", (), ("nursing_hours",), "admission_time", "patient_id")
+STAY_CONFIG = PipelineConfig(
+    hdbscan_params={"min_cluster_size": 20},
+    lgb_timeseries_params=QUICK,
+    lgb_resource_params=QUICK,
+    serialization="code",
+    missing_values="impute",
+)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -107,14 +117,37 @@ def store(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def registered(store_folder: Path, hospital: pd.DataFrame) -> Training:
     """A hospital model, trained and registered as ``hospital@champion``; do not retrain it."""
+    with _using(store_folder):
+        return train_table(
+            hospital, HOSPITAL_ROLES, HOSPITAL_CONFIG, holdout=0.2, model_name="hospital"
+        )
+
+
+@contextmanager
+def _using(store_folder: Path) -> Iterator[None]:
     uri = f"sqlite:///{store_folder}/mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(store_folder)
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(uri)
-        training = train_table(
-            hospital, HOSPITAL_ROLES, HOSPITAL_CONFIG, holdout=0.2, model_name="hospital"
-        )
+        yield
         mlflow.set_tracking_uri(before)
-    return training
+
+
+@pytest.fixture(scope="session")
+def stays(hospital: pd.DataFrame) -> pd.DataFrame:
+    """The hospital with a target of three classes, whose names are hard to write."""
+    days = hospital["length_of_stay_days"]
+    kind = np.select([days < 3, days < 6], ["short", 'say "mid"\n day'], "länger, 日本")
+    columns = [*VITALS, "ward", "admission_time", "patient_id", "nursing_hours"]
+    return hospital[columns].astype(dict.fromkeys(VITALS, float)).assign(stay=kind)
+
+
+@pytest.fixture(scope="session")
+def registered_classes(store_folder: Path, stays: pd.DataFrame) -> Training:
+    """A model of the classes, registered as ``stays@champion``, logged as code."""
+    with _using(store_folder):
+        return train_table(
+            stays.head(1000), STAY_ROLES, STAY_CONFIG, holdout=0.2, model_name="stays"
+        )

@@ -21,11 +21,11 @@ FLOORS = {
     0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__"},
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots", "report_advice", "report_groups"),
+        *("search", "analysis_request", "plots", "report_advice", "report_groups", "classes"),
     },
     2: {
-        *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
-        "model_plots",
+        *("assignment", "fallback", "forest", "forecasting", "classification", "drift"),
+        *("preparation", "model_plots"),
     },
     3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
     4: {"generation", "monitoring", "validity"},
@@ -33,9 +33,9 @@ FLOORS = {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
         *("advice", "cluster_evaluation", "report_rows"),
     },
-    6: {"registry", "analysis_cache", "report_figures", "report_pictures"},
+    6: {"registry", "analysis_cache", "report_pictures"},
     7: {"retraining", "analysis", "report"},
-    8: {"training", "reporting"},
+    8: {"training", "reporting", "report_figures"},
     9: {"pipeline", "operations"},
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
@@ -45,10 +45,14 @@ NEIGHBOURS = {
     ("kernels", "kernel_cache"),
     ("fallback", "assignment"),
     ("forecasting", "forest"),
+    ("classification", "forecasting"),
+    ("validation", "classes"),
     ("pyfunc", "serving"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
     ("training", "reporting"),
+    ("training", "report_figures"),
+    ("reporting", "report_figures"),
 }
 MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry"}
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))

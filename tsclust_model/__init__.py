@@ -44,6 +44,7 @@ _HOMES = {
     "Roles": "validation",
     "TimeSeriesClusteringPipeline": "pipeline",
     "analyze": "analysis",
+    "calculate_classification_metrics": "metrics",
     "calculate_clustering_metrics": "metrics",
     "calculate_model_metrics": "metrics",
     "clustering_analysis_tool": "analysis",

@@ -171,6 +171,39 @@ def residual_plot(truth: np.ndarray, prediction: np.ndarray, unit: str, few: int
     return figure
 
 
+def confusion_plot(
+    truth: np.ndarray, predicted: np.ndarray, names: Sequence[str], few: int = 1
+) -> Figure:
+    """What was predicted of the rows of each class, as shares of the class.
+
+    Parameters
+    ----------
+    truth, predicted : ndarray of int64, shape (n,)
+        Positions in `names`; rows of a class that is not among them (-1) are left out.
+    names : sequence of str
+        The first 20 are drawn.
+    few : int
+        Cells with fewer rows are blank.
+    """
+    shown = list(names)[:MOST_LABELS]
+    known = (truth >= 0) & (truth < len(shown)) & (predicted < len(shown))
+    counts = np.zeros((len(shown), len(shown)), dtype=np.int64)
+    np.add.at(counts, (truth[known], predicted[known]), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, plot = new_figure("predicted class", "actual class", long_names=True)
+    image = plot.imshow(np.where(counts >= few, shares, np.nan), cmap=_HEAT, vmin=0, vmax=1)
+    texts = [shown_text(name, 20) for name in shown]
+    plot.set_xticks(range(len(shown)), texts, rotation=90, fontsize=7)
+    plot.set_yticks(range(len(shown)), texts, fontsize=7)
+    for i, j in np.argwhere(counts >= few) if len(shown) <= 10 else ():
+        ink = "white" if shares[i, j] > 0.4 else "black"
+        plot.text(j, i, f"{shares[i, j]:.0%}", ha="center", va="center", fontsize=7, color=ink)
+    bar = figure.colorbar(image, ax=plot)
+    bar.set_label("share of the actual class", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
 def importance_plot(shares: Mapping[str, float], unit: str = "share of the gain") -> Figure:
     """The features with the largest shares, 20 at most.
 

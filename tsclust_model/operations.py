@@ -16,9 +16,8 @@ from tsclust_model.drift import DriftMonitor, DriftWindow
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.registry import CHAMPION, alias_version, load_generation
-from tsclust_model.retraining import squared_errors
 from tsclust_model.training import Retraining, labelled_window, open_history, retrain_model
-from tsclust_model.validation import canonical_rows, in_time_order
+from tsclust_model.validation import in_time_order
 
 _STATE = ".monitor.json"
 
@@ -126,8 +125,7 @@ class _Monitor:
         champion = self.champion
         ordered = in_time_order(frame, champion.roles.time)
         encoded = self.champion.schema.encode(ordered)
-        rows = canonical_rows(ordered, champion.schema, champion.roles, champion.reported_columns)
-        batch_id = self.history.register(rows)
+        batch_id = self.history.register(champion.canonical_rows(ordered))
         if batch_id in self.batches:
             return f"batch {batch_id} was seen before"
         losses = self._losses(ordered)
@@ -166,12 +164,12 @@ class _Monitor:
         self._save({"drift": pause.state(), "batches": self.batches})
 
     def _losses(self, frame: pd.DataFrame) -> np.ndarray:
-        """Squared errors, NaN where the outcome is not known."""
+        """Losses, NaN where the outcome is not known."""
         target = self.champion.roles.target
         losses = np.full(len(frame), np.nan)
         if target in frame:
             known = np.flatnonzero(frame[target].notna())
-            losses[known] = squared_errors(self.champion, frame.iloc[known])
+            losses[known] = self.champion.losses(frame.iloc[known])
         return losses
 
     def _saved(self) -> dict[str, Any]:

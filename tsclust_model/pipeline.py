@@ -15,6 +15,7 @@ import pandas as pd
 
 from tsclust_model.batches import (
     batch_frame,
+    class_probabilities,
     joined,
     measured_costs,
     outcome_columns,
@@ -54,7 +55,7 @@ from tsclust_model.retraining import AdaptiveRetrainingManager
 from tsclust_model.tables import write_table
 from tsclust_model.tracking import ExperimentManager, MetricWriter
 from tsclust_model.training import Retraining, open_history, retrain_model, train_table
-from tsclust_model.validation import Roles, canonical_rows
+from tsclust_model.validation import Roles
 
 # What takes effect at once; everything else when a model is fitted.
 _NOW = frozenset(
@@ -235,12 +236,7 @@ class TimeSeriesClusteringPipeline:
         self._call("pre_batch", X.copy())
         labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
         forecast, used = self._forecast(serving, X)
-        rows = canonical_rows(
-            frame.assign(**labelled),
-            generation.schema,
-            generation.roles,
-            generation.reported_columns,
-        )
+        rows = generation.canonical_rows(frame.assign(**labelled))
         version_id = open_history(self.config, self._model_name).register(rows)
         result = BatchResult(
             forecast.assignment.labels,
@@ -249,6 +245,7 @@ class TimeSeriesClusteringPipeline:
             forecast.assignment.noise_ratio,
             time.perf_counter() - started,
             version_id,
+            probabilities=class_probabilities(generation, forecast),
         )
         self._watch(result, X, forecast, labelled.get(generation.roles.target))
         result = replace(result, degraded=tuple(self._degraded))
@@ -279,8 +276,9 @@ class TimeSeriesClusteringPipeline:
         history.record_outcomes(version_id, labelled)
         X = scorable_matrix(generation, frame)
         forecast = generation.forecast(X, generation.coverage)
-        losses = np.square(labelled[generation.roles.target] - forecast.prediction)
-        self._monitor.record_metric("rmse", float(np.sqrt(losses.mean())), "accuracy")
+        losses = generation.row_losses(labelled[generation.roles.target], forecast)
+        metric = generation.metric
+        self._monitor.record_metric(metric.name, metric.of(losses.mean()), "accuracy")
         self._manager().record_losses(X, losses)
 
     # -- retraining ----------------------------------------------------------------------------
@@ -654,9 +652,10 @@ class TimeSeriesClusteringPipeline:
             "processing_time": result.processing_time,
             "memory_usage": len(X) * self._fitted().costs[1],
         }
-        losses = None if y is None else np.square(y - forecast.prediction)
+        generation = self._fitted().generation
+        losses = None if y is None else generation.row_losses(y, forecast)
         if losses is not None:
-            figures["rmse"] = float(np.sqrt(losses.mean()))
+            figures[generation.metric.name] = generation.metric.of(losses.mean())
         for name, value in figures.items():
             self._monitor.record_metric(name, value, "batch")
         self._monitor.check_alerts()
@@ -741,10 +740,10 @@ class TimeSeriesClusteringPipeline:
         ]
         generation = self._serving.generation
         if generation.target.weight == 0:
-            rmse = generation.target.scores.rmse["global"]
+            metric, error = generation.metric, generation.target.scores.errors["global"]
             found.append(
-                f"Segments have weight 0 in the forecast (global RMSE {rmse:.4g}): read them as "
-                "description, or try other cluster_features."
+                f"Segments have weight 0 in the forecast (global {metric.label} {error:.4g}): "
+                "read them as description, or try other cluster_features."
             )
         return found
 
@@ -762,7 +761,7 @@ def _model_info(model: Any) -> dict[str, Any]:
     return {
         "clusters": model.clusters,
         "cluster_weight": model.weight,
-        "fold_rmse": dict(model.scores.rmse),
+        f"fold_{model.scores.metric}": dict(model.scores.errors),
         "metrics": dict(model.scores.clusters),
     }
 

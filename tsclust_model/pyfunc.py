@@ -170,6 +170,7 @@ def signature(generation: Generation) -> ModelSignature:
         for feature in generation.schema.features
     ]
     kinds = {
+        "prediction": DataType.double if generation.classes is None else DataType.string,
         "cluster": DataType.long,
         "cluster_source": DataType.string,
         "status": DataType.string,
@@ -178,6 +179,8 @@ def signature(generation: Generation) -> ModelSignature:
         ColSpec(kinds.get(name, DataType.double), name, required=False)
         for name in generation.output_columns
     ]
+    if generation.classes is not None:  # they have no bounds
+        return ModelSignature(MlflowSchema(inputs), MlflowSchema(outputs))
     return ModelSignature(
         MlflowSchema(inputs),
         MlflowSchema(outputs),

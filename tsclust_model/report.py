@@ -179,7 +179,9 @@ def _quality(figures: Mapping[str, Any]) -> str:
     saved = figures["worth"]["saved"]
     if saved is not None:
         text += f"; {percent(saved)} less than one global model"
-    covered = everyone["interval_coverage"]
+    if everyone.get("accuracy") is not None:
+        text += f"; {percent(everyone['accuracy'])} of the classes right"
+    covered = everyone.get("interval_coverage")
     if covered is not None:
         text += (
             f"; {percent(covered)} of the rows inside their {percent(accuracy['coverage'], 0)} "

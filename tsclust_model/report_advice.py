@@ -147,7 +147,7 @@ def _on_subgroups(figures: Mapping[str, Any]) -> list[str]:
 
 def _on_intervals(figures: Mapping[str, Any]) -> list[str]:
     accuracy = figures["accuracy"]
-    if not accuracy or accuracy["all"]["interval_coverage"] is None:
+    if not accuracy or accuracy["all"].get("interval_coverage") is None:
         return []
     wanted, found = accuracy["coverage"], accuracy["all"]["interval_coverage"]
     n_rows = accuracy["all"]["n_rows"]

@@ -16,6 +16,7 @@ from scipy.stats import norm
 from tsclust_model import __version__, cluster_profiles
 from tsclust_model.drift import DriftWindow, Reference
 from tsclust_model.generation import Generation
+from tsclust_model.metrics import METRICS, calculate_classification_metrics
 from tsclust_model.preparation import Prepared
 from tsclust_model.report_groups import (
     SHOWN,
@@ -26,8 +27,19 @@ from tsclust_model.report_groups import (
 )
 from tsclust_model.report_rows import Evidence, OutputRows, SegmentRows, mean_error
 from tsclust_model.results import NOISE
+from tsclust_model.retraining import Comparison
 
 FORMAT = 1
+NUMBER_COLUMNS = [
+    {"name": "bias", "label": "Mean error", "format": "signed"},
+    {"name": "interval_coverage", "label": "In intervals", "format": "share"},
+]
+CLASS_COLUMNS = [
+    {"name": "accuracy", "label": "Right", "format": "share"},
+    {"name": "auc", "label": "AUC", "format": "number"},
+]
+"""What is shown of a group beside the measure."""
+
 _APART = 3
 _WORSE = 0.10
 _ALPHA = 0.05
@@ -65,7 +77,7 @@ def report_figures(
     about: Mapping[str, Any],
     *,
     folds: Evidence | None = None,
-    comparison: Mapping[str, Any] | None = None,
+    comparison: Comparison | None = None,
     moves: Mapping[str, Any] | None = None,
     newest: DriftWindow | None = None,
     watched: Watched | None = None,
@@ -84,8 +96,8 @@ def report_figures(
         ``source``, ``rows``, ``period`` and whatever else `report` shows of a model.
     folds : Evidence, optional
         Of the fit itself, where `evidence` is of other rows: what segments are worth there.
-    comparison : mapping, optional
-        The fields of a `Comparison` of the old and the new generation.
+    comparison : Comparison, optional
+        Of the old and the new generation.
     moves : mapping, optional
         See `moved_rows`.
     newest : DriftWindow, optional
@@ -124,7 +136,12 @@ def report_figures(
     if evidence is not None and len(evidence.labels):
         measure = evidence.measure
         figures |= {
-            "measure": {"name": measure.name, "label": measure.label, "unit": measure.unit},
+            "measure": {
+                "name": measure.name,
+                "label": measure.label,
+                "unit": measure.unit,
+                "columns": CLASS_COLUMNS if evidence.classes else NUMBER_COLUMNS,
+            },
             "worth": _worth(generation, [found for found in (folds, evidence) if found]),
             "totals": _totals(evidence, planning, generation.coverage, names),
             "subgroups": _subgroups(evidence, audit),
@@ -225,17 +242,18 @@ def _segments(
     }
 
 
-def _compared(comparison: Mapping[str, Any]) -> dict[str, Any]:
+def _compared(comparison: Comparison) -> dict[str, Any]:
     """A comparison with the standard error of what is saved (delta method)."""
-    before, error = comparison["rmse_champion"], comparison["standard_error"]
+    metric = METRICS[comparison.metric]
+    before, error = comparison.champion, comparison.standard_error
     spread = None
     if before and error is not None and np.isfinite(error):
-        spread = error / (2 * before**2)
+        spread = error / ((2 if metric.squared else 1) * metric.loss(before))
     kept = ("n_rows", "improvement", "margin", "better", "reason")
-    return {name: comparison[name] for name in kept} | {
-        "label": "RMSE",
+    return {name: getattr(comparison, name) for name in kept} | {
+        "label": metric.label,
         "old": before,
-        "new": comparison["rmse_challenger"],
+        "new": comparison.challenger,
         "improvement_error": spread,
     }
 
@@ -357,14 +375,15 @@ def _accuracy(
             }
             for group in shown_groups(evidence.labels, names)
         ],
-        "resources": list(evidence.outputs)[1:],
+        "resources": list(evidence.resources),
     }
 
 
 def _errors(evidence: Evidence, rows: np.ndarray) -> dict[str, Any]:
     target, losses = evidence.target, evidence.losses["blend"][rows]
     resources: dict[str, Any] = {}
-    for name, output in list(evidence.outputs.items())[1:]:
+    for name in evidence.resources:
+        output = evidence.outputs[name]
         known = rows & output.known
         resources[name] = None
         if known.sum() >= SMALLEST_GROUP:
@@ -373,16 +392,22 @@ def _errors(evidence: Evidence, rows: np.ndarray) -> dict[str, Any]:
                 "rmse": float(np.sqrt(np.square(errors).mean())),
                 "coverage": _covered(output, known),
             }
-    known = rows & target.known
-    return {
+    found: dict[str, Any] = {
         "n_rows": int(rows.sum()),
         "value": evidence.measure.value(losses),
         "error": evidence.measure.error(losses),
-        "bias": float((target.prediction[known] - target.truth[known]).mean())
-        if known.any()
-        else None,
-        "interval_coverage": _covered(target, known),
         "resources": resources,
+    }
+    if evidence.classes is not None:
+        classes = evidence.classes
+        metrics = calculate_classification_metrics(classes.codes[rows], classes.probabilities[rows])
+        return found | {name: metrics[name] for name in ("accuracy", "auc")}
+    assert target is not None
+    known = rows & target.known
+    errors = target.prediction[known] - target.truth[known]
+    return found | {
+        "bias": float(errors.mean()) if known.any() else None,
+        "interval_coverage": _covered(target, known),
     }
 
 

@@ -129,7 +129,20 @@ def _add_segments(
 
 
 def _add_accuracy(add: Callable[..., None], evidence: Evidence) -> None:
-    target, unit = evidence.target, evidence.measure.unit
+    target, unit, classes = evidence.target, evidence.measure.unit, evidence.classes
+    if classes is not None:
+        add(
+            "confusion",
+            "accuracy",
+            "What was predicted of the rows of each class, as shares of the class; cells of fewer "
+            f"than {_FEW} rows are left out.",
+            f"Table of {len(classes.names)} classes by what was predicted.",
+            lambda: model_plots.confusion_plot(
+                classes.codes, classes.probabilities.argmax(axis=1), classes.names, _FEW
+            ),
+        )
+    if target is None:
+        return
     known = target.known
     truth, prediction = target.truth[known], target.prediction[known]
     note = f"Rows are counted in cells; cells of fewer than {_FEW} rows are left out."

@@ -17,13 +17,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from tsclust_model.classification import ClassModel
 from tsclust_model.folds import Fold, time_ordered_folds
 from tsclust_model.generation import FittedGeneration, Generation
 from tsclust_model.intervals import Calibration
 from tsclust_model.results import NOISE, Assignment
-from tsclust_model.validation import TrainingData, outcome
+from tsclust_model.validation import TrainingData
 
 MISSING = "(missing)"
+_CLASSES = 10
 _DISTINCT = 10  # a column of more different numbers is shown in four parts
 
 
@@ -94,6 +96,9 @@ class OutputRows:
     ----------
     truth, prediction, lower, upper : ndarray of float64, shape (n,)
         NaN where unknown.
+        The truth of a class is 0 or 1, its prediction a probability, and it has no bounds.
+    variance : ndarray of float64, shape (n,)
+        Of each row's own error.
     pool : ndarray of int64, shape (n,)
         Position in `pools` of the errors that a row's own error is like.
     pools : sequence of Pool
@@ -103,6 +108,7 @@ class OutputRows:
     prediction: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    variance: np.ndarray
     pool: np.ndarray
     pools: Sequence[Pool]
 
@@ -126,8 +132,8 @@ class OutputRows:
         rows = rows & self.known
         counts = np.bincount(self.pool[rows], minlength=len(self.pools))
         expected = float(self.prediction[rows].sum())
-        variance = sum(
-            count * pool.variance + count**2 * (pool.mean**2 + pool.variance / pool.n)
+        variance = float(self.variance[rows].sum()) + sum(
+            count**2 * (pool.mean**2 + pool.variance / pool.n)
             for count, pool in zip(counts.tolist(), self.pools, strict=True)
         )
         half = float(norm.ppf((1 + coverage) / 2)) * math.sqrt(variance)
@@ -138,6 +144,28 @@ class OutputRows:
             "upper": expected + half,
             "actual": float(self.truth[rows].sum()),
         }
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """What a target of classes was, and what was said of it.
+
+    Attributes
+    ----------
+    names : tuple of str
+    codes : ndarray of int64, shape (n,)
+        Position of what happened; -1 is a class the model does not know.
+    probabilities : ndarray of float64, shape (n, n_classes)
+    """
+
+    names: tuple[str, ...]
+    codes: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def hits(self) -> np.ndarray:
+        """Whether the likeliest class was the one that happened, shape (n,)."""
+        return np.asarray(self.probabilities.argmax(axis=1) == self.codes)
 
 
 @dataclass(frozen=True)
@@ -155,10 +183,14 @@ class Evidence:
     losses : dict of str to ndarray of float64
         Loss of each way of forecasting: ``blend`` is what is served.
     outputs : dict of str to OutputRows
-        The target first, then the resources.
+        The target first, or its classes, then the resources.
+    resources : tuple of str
+        Which of the outputs are resources.
     groups : dict of str to ndarray of object
         Group of each row, by the columns that were chosen.
     measure : Measure
+    classes : ClassRows or None
+        Of a target of classes.
     """
 
     basis: str
@@ -166,12 +198,15 @@ class Evidence:
     parts: np.ndarray
     losses: dict[str, np.ndarray]
     outputs: dict[str, OutputRows]
+    resources: tuple[str, ...]
     groups: dict[str, np.ndarray]
     measure: Measure
+    classes: ClassRows | None = None
 
     @property
-    def target(self) -> OutputRows:
-        return next(iter(self.outputs.values()))
+    def target(self) -> OutputRows | None:
+        """The target of numbers; None of classes."""
+        return None if self.classes is not None else next(iter(self.outputs.values()))
 
 
 @dataclass(frozen=True)
@@ -226,35 +261,40 @@ def fold_evidence(
     control : ndarray of float64, optional
         Losses on the folds of the blend with shuffled segments.
     """
-    target, labels = fitted.generation.target, fitted.assignment.labels
+    generation, target = fitted.generation, fitted.generation.target
+    labels, coverage = fitted.assignment.labels, generation.coverage
     rows = np.concatenate([fold.valid for fold in fitted.folds])
     losses = dict(target.fold_losses)
     if control is not None:
         losses["control"] = control
-    outputs = {
-        fitted.generation.roles.target: _on_folds(
-            data.y, target.residuals, fitted.folds, labels, fitted.generation.coverage
-        )
-    }
-    for name, model in fitted.generation.resources.items():
+    classes, outputs = None, {}
+    if isinstance(target, ClassModel):
+        codes = data.y[rows].astype(np.int64)
+        classes = ClassRows(target.outcome.classes, codes, target.fold_probabilities)
+        outputs = _class_outputs(generation, codes, target.fold_probabilities)
+    else:
+        found = _on_folds(data.y, target.residuals, fitted.folds, labels, coverage)
+        outputs[generation.roles.target] = _picked(found, rows)
+    for name, model in generation.resources.items():
         known = np.flatnonzero(np.isfinite(data.resources[name]))
         groups = None if data.groups is None else data.groups[known]
         folds = [
             Fold(known[fold.train], known[fold.valid])
             for fold in time_ordered_folds(len(known), groups)
         ]
-        outputs[name] = _on_folds(
-            data.resources[name], model.residuals, folds, labels, fitted.generation.coverage
-        )
+        found = _on_folds(data.resources[name], model.residuals, folds, labels, coverage)
+        outputs[name] = _picked(found, rows)
     return Evidence(
         f"{len(rows):,} training rows, each forecast by models of older rows only "
         f"({len(fitted.folds)} folds)",
         labels[rows],
         np.repeat(np.arange(len(fitted.folds)), [len(fold.valid) for fold in fitted.folds]),
         losses,
-        {name: _picked(found, rows) for name, found in outputs.items()},
+        outputs,
+        tuple(generation.resources),
         row_groups(frame.iloc[rows], columns),
-        rmse(fitted.generation),
+        measure_of(generation),
+        classes,
     )
 
 
@@ -275,19 +315,27 @@ def frame_evidence(
     encoded = generation.schema.encode(frame)
     rows = np.flatnonzero(encoded.scorable)
     known = frame.iloc[rows]
-    y = outcome(known, generation.roles.target, "target column")
+    y = generation.outcomes(known)
     X = encoded.X[rows]
     forecast = generation.forecast(X, generation.coverage)
     labels = forecast.assignment.labels
-    losses = {"blend": np.square(y - forecast.prediction)}
+    losses = {"blend": generation.row_losses(y, forecast)}
     for way, weight in (("global", 0.0), ("cluster", 1.0)):
         alone = generation.target.predict(X, labels, weight)[0]
-        losses[way] = np.square(y - alone)
-    outputs = {
-        generation.roles.target: _calibrated(
+        if generation.classes is None:
+            other = replace(forecast, prediction=alone)
+        else:
+            other = replace(forecast, probabilities=alone)
+        losses[way] = generation.row_losses(y, other)
+    classes, outputs = None, {}
+    if isinstance(generation.target, ClassModel):
+        codes = generation.target.outcome.codes(y)
+        classes = ClassRows(generation.target.outcome.classes, codes, forecast.probabilities)
+        outputs = _class_outputs(generation, codes, forecast.probabilities)
+    else:
+        outputs[generation.roles.target] = _calibrated(
             y, forecast.prediction, labels, generation.target.calibration, generation.coverage
         )
-    }
     for name, model in generation.resources.items():
         if name in known:
             truth = known[name].to_numpy(np.float64, na_value=np.nan)
@@ -300,8 +348,10 @@ def frame_evidence(
         np.zeros(len(rows), dtype=np.int64),
         losses,
         outputs,
+        tuple(name for name in generation.resources if name in outputs),
         row_groups(known, columns),
-        rmse(generation),
+        measure_of(generation),
+        classes,
     )
 
 
@@ -323,9 +373,11 @@ def frame_segments(generation: Generation, frame: pd.DataFrame) -> SegmentRows:
     return _segments(generation, encoded.X[rows], assignment, ids)
 
 
-def rmse(generation: Generation) -> Measure:
-    """The measure of a model of numbers."""
-    return Measure("rmse", "RMSE", generation.roles.target, True)
+def measure_of(generation: Generation) -> Measure:
+    """What a model is judged by; only a root of squares is in the target's unit."""
+    metric = generation.metric
+    unit = generation.roles.target if metric.squared else ""
+    return Measure(metric.name, metric.label, unit, metric.squared)
 
 
 def row_groups(frame: pd.DataFrame, columns: Collection[str]) -> dict[str, np.ndarray]:
@@ -374,7 +426,8 @@ def _on_folds(
     errors[valid] = residuals
     for i, fold in enumerate(folds):
         part[fold.valid] = i
-    columns = {name: np.full(n, np.nan) for name in ("truth", "prediction", "lower", "upper")}
+    names = ("truth", "prediction", "lower", "upper", "variance")
+    columns = {name: np.full(n, np.nan) for name in names}
     pool = np.zeros(n, dtype=np.int64)
     pools: list[Pool] = []
     for i, fold in enumerate(folds):
@@ -407,11 +460,35 @@ def _calibrated(
         Pool(float(errors.mean()), float(errors.var()), len(errors))
         for errors in (calibration.residuals[key] for key in keys)
     ]
-    return OutputRows(truth, prediction, lower, upper, np.searchsorted(keys, own), pools)
+    pool = np.searchsorted(keys, own)
+    variance = np.array([found.variance for found in pools])[pool]
+    return OutputRows(truth, prediction, lower, upper, variance, pool, pools)
+
+
+def _class_outputs(
+    generation: Generation, codes: np.ndarray, probabilities: np.ndarray
+) -> dict[str, OutputRows]:
+    """The ten likeliest classes as outputs, whose totals are how many rows are of them."""
+    classes = generation.classes
+    assert classes is not None
+    likeliest = np.argsort(-probabilities.sum(axis=0), kind="stable")[:_CLASSES].tolist()
+    nothing, first = np.full(len(codes), np.nan), np.zeros(len(codes), dtype=np.int64)
+    return {
+        f"{generation.roles.target}: {classes.classes[code]}": OutputRows(
+            (codes == code).astype(np.float64),
+            probabilities[:, code],
+            nothing,
+            nothing,
+            probabilities[:, code] * (1 - probabilities[:, code]),
+            first,
+            [Pool(0.0, 0.0, 1)],
+        )
+        for code in likeliest
+    }
 
 
 def _picked(found: OutputRows, rows: np.ndarray) -> OutputRows:
-    names = ("truth", "prediction", "lower", "upper", "pool")
+    names = ("truth", "prediction", "lower", "upper", "variance", "pool")
     return replace(found, **{name: getattr(found, name)[rows] for name in names})
 
 

@@ -26,6 +26,7 @@ from tsclust_model.report_rows import (
     frame_segments,
     training_segments,
 )
+from tsclust_model.retraining import Comparison
 from tsclust_model.tracking import log_page
 from tsclust_model.validation import TrainingData
 
@@ -41,7 +42,7 @@ def fit_report(
     control: np.ndarray | None = None,
     *,
     champion: Generation | None = None,
-    comparison: Mapping[str, Any] | None = None,
+    comparison: Comparison | None = None,
     watched: Watched | None = None,
     names: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
@@ -61,8 +62,7 @@ def fit_report(
         Losses on the folds of the blend with shuffled segments.
     champion : Generation, optional
         The generation before, for who moved.
-    comparison : mapping, optional
-        The fields of a `Comparison`.
+    comparison : Comparison, optional
     watched : Watched, optional
         What batches have shown.
     names : mapping of int to str, optional
@@ -99,7 +99,7 @@ def evaluation_report(
     frame: pd.DataFrame,
     about: Mapping[str, Any],
     *,
-    comparison: Mapping[str, Any] | None = None,
+    comparison: Comparison | None = None,
     watched: Watched | None = None,
     names: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:

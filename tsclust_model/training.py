@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.classification import ClassModel, fold_blend_classes
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import (
     ConfigurationError,
@@ -45,7 +46,6 @@ from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_confi
 from tsclust_model.validation import (
     Roles,
     TrainingData,
-    canonical_rows,
     in_time_order,
     training_data,
 )
@@ -195,12 +195,7 @@ def _with_history(
 ) -> Generation:
     """Keep the rows of a first training, and say in the generation which they were."""
     history = open_history(config, name)
-    rows = canonical_rows(
-        pd.concat([known, unseen]),
-        generation.schema,
-        generation.roles,
-        generation.reported_columns,
-    )
+    rows = generation.canonical_rows(pd.concat([known, unseen]))
     batch_id = history.register(rows)
     ours = {
         "trained_on": {batch_id: [0, len(known)]},
@@ -244,6 +239,7 @@ def retrain_model(
         Another retrain is running, or there are too few labelled rows, or the fit failed.
     MLflowIntegrationError
     """
+    config = _same_task(champion, config)
     history = open_history(config, model_name)
     with retrain_lock(history.base_dir / ".retrain.lock"):
         window = labelled_window(champion, history, config)
@@ -269,6 +265,17 @@ def retrain_model(
             raise RetrainingError(f"the challenger could not be fitted: {error}") from error
 
 
+def _same_task(champion: Generation, config: PipelineConfig) -> PipelineConfig:
+    """The configuration with the champion's task: nothing else can be compared with it."""
+    task = "regression" if champion.classes is None else "classification"
+    if config.task not in ("auto", task):
+        raise RetrainingError(
+            f"the champion's task is {task} and the configuration's {config.task}; train another "
+            "model (-e train), or leave task out"
+        )
+    return replace(config, task=task)
+
+
 def _challenge(
     champion: Generation,
     champion_version: str,
@@ -290,7 +297,7 @@ def _challenge(
         with experiments.stage("Preprocessing") as stage:
             known, ordering = _with_keys(known, roles)
             known = in_time_order(known, ordering.time)
-            data = training_data(known, ordering, config, gaps=True)
+            data = training_data(known, ordering, config, gaps=True, known=champion.classes)
             stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
         info = {
             "source": "history",
@@ -304,7 +311,7 @@ def _challenge(
             comparison = compare(champion, challenger, newest[fresh], config.promotion_margin)
             control = shuffled_control(fitted, data, config)
             report = performance_figures(fitted, newest, control) | {
-                "comparison": asdict(comparison),
+                "comparison": comparison.to_dict(),
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
@@ -317,18 +324,14 @@ def _challenge(
                 about | {"reason": reason},
                 control.fold_losses["blend"],
                 champion=champion,
-                comparison=asdict(comparison),
+                comparison=comparison,
                 watched=watched,
                 names=segment_names(name),
             )
             stage.log(headline(report) | {"improvement": comparison.improvement})
         version = _publish(experiments, challenger, report, page, config, name)
         set_challenger(name, version)
-        figures = {
-            "comparison": comparison.reason,
-            "rmse_champion": comparison.rmse_champion,
-            "rmse_challenger": comparison.rmse_challenger,
-        }
+        figures = {"comparison": comparison.reason} | comparison.figures
         tag_version(name, version, {"challenged": champion_version, "trigger": reason} | figures)
         promoted = promote and comparison.better
         if promoted:
@@ -481,22 +484,21 @@ def split_newest(
 
 def shuffled_control(
     fitted: FittedGeneration, data: TrainingData, config: PipelineConfig
-) -> OutputModel:
+) -> OutputModel | ClassModel:
     """The blend on the folds with the segments shuffled among the rows: worth nothing."""
     labels = np.random.default_rng(config.random_state).permutation(fitted.assignment.labels)
-    return fold_blend(
-        data.X,
-        data.y,
-        labels,
-        fitted.folds,
-        config.lgb_timeseries_params,
-        categorical=data.schema.categorical_columns,
-        min_cluster_rows=config.min_cluster_rows,
-    )
+    fits = (data.X, data.y, labels, fitted.folds, config.lgb_timeseries_params)
+    settings: dict[str, Any] = {
+        "categorical": data.schema.categorical_columns,
+        "min_cluster_rows": config.min_cluster_rows,
+    }
+    if data.classes is None:
+        return fold_blend(*fits, **settings)
+    return fold_blend_classes(*fits, data.classes, **settings)
 
 
 def performance_figures(
-    fitted: FittedGeneration, unseen: pd.DataFrame, control: OutputModel
+    fitted: FittedGeneration, unseen: pd.DataFrame, control: OutputModel | ClassModel
 ) -> dict[str, Any]:
     """What was found and what it is worth, as JSON-ready figures.
 
@@ -509,13 +511,14 @@ def performance_figures(
         "clustering": fitted.clustering.metrics,
         "cluster_sizes": generation.info["cluster_sizes"],
         "worth": {
-            f"rmse_{way}": value
-            for way, value in (scores.rmse | {"control": control.scores.rmse["blend"]}).items()
+            f"{scores.metric}_{way}": value
+            for way, value in (scores.errors | {"control": control.scores.errors["blend"]}).items()
         }
+        | {f"{name}_blend": value for name, value in scores.served.items()}
         | {"cluster_weight": generation.target.weight},
         "clusters": {str(cluster): figures for cluster, figures in scores.clusters.items()},
         "resources": {
-            name: {f"rmse_{way}": value for way, value in model.scores.rmse.items()}
+            name: {f"rmse_{way}": value for way, value in model.scores.errors.items()}
             | {"cluster_weight": model.weight}
             for name, model in generation.resources.items()
         },

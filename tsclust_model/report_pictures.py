@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn import config_context
 from sklearn.metrics import silhouette_samples
 
 from tsclust_model import model_plots, plots
@@ -17,6 +18,7 @@ from tsclust_model.results import NOISE
 
 _FEW = 3
 _FEATURES = 20
+_WORKING_MIB = 128  # distances at a time; scikit-learn takes 1,024
 
 
 def report_pictures(
@@ -83,9 +85,12 @@ def _add_segments(
     if not shown:
         return
     caption = "How well rows fit their segment (1) rather than the nearest other one (-1)."
-    values = _silhouettes(rows.X, rows.labels)
+    if len(figures["found"]) > len(shown):
+        caption += f" The {len(shown)} largest segments."
+    large = np.where(np.isin(rows.labels, list(names)), rows.labels, NOISE)
+    values = _silhouettes(rows.X, large)
     if values is not None:
-        inside = int((rows.labels != NOISE).sum())
+        inside = int((large != NOISE).sum())
         if inside > SILHOUETTE_ROWS:
             caption += f" A sample of {len(values[0]):,} of {inside:,} rows."
         mean = float(values[0].mean())
@@ -168,4 +173,5 @@ def _silhouettes(X: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     known = labels[rows]
     if not 2 <= len(np.unique(known)) < len(known):
         return None
-    return silhouette_samples(X[rows], known), known
+    with config_context(working_memory=_WORKING_MIB):
+        return silhouette_samples(X[rows], known), known

@@ -30,6 +30,7 @@ _CELLS = 30
 _MIDDLE = (0.005, 0.995)
 _NODES = 60
 _PALE = "#cccccc"
+_NAMED = 0.025  # a narrower cluster has no room for its number
 _STEPS = 100
 _HEAT = LinearSegmentedColormap.from_list("rows", ["#cfe3f2", COLOURS[0], "#002a45"])
 
@@ -128,7 +129,7 @@ def condensed_tree_plot(
         outline, middle = _outline(lambdas, int(size[node]), left[node], start, end)
         shade = colour(int(label[node])) if label[node] != NOISE else _PALE
         plot.add_patch(Polygon(outline, closed=True, facecolor=shade, edgecolor="none"))
-        if node in tops and label[node] != NOISE:
+        if node in tops and label[node] != NOISE and size[node] >= _NAMED * size[0]:
             plot.annotate(
                 str(int(label[node])),
                 (middle, start),

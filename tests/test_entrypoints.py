@@ -20,6 +20,7 @@ from conftest import PROJECT, REAL_DATA
 from mlflow import MlflowClient
 
 from entrypoints import command
+from tsclust_model.series_input import series_rows
 
 SECRET = 987654.25
 
@@ -188,6 +189,57 @@ def test_on_the_demo_the_blend_beats_global_by_a_tenth_and_a_control_does_not(ru
     assert worth["fold_rmse_control"] >= 0.99 * worth["fold_rmse_global"]
 
 
+WARDS = {
+    "target": "beds",
+    "resources": "nursing_hours",
+    "features": "temperature",
+    "time": "month",
+    "id": "ward_id",
+}
+
+
+def test_series_are_trained_evaluated_scored_and_retrained_by_the_same_table(
+    run, wards, config, tmp_path
+):
+    data, newest = tmp_path / "wards.csv", tmp_path / "newest.csv"
+    is_new = wards["month"] >= "2023-07-01"
+    wards[~is_new].to_csv(data, index=False)
+    wards[is_new].to_csv(newest, index=False)
+    trained = run(
+        "train", data=data, config=config, model_name="cli-wards", horizon=6, holdout=0.1, **WARDS
+    )
+    assert trained.exit_code == 0, trained.output
+    assert "clusters in 60 series" in trained.output
+    assert "error (MASE) of beds:" in trained.output
+    assert "  simple   base " in trained.output
+    uri = "models:/cli-wards@champion"
+
+    evaluated = run("evaluate", data=data, model_uri=uri, baseline_uri=uri)
+    assert evaluated.exit_code == 0, evaluated.output
+    assert "60 series, 0 not scored" in evaluated.output
+    assert "seasonal naive" in evaluated.output
+    assert "nursing_hours: MASE" in evaluated.output
+
+    for name in ("scored.csv", "scored.parquet"):
+        scored = run("score", data=data, model_uri=uri, output=tmp_path / name)
+        assert scored.exit_code == 0, scored.output
+        assert "60 series, 0 not scored" in scored.output
+    table = pd.read_parquet(tmp_path / "scored.parquet")
+    assert list(table.columns[:4]) == ["ward_id", "month", "step", "prediction"]
+    assert len(table) == 360
+    rows = tmp_path / "rows.parquet"
+    series_rows(
+        wards[~is_new], "ward_id", "month", "beds", ["nursing_hours"], ["temperature"]
+    ).to_parquet(rows)
+    assert run("score", data=rows, model_uri=uri, output=tmp_path / "again.parquet").exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "again.parquet"), table)
+
+    retrained = run("retrain", data=newest, model_name="cli-wards", config=config)
+    assert retrained.exit_code == 0, retrained.output
+    assert "retrained (Manual request): version 2" in retrained.output
+    assert "MASE" in retrained.output
+
+
 def frames(hospital: pd.DataFrame) -> dict[str, pd.DataFrame]:
     good = hospital.head(200)
     return {
@@ -198,7 +250,7 @@ def frames(hospital: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "missing target": good.assign(
             length_of_stay_days=good["length_of_stay_days"].where(good.index > 3)
         ),
-        "text target": good.assign(length_of_stay_days="long"),
+        "one class": good.assign(length_of_stay_days="long"),
         "few": good.head(12),
         "times": good.assign(discharged=good["admission_time"]),
         "bad time": good.assign(admission_time="31/12/2024"),
@@ -211,7 +263,7 @@ MISTAKES = {
     "constant": ({}, "column(s) with one value only: age; add to drop_columns or remove"),
     "missing": ({}, "missing values (4 of 200 rows): age; fill them, or set missing_values to"),
     "missing target": ({}, "length_of_stay_days is missing or infinite in 4 row(s)"),
-    "text target": ({}, "not numbers; give a numeric column"),
+    "one class": ({}, "target 'length_of_stay_days' has one class only; give rows of two"),
     "few": ({}, "12 rows are fewer than min_cluster_size=15"),
     "times": ({}, "column 'discharged' holds times, which are no features"),
     "bad time": ({}, "time column 'admission_time' is neither numbers nor ISO 8601 dates"),
@@ -242,7 +294,8 @@ def test_a_table_that_cannot_be_trained_on_is_one_line(run, hospital, config, tm
         ({"model_name": "a/b"}, "model_name is 'a/b'"),
         ({"holdout": "1.5"}, "holdout is 1.5"),
         ({"engine": "spark"}, "engine 'spark' is not there yet"),
-        ({"horizon": "12"}, "horizon and frequency are not there yet"),
+        ({"horizon": "12", "id": ""}, "a forecast over a horizon needs id"),
+        ({"frequency": "MS"}, "give a horizon too"),
     ],
 )
 def test_a_wrong_option_of_train_is_one_line(run, data, config, options, expected):
@@ -333,6 +386,49 @@ def test_score_writes_null_rows_with_a_status_and_all_others(run, registered, ho
     table = pd.read_csv(output)
     assert table.loc[4, "status"] == "missing: age"
     assert table["prediction"].isna().tolist() == [i == 4 for i in range(30)]
+
+
+def test_classes_go_from_a_csv_through_every_command(run, stays, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "hdbscan_params: {min_cluster_size: 20}\n"
+        "lgb_timeseries_params: {num_leaves: 7, n_estimators: 20}\n"
+    )
+    known, new = tmp_path / "known.csv", tmp_path / "new.csv"
+    stays.head(700).drop(columns="nursing_hours").to_csv(known, index=False)
+    stays.tail(300).drop(columns="nursing_hours").to_csv(new, index=False)
+    roles = {"target": "stay", "time": "admission_time", "id": "patient_id"}
+    name = {"model_name": "csv-stays"}
+    trained = run("train", data=known, config=config, holdout=0.2, **name, **roles)
+    assert trained.exit_code == 0, trained.output
+    assert "error (log-loss) of stay:" in trained.output
+    assert "  right    folds " in trained.output
+    uri = "models:/csv-stays@champion"
+    judged = run("evaluate", data=new, model_uri=uri, baseline_uri=uri)
+    assert judged.exit_code == 0, judged.output
+    assert "log-loss " in judged.output
+    assert "accuracy " in judged.output
+    assert "AUC " in judged.output
+    again = run("retrain", data=new, **name)
+    assert "is @champion now; log-loss" in again.output or "@challenger; log-loss" in again.output
+    written = tmp_path / "scored.csv"
+    scored = run("score", data=new, model_uri=f"{uri}", output=written)
+    assert scored.exit_code == 0, scored.output
+    found = pd.read_csv(written)
+    assert list(found.columns[:3]) == ["patient_id", "admission_time", "prediction"]
+    assert (found["prediction"] == stays.tail(300)["stay"].to_numpy()).mean() > 0.6
+    for column in ("probability_länger, 日本", 'probability_say "mid" day', "probability_short"):
+        assert found[column].between(0, 1).all()
+
+
+def test_a_baseline_of_another_task_is_one_line(
+    run, registered, registered_classes, stays, tmp_path
+):
+    data = tmp_path / "data.parquet"
+    stays.tail(50).to_parquet(data)
+    options = {"data": data, "model_uri": registered_classes.model_uri}
+    line = failure(run("evaluate", baseline_uri=registered.model_uri, **options))
+    assert "the model is judged by log-loss and the baseline by RMSE" in line
 
 
 def test_score_gives_the_same_whatever_the_batch_size(registered, hospital):

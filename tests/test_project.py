@@ -18,23 +18,39 @@ from conftest import PROJECT
 import tsclust_model
 
 FLOORS = {
-    0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__"},
+    0: {
+        "errors",
+        "config",
+        "results",
+        "kernel_cache",
+        "kernels",
+        "__init__",
+        "stages",
+        "series_kernels",
+    },
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots", "report_advice", "report_groups", "classes"),
+        *("search", "analysis_request", "plots", "frequency", "classes", "panel"),
+        *("report_advice", "report_groups"),
     },
     2: {
-        *("assignment", "fallback", "forest", "forecasting", "classification", "drift"),
-        *("preparation", "model_plots"),
+        *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
+        *("series_table", "bases", "classification", "model_plots"),
     },
-    3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
-    4: {"generation", "monitoring", "validity"},
+    3: {
+        *("clustering", "cluster_models", "history", "clusterers", "cluster_profiles"),
+        *("series_input", "windows"),
+    },
+    4: {"generation", "monitoring", "validity", "series_models"},
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
-        *("advice", "cluster_evaluation", "report_rows"),
+        *("advice", "cluster_evaluation", "series_generation", "series_fit", "report_rows"),
     },
-    6: {"registry", "analysis_cache", "report_pictures"},
-    7: {"retraining", "analysis", "report"},
+    6: {
+        *("registry", "analysis_cache", "series_fitting", "series_evaluation", "series_scoring"),
+        *("report_pictures", "series_report_rows"),
+    },
+    7: {"retraining", "analysis", "series_training", "report"},
     8: {"training", "reporting", "report_figures"},
     9: {"pipeline", "operations"},
 }
@@ -48,11 +64,15 @@ NEIGHBOURS = {
     ("classification", "forecasting"),
     ("validation", "classes"),
     ("pyfunc", "serving"),
+    ("pyfunc", "series_generation"),
+    ("panel", "frequency"),
+    ("series_kernels", "kernel_cache"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
     ("training", "reporting"),
     ("training", "report_figures"),
     ("reporting", "report_figures"),
+    ("tracking", "series_generation"),
 }
 MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry"}
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))

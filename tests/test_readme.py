@@ -23,7 +23,7 @@ def test_the_python_of_the_readme_runs_after_the_demo(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     entrypoints.main.main("demo")
     shown = [block for block in blocks("python") if "spark" not in block]
-    assert len(shown) == 3
+    assert len(shown) == 4
     for block in shown:
         exec(compile(block, "README.md", "exec"), {})
     assert "models:/timeseries-clustering@champion" in capsys.readouterr().out

@@ -18,8 +18,8 @@ from mlflow.exceptions import MlflowException
 
 from tsclust_model.config import NAME_PATTERN
 from tsclust_model.errors import ConfigurationError, MLflowIntegrationError
-from tsclust_model.generation import Generation
 from tsclust_model.pyfunc import SegmentForecaster
+from tsclust_model.series_generation import AnyGeneration
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -203,7 +203,7 @@ def name_and_version(model_uri: str) -> tuple[str, str]:
     return name, version
 
 
-def load_generation(model_uri: str) -> Generation:
+def load_generation(model_uri: str) -> AnyGeneration:
     """The fitted pipeline of a logged or registered model.
 
     Parameters

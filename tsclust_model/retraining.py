@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import DriftMonitor, DriftWindow, Reference
 from tsclust_model.errors import RetrainingError
-from tsclust_model.generation import Generation
+from tsclust_model.metrics import Metric
 from tsclust_model.monitoring import Clock, utc_now
 from tsclust_model.results import BatchResult
 
@@ -70,21 +69,29 @@ class Comparison:
         return self.figures | {k: v for k, v in own.items() if k not in ("champion", "challenger")}
 
 
-def compare(
-    champion: Generation, challenger: Generation, frame: pd.DataFrame, margin: float
-) -> Comparison:
+class Compared(Protocol):
+    """What a comparison needs of a generation, of whichever kind."""
+
+    @property
+    def metric(self) -> Metric: ...
+
+    def losses(self, rows: Any) -> np.ndarray:
+        """The loss of each row, shape (n,), NaN where there is none."""
+
+
+def compare(champion: Compared, challenger: Compared, rows: Any, margin: float) -> Comparison:
     """Compare two generations on labelled rows that both can score.
 
     Parameters
     ----------
-    champion, challenger : Generation
-    frame : DataFrame
-        Rows neither was trained on; may be empty.
+    champion, challenger : Generation or SeriesGeneration
+    rows : DataFrame or HeldBack
+        Rows, or series, neither was trained on; may be empty.
     margin : float
         Share of the metric (0 to 1) that the challenger must save.
     """
     metric = champion.metric
-    losses = [generation.losses(frame) for generation in (champion, challenger)]
+    losses = [generation.losses(rows) for generation in (champion, challenger)]
     both = ~np.isnan(losses[0]) & ~np.isnan(losses[1])
     n_rows = int(both.sum())
     if n_rows == 0:

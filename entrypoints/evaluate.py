@@ -13,7 +13,16 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.metrics import Metric
+from tsclust_model.panel import HeldBack, Panel
 from tsclust_model.registry import load_generation, name_and_version
+from tsclust_model.reporting import (
+    evaluation_report,
+    log_report,
+    named_segments,
+    now,
+    series_report,
+)
+from tsclust_model.retraining import compare
 from tsclust_model.series_evaluation import evaluate_series
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import series_panel
@@ -56,7 +65,7 @@ def main(
     frame = read_table(data, generation.text_columns, generation.schema.missing_markers)
     settings = PipelineConfig.from_dict(generation.info["config"])
     experiments = ExperimentManager(settings.experiment_name)
-    with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}):
+    with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}) as run_id:
         report = _report(generation, frame)
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
         metric = generation.metric
@@ -65,6 +74,15 @@ def main(
         figures = {name: v for name, v in report.items() if not isinstance(v, dict)}
         experiments.log_metrics(figures | {f"{metric.name}_limit": limit})
         ArtifactManager(settings.hospital_profile_id).save_report(_json(report), "evaluation.json")
+        told = {
+            "phase": "evaluation",
+            "made_at": now(),
+            "model_name": model_uri,
+            "source": data,
+            "baseline": baseline_uri,
+            "run_id": run_id,
+        }
+        log_report(_page(generation, baseline, frame, told))
         _show(report, metric)
         found = report[metric.name]
         lines = []
@@ -94,10 +112,34 @@ def _report(generation: AnyGeneration, frame: pd.DataFrame) -> dict[str, Any]:
     """Figures of labelled rows, or of the last `horizon` values of each series."""
     if not isinstance(generation, SeriesGeneration):
         return evaluate_generation(generation, frame)
+    return evaluate_series(generation, _newest(generation, _panel(generation, frame)))
+
+
+def _panel(generation: SeriesGeneration, frame: pd.DataFrame) -> Panel:
     schema, config = generation.schema, PipelineConfig.from_dict(generation.info["config"])
     roles = replace(generation.roles, frequency=schema.frequency)
-    panel = series_panel(frame, roles, config.gap_policy, schema.missing_markers)
-    return evaluate_series(generation, panel.held_back(schema.horizon, schema.horizon))
+    return series_panel(frame, roles, config.gap_policy, schema.missing_markers)
+
+
+def _newest(generation: SeriesGeneration, panel: Panel) -> HeldBack:
+    return panel.held_back(generation.schema.horizon, generation.schema.horizon)
+
+
+def _page(
+    generation: AnyGeneration,
+    baseline: AnyGeneration | None,
+    frame: pd.DataFrame,
+    told: dict[str, Any],
+) -> dict[str, Any]:
+    """The report's figures."""
+    names = named_segments(str(told["model_name"]))
+    if isinstance(generation, SeriesGeneration):
+        panel = _panel(generation, frame)
+        held = _newest(generation, panel)
+        comparison = None if baseline is None else compare(baseline, generation, held, 0.0)
+        return series_report(generation, panel, held, told, comparison=comparison, names=names)
+    comparison = None if baseline is None else compare(baseline, generation, frame, 0.0)
+    return evaluation_report(generation, frame, told, comparison=comparison, names=names)
 
 
 def _limit(

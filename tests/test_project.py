@@ -24,12 +24,12 @@ FLOORS = {
     },
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots", "frequency", "classes", "settings"),
-        "panel",
+        *("search", "analysis_request", "plots", "frequency", "classes", "settings", "panel"),
+        *("report_advice", "report_groups"),
     },
     2: {
         *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
-        *("series_table", "bases", "classification", "quality"),
+        *("series_table", "bases", "classification", "quality", "model_plots"),
     },
     3: {
         *("clustering", "cluster_models", "history", "clusterers", "cluster_profiles"),
@@ -41,14 +41,14 @@ FLOORS = {
     },
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
-        *("advice", "cluster_evaluation", "series_generation", "series_fit"),
+        *("advice", "cluster_evaluation", "series_generation", "series_fit", "report_rows"),
     },
     6: {
         *("registry", "analysis_cache", "series_fitting", "series_evaluation", "series_scoring"),
-        "baselines",
+        *("report_pictures", "series_report_rows", "baselines"),
     },
-    7: {"retraining", "analysis", "series_training", "thresholds", "model_store"},
-    8: {"training"},
+    7: {"retraining", "analysis", "series_training", "thresholds", "model_store", "report"},
+    8: {"training", "reporting", "report_figures"},
     9: {"pipeline", "operations", "baseline_training", "workspace"},
     10: {"loop"},
 }
@@ -69,6 +69,9 @@ NEIGHBOURS = {
     ("series_kernels", "kernel_cache"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
+    ("training", "reporting"),
+    ("training", "report_figures"),
+    ("reporting", "report_figures"),
     ("tracking", "series_generation"),
 }
 MAY_IMPORT_MLFLOW = {
@@ -219,6 +222,8 @@ SIGNATURES = {
     "validate_batch_data": ["X_batch", "expected_features"],
     "calculate_clustering_metrics": ["X", "labels"],
     "calculate_model_metrics": ["y_true", "y_pred"],
+    "create_cluster_visualization": ["X", "labels", "save_path"],
+    "create_performance_plots": ["metrics_history", "save_path"],
     "analyze": ["request"],
     "clustering_analysis_tool": ["request"],
 }
@@ -298,3 +303,4 @@ def test_the_wheel_holds_the_package_only(tmp_path):
     folders = {line.split("/")[0] for line in listing.splitlines()[1:]}
     assert folders == {"tsclust_model", f"tsclust_model-{tsclust_model.__version__}.dist-info"}
     assert "py.typed" in listing
+    assert "report.html.j2" in listing

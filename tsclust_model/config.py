@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from tsclust_model.errors import ConfigurationError, suggestion
+from tsclust_model.yaml_files import read_yaml
 
 NAME_PATTERN = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 
@@ -330,6 +331,8 @@ _RULES: dict[str, _Rule] = {
     "missing_values": _one_of("error", "impute"),
     "missing_markers": _NAME_LIST,
     "drop_columns": _NAME_LIST,
+    "audit_columns": _NAME_LIST,
+    "planning_columns": _NAME_LIST,
     "gap_policy": _one_of("error", "fill", "drop"),
     "combine": _one_of("blend", "cluster", "global"),
     "coverage": _number(0, 1, closed=False),
@@ -413,7 +416,7 @@ class PipelineConfig:
     batch_size : int, 1000
         Rows that are scored at a time; results do not depend on it.
     expanding_window_size : int, 10000
-        Newest rows that a retrain reads.
+        Newest rows that a retrain reads; of series, the newest periods of each.
     experiment_name, model_registry_prefix, hospital_profile_id : str
         Where runs and versions go: the registered model is ``<prefix>``, or
         ``<prefix>-<hospital_profile_id>``.
@@ -431,6 +434,11 @@ class PipelineConfig:
         Texts that mean "missing".
     drop_columns : list of str
         Columns that are never features.
+    audit_columns : list of str
+        Columns by whose groups the report shows errors: where is somebody served worse? They need
+        not be features; ``drop_columns`` keeps them out of the model.
+    planning_columns : list of str
+        Columns by whose groups the report shows totals, e.g. the ward.
     gap_policy : {'error', 'fill', 'drop'}
         What happens to series that lack periods: an error that names them, a straight line
         between the neighbours, or the series is left out.
@@ -474,6 +482,8 @@ class PipelineConfig:
     missing_values: str = "error"
     missing_markers: list[str] = field(default_factory=lambda: [""])
     drop_columns: list[str] = field(default_factory=list)
+    audit_columns: list[str] = field(default_factory=list)
+    planning_columns: list[str] = field(default_factory=list)
     gap_policy: str = "error"
     combine: str = "blend"
     coverage: float = 0.9
@@ -549,13 +559,7 @@ class PipelineConfig:
         ConfigurationError
             The file is not YAML, or holds an unknown key or an impossible value.
         """
-        content = Path(path).read_bytes()
-        try:
-            content = yaml.safe_load(content)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f" at line {mark.line + 1}" if mark else ""
-            raise ConfigurationError(f"{path} is not valid YAML{where}") from error
+        content = read_yaml(path)
         return cls.from_dict({} if content is None else content)
 
     def to_yaml(self) -> str:

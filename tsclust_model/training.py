@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.classification import fold_blend_log_loss
+from tsclust_model.baselines import Baseline
+from tsclust_model.classification import ClassModel, fold_blend_classes
 from tsclust_model.config import CLASS_OBJECTIVES, PipelineConfig
 from tsclust_model.errors import (
     ConfigurationError,
@@ -19,21 +20,28 @@ from tsclust_model.errors import (
     RetrainingError,
 )
 from tsclust_model.evaluation import evaluate_generation
-from tsclust_model.forecasting import fold_blend_rmse
+from tsclust_model.forecasting import OutputModel, fold_blend
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
 from tsclust_model.pyfunc import log_generation
+from tsclust_model.quality import infer_quality_schema
 from tsclust_model.registry import (
     CHAMPION,
+    alias_version,
     check_model_name,
+    describe_version,
     register,
+    segment_names,
     set_challenger,
     set_champion,
     tag_training_data,
     tag_version,
 )
-from tsclust_model.results import Assignment, ClusteringResult
+from tsclust_model.report import model_card
+from tsclust_model.report_figures import Watched
+from tsclust_model.reporting import fit_report, log_report, now, series_report
+from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.retraining import Comparison, compare, retrain_lock
 from tsclust_model.series_fitting import FittedSeries, fit_series_generation
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
@@ -47,7 +55,13 @@ from tsclust_model.series_training import (
     with_old_series_ids,
 )
 from tsclust_model.tables import content_digest
-from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_config, log_input
+from tsclust_model.tracking import (
+    ArtifactManager,
+    ExperimentManager,
+    log_config,
+    log_input,
+    translated,
+)
 from tsclust_model.validation import (
     Roles,
     TrainingData,
@@ -58,7 +72,7 @@ from tsclust_model.validation import (
 COMPARED_SHARE = 0.2
 """Newest share of the window on which champion and challenger are compared."""
 
-_FEWEST_ROWS = 50
+FEWEST_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -171,7 +185,7 @@ def train_table(
     if roles.frequency is not None:
         raise ConfigurationError("frequency is of series; give a horizon too, or leave it out")
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("training", _tags("training", trigger, config)) as run_id:
+    with experiments.run("training", run_tags("training", trigger, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             known, unseen = split_newest(frame, roles.time, holdout)
@@ -182,15 +196,22 @@ def train_table(
             data = training_data(known, roles, config)
             n_features = data.X.shape[1]
             stage.log({"n_rows": len(known), "n_holdout": len(unseen), "n_features": n_features})
-        fitted = _fit(experiments, known, data, roles, config, {"source": source})
+        info = {
+            "source": source,
+            "quality": quality_schema(known, data, roles, config, list(frame)),
+        }
+        fitted = _fit(experiments, known, data, roles, config, info)
         with experiments.stage("Performance-Report") as stage:
-            report = performance_figures(fitted, data, config, unseen)
+            control = shuffled_control(fitted, data, config)
+            report = performance_figures(fitted, unseen, control)
+            about = _told(name, run_id, "training", alias_version(name, CHAMPION), source)
+            page = fit_report(fitted, data, known, unseen, about, control.fold_losses["blend"])
             stage.log(headline(report))
         # Only now: a training that fails leaves no patients behind.
         fitted = replace(
             fitted, generation=_with_history(fitted.generation, known, unseen, config, name)
         )
-        version = _publish(experiments, fitted.generation, report, config, name)
+        version = _publish(experiments, fitted.generation, report, page, config, name)
         replaced = set_champion(name, version, f"training ({trigger})")
     return Training(fitted.generation, fitted.clustering, name, version, replaced, run_id, report)
 
@@ -207,7 +228,7 @@ def _train_series(
     """`train_table` of a long table of series."""
     value_columns(frame, roles)  # a role that is forgotten needs no run
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("training", _tags("training", trigger, config)) as run_id:
+    with experiments.run("training", run_tags("training", trigger, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             data = series_data(frame, roles, config, holdout)
@@ -215,6 +236,8 @@ def _train_series(
         fitted = _fit_series(experiments, data, roles, config, {"source": source})
         with experiments.stage("Performance-Report") as stage:
             report = series_figures(fitted, data.held)
+            about = _told(name, run_id, "training", alias_version(name, CHAMPION), source)
+            page = series_report(fitted.generation, data.panel, data.held, about)
             stage.log(headline(report))
         history = open_history(config, name)
         batch_id = history.register(data.rows)
@@ -223,7 +246,7 @@ def _train_series(
             "history_from": history.sequence(batch_id),
         }
         generation = replace(fitted.generation, info=fitted.generation.info | ours)
-        version = _publish(experiments, generation, report, config, name)
+        version = _publish(experiments, generation, report, page, config, name)
         replaced = set_champion(name, version, f"training ({trigger})")
     return Training(generation, fitted.clustering, name, version, replaced, run_id, report)
 
@@ -261,13 +284,14 @@ def _with_history(
 
 
 def retrain_model(
-    champion: AnyGeneration,
+    champion: AnyGeneration | Baseline,
     champion_version: str,
     model_name: str,
     config: PipelineConfig,
     reason: str,
     *,
     promote: bool = True,
+    watched: Watched | None = None,
 ) -> Retraining:
     """Fit a challenger on the expanding window, compare it, and let the better one serve.
 
@@ -276,7 +300,7 @@ def retrain_model(
 
     Parameters
     ----------
-    champion : Generation
+    champion : Generation or Baseline
     champion_version : str
         The version that must still be serving when the challenger takes over.
     model_name : str
@@ -285,6 +309,8 @@ def retrain_model(
         What called for the retrain, for tags and report.
     promote : bool
         False registers the challenger and lets nobody take over.
+    watched : Watched, optional
+        What batches have shown, for the report.
 
     Raises
     ------
@@ -296,10 +322,10 @@ def retrain_model(
     history = open_history(config, model_name)
     with retrain_lock(history.base_dir / ".retrain.lock"):
         window = labelled_window(champion, history, config)
-        if len(window.frame) < _FEWEST_ROWS:
+        if len(window.frame) < FEWEST_ROWS:
             raise RetrainingError(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
-                f"{_FEWEST_ROWS}; call record_outcomes, or give y with the batches"
+                f"{FEWEST_ROWS}; call record_outcomes, or give y with the batches"
             )
         n_known = len(window.frame) - int(len(window.frame) * COMPARED_SHARE)
         try:
@@ -308,13 +334,21 @@ def retrain_model(
                     champion, champion_version, model_name, config, reason, window, promote
                 )
             return _challenge(
-                champion, champion_version, model_name, config, reason, window, n_known, promote
+                champion,
+                champion_version,
+                model_name,
+                config,
+                reason,
+                window,
+                n_known,
+                promote,
+                watched,
             )
         except (DataValidationError, ModelTrainingError) as error:
             raise RetrainingError(f"the challenger could not be fitted: {error}") from error
 
 
-def _same_task(champion: AnyGeneration, config: PipelineConfig) -> PipelineConfig:
+def _same_task(champion: AnyGeneration | Baseline, config: PipelineConfig) -> PipelineConfig:
     """The configuration with the champion's task: nothing else can be compared with it."""
     task = "regression" if champion.classes is None else "classification"
     if config.task not in ("auto", task):
@@ -326,7 +360,7 @@ def _same_task(champion: AnyGeneration, config: PipelineConfig) -> PipelineConfi
 
 
 def _challenge(
-    champion: Generation,
+    champion: Generation | Baseline,
     champion_version: str,
     name: str,
     config: PipelineConfig,
@@ -334,37 +368,56 @@ def _challenge(
     window: Window,
     n_known: int,
     promote: bool,
+    watched: Watched | None,
 ) -> Retraining:
     """The run of a retrain; `n_known` rows of the window are fitted, the rest is compared on."""
     roles = replace(champion.roles, features=tuple(champion.schema.names))
     known, newest = window.frame.iloc[:n_known], window.frame.iloc[n_known:]
     fresh = window.outside(champion.info["trained_on"])[n_known:]
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("retraining", _tags("retraining", reason, config)) as run_id:
+    with experiments.run("retraining", run_tags("retraining", reason, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             known, ordering = _with_keys(known, roles)
             known = in_time_order(known, ordering.time)
             data = training_data(known, ordering, config, gaps=True, known=champion.classes)
             stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
+        seen = champion.info.get("quality", {}).get("seen", [])
         info = {
+            "quality": quality_schema(known, data, roles, config, seen),
             "source": "history",
             "trained_on": window.ranges(n_known),
             "history_from": champion.info["history_from"],
         }
         fitted = _fit(experiments, known, data, roles, config, info)
-        challenger = _with_old_ids(champion, fitted, known)
-        fitted = replace(fitted, generation=challenger)
+        if isinstance(champion, Generation):  # a baseline has no segments
+            fitted = _with_old_ids(champion, fitted, known)
+        challenger = fitted.generation
         with experiments.stage("Performance-Report") as stage:
             comparison = compare(champion, challenger, newest[fresh], config.promotion_margin)
-            report = performance_figures(fitted, data, config, newest) | {
+            control = shuffled_control(fitted, data, config)
+            report = performance_figures(fitted, newest, control) | {
                 "comparison": comparison.to_dict(),
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
+            about = _told(name, run_id, "retraining", champion_version, "history")
+            page = fit_report(
+                fitted,
+                data,
+                known,
+                newest,
+                about | {"reason": reason},
+                control.fold_losses["blend"],
+                champion=champion if isinstance(champion, Generation) else None,
+                comparison=comparison,
+                watched=watched,
+                names=segment_names(name),
+            )
             stage.log(headline(report) | {"improvement": comparison.improvement})
         version, promoted = _publish_challenger(
-            experiments, challenger, report, config, name, champion_version, comparison, promote
+            *(experiments, challenger, report, page, config, name, champion_version),
+            *(comparison, promote),
         )
     return Retraining(
         challenger,
@@ -379,6 +432,25 @@ def _challenge(
     )
 
 
+def quality_schema(
+    known: pd.DataFrame,
+    data: TrainingData,
+    roles: Roles,
+    config: PipelineConfig,
+    seen: Iterable[Any],
+) -> dict[str, Any]:
+    """The schema that new rows are checked against; `seen` are the table's own columns."""
+    outcomes = (roles.target, *roles.resources)
+    found = infer_quality_schema(
+        known,
+        columns=[name for name in (*data.schema.names, *outcomes, roles.time, roles.id) if name],
+        optional=outcomes,
+        time=roles.time,
+        markers=config.missing_markers,
+    )
+    return found | {"seen": sorted({*found["seen"], *map(str, seen)})}
+
+
 def _challenge_series(
     champion: SeriesGeneration,
     champion_version: str,
@@ -391,7 +463,7 @@ def _challenge_series(
     """The run of a retrain on series: the last `horizon` values of each are compared on."""
     roles = replace(champion.roles, frequency=champion.schema.frequency)
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("retraining", _tags("retraining", reason, config)) as run_id:
+    with experiments.run("retraining", run_tags("retraining", reason, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             parts = series_challenge(champion, window, config)
@@ -412,9 +484,16 @@ def _challenge_series(
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
+            page = series_report(
+                *(challenger, parts.data.panel, held),
+                _told(name, run_id, "retraining", champion_version, "history") | {"reason": reason},
+                comparison=comparison,
+                names=segment_names(name),
+            )
             stage.log(headline(report) | {"improvement": comparison.improvement})
         version, promoted = _publish_challenger(
-            experiments, challenger, report, config, name, champion_version, comparison, promote
+            *(experiments, challenger, report, page, config, name, champion_version),
+            *(comparison, promote),
         )
     return Retraining(
         challenger,
@@ -433,6 +512,7 @@ def _publish_challenger(
     experiments: ExperimentManager,
     challenger: AnyGeneration,
     report: Mapping[str, Any],
+    page: dict[str, Any],
     config: PipelineConfig,
     name: str,
     champion_version: str,
@@ -440,7 +520,7 @@ def _publish_challenger(
     promote: bool,
 ) -> tuple[str, bool]:
     """Register the challenger, and let it serve if it is better: its version, and whether."""
-    version = _publish(experiments, challenger, report, config, name)
+    version = _publish(experiments, challenger, report, page, config, name)
     set_challenger(name, version)
     reason = str(report["reason"])
     figures = {"comparison": comparison.reason} | comparison.figures
@@ -460,7 +540,7 @@ def _row_hashes(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
 
 
 def labelled_window(
-    champion: AnyGeneration, history: DataVersioner, config: PipelineConfig
+    champion: AnyGeneration | Baseline, history: DataVersioner, config: PipelineConfig
 ) -> Window:
     """The newest labelled rows of the champion's own table, each of them once."""
     if isinstance(champion, SeriesGeneration):
@@ -502,7 +582,7 @@ def _with_keys(known: pd.DataFrame, roles: Roles) -> tuple[pd.DataFrame, Roles]:
 
 def _with_old_ids(
     champion: Generation, fitted: FittedGeneration, known: pd.DataFrame
-) -> Generation:
+) -> FittedGeneration:
     """The challenger with the ids of the champion's segments where they are the same."""
     encoded = champion.schema.encode(known)
     rows = np.flatnonzero(encoded.scorable)
@@ -515,7 +595,13 @@ def _with_old_ids(
         champion.info["lineage"]["next_id"],
         fitted.generation.cluster_ids,
     )
-    return fitted.generation.renumbered(ids, lineage.to_dict())
+    everywhere = {NOISE: NOISE} | ids
+    labels = np.array([everywhere[int(label)] for label in new.labels], dtype=np.int64)
+    return replace(
+        fitted,
+        generation=fitted.generation.renumbered(ids, lineage.to_dict()),
+        assignment=replace(new, labels=labels),
+    )
 
 
 def _fit(
@@ -536,19 +622,33 @@ def _publish(
     experiments: ExperimentManager,
     generation: AnyGeneration,
     report: Mapping[str, Any],
+    page: dict[str, Any],
     config: PipelineConfig,
     name: str,
 ) -> str:
     """Log figures, report and model under the active run; returns the registered version."""
     experiments.log_metrics(headline(report))
     ArtifactManager(config.hospital_profile_id).save_report(report, "report.json")
-    logged = log_generation(generation, config.serialization)
+    with translated("the model cannot be logged"):
+        logged = log_generation(generation, config.serialization)
     version = register(logged.model_uri, name, (logged.metadata or {})["state_sha256"])
     tag_training_data(name, str(version.version), generation.info["trained_on"])
+    page["model"]["version"] = str(version.version)
+    describe_version(name, str(version.version), model_card(page))
+    log_report(page)
     return str(version.version)
 
 
-def _tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str | None]:
+def _told(
+    name: str, run_id: str, phase: str, replaced: str | None, source: str
+) -> dict[str, str | None]:
+    """What the report of a fit says of where it is; the version is not known yet."""
+    told = {"phase": phase, "source": source, "model_name": name, "version": "", "run_id": run_id}
+    return told | {"replaced": replaced, "made_at": now()}
+
+
+def run_tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str | None]:
+    """The tags of a run that trains."""
     return {
         "phase": phase,
         "trigger": trigger,
@@ -570,15 +670,10 @@ def split_newest(
     return ordered.iloc[:cut], ordered.iloc[cut:].reset_index(drop=True)
 
 
-def performance_figures(
-    fitted: FittedGeneration, data: TrainingData, config: PipelineConfig, unseen: pd.DataFrame
-) -> dict[str, Any]:
-    """What was found and what it is worth, as JSON-ready figures.
-
-    ``worth`` holds errors on the folds: of the global model, of clusters alone, of the blend that
-    is served, and of a control, the same blend with the labels shuffled among the rows.
-    """
-    generation = fitted.generation
+def shuffled_control(
+    fitted: FittedGeneration, data: TrainingData, config: PipelineConfig
+) -> OutputModel | ClassModel:
+    """The blend on the folds with the segments shuffled among the rows: worth nothing."""
     labels = np.random.default_rng(config.random_state).permutation(fitted.assignment.labels)
     fits = (data.X, data.y, labels, fitted.folds, config.lgb_timeseries_params)
     settings: dict[str, Any] = {
@@ -586,16 +681,26 @@ def performance_figures(
         "min_cluster_rows": config.min_cluster_rows,
     }
     if data.classes is None:
-        control = fold_blend_rmse(*fits, **settings)
-    else:
-        control = fold_blend_log_loss(*fits, data.classes, **settings)
+        return fold_blend(*fits, **settings)
+    return fold_blend_classes(*fits, data.classes, **settings)
+
+
+def performance_figures(
+    fitted: FittedGeneration, unseen: pd.DataFrame, control: OutputModel | ClassModel
+) -> dict[str, Any]:
+    """What was found and what it is worth, as JSON-ready figures.
+
+    ``worth`` holds errors on the folds: of the global model, of clusters alone, of the blend that
+    is served, and of a control, the same blend with the labels shuffled among the rows.
+    """
+    generation = fitted.generation
     scores = generation.target.scores
     return {
         "clustering": fitted.clustering.metrics,
         "cluster_sizes": generation.info["cluster_sizes"],
         "worth": {
             f"{scores.metric}_{way}": value
-            for way, value in (scores.errors | {"control": control}).items()
+            for way, value in (scores.errors | {"control": control.scores.errors["blend"]}).items()
         }
         | {f"{name}_blend": value for name, value in scores.served.items()}
         | {"cluster_weight": generation.target.weight},

@@ -460,10 +460,10 @@ def _cells(figure: Figure, plot: Any, x: np.ndarray, y: np.ndarray, few: int) ->
     drawn = plot.hexbin(x, y, gridsize=cells, mincnt=few, cmap=_HEAT, linewidths=0.1)
     shown = np.asarray(drawn.get_offsets())
     if few > 1 and len(shown):
+        cell = drawn.get_paths()[0].get_extents()
         low, high = shown.min(axis=0), shown.max(axis=0)
-        margin = np.maximum((high - low) * 0.08, 1e-9 + np.abs(high) * 0.01)
-        plot.set_xlim(low[0] - margin[0], high[0] + margin[0])
-        plot.set_ylim(low[1] - margin[1], high[1] + margin[1])
+        plot.set_xlim(low[0] - cell.width, high[0] + cell.width)
+        plot.set_ylim(low[1] - cell.height, high[1] + cell.height)
     bar = figure.colorbar(drawn, ax=plot)
     bar.set_label("rows in a cell", fontsize=8)
     bar.ax.tick_params(labelsize=7)

@@ -62,18 +62,19 @@ def model_card(figures: Mapping[str, Any]) -> str:
     model, segments = figures["model"], figures["segments"]
     resources = "".join(f", {_md(name)}" for name in model["resources"])
     clustered = ", ".join(_md(name) for name in model["cluster_features"][:SHOWN])
+    unit = model["unit"]
     lines = [
         f"**What.** Forecasts {_md(model['target'])}{resources} from "
         f"{len(model['features'])} columns, by {segments['n_segments']} density segments "
         f"(HDBSCAN on {clustered}) and LightGBM, blended with one global model.",
-        f"**Data.** {number(model['n_rows'])} rows from {_md(model.get('source') or 'memory')}"
+        f"**Data.** {number(model['n_rows'])} {unit} from {_md(model.get('source') or 'memory')}"
         f"{_md(_period(model))}; sha256 {(model['data_sha256'] or 'unknown')[:12]}.",
         f"**How good.** {_quality(figures)}",
         f"**Limits.** {_limits(figures)}",
         "**Intended use.** Planning for groups of cases (beds, staff, supplies) by people who read "
         "the intervals. Not for deciding about a single patient, and not for other populations "
         "than that of the data.",
-        f"**Privacy.** The model holds {number(model['reference_rows'])} scaled training rows: "
+        f"**Privacy.** The model holds {number(model['reference_rows'])} scaled training {unit}: "
         "its neighbour search looks among them. `max_reference_rows` "
         + (
             f"limits them to {number(model['settings']['max_reference_rows'])} here"
@@ -183,18 +184,16 @@ def _quality(figures: Mapping[str, Any]) -> str:
         text += f"; {percent(everyone['accuracy'])} of the classes right"
     covered = everyone.get("interval_coverage")
     if covered is not None:
-        text += (
-            f"; {percent(covered)} of the rows inside their {percent(accuracy['coverage'], 0)} "
-            "intervals"
-        )
+        unit, wanted = figures["model"]["unit"], percent(accuracy["coverage"], 0)
+        text += f"; {percent(covered)} of the {unit} inside their {wanted} intervals"
     return text + "."
 
 
 def _limits(figures: Mapping[str, Any]) -> str:
     segments = figures["segments"]
     found = [
-        f"{percent(segments['noise_ratio'])} of the rows are in no segment and are served as their "
-        "nearest one"
+        f"{percent(segments['noise_ratio'])} of the {figures['model']['unit']} are in no segment "
+        "and are served as their nearest one"
     ]
     worse = [
         f"{_md(column['column'])} = {_md(group['group'])} (error × {number(group['ratio'], 3)})"
@@ -204,7 +203,7 @@ def _limits(figures: Mapping[str, Any]) -> str:
     ]
     if worse:
         found.append("served worse: " + ", ".join(worse))
-    if not figures["subgroups"]:
+    if not figures["subgroups"] and not figures["model"]["horizon"]:
         found.append("errors by subgroup were not looked at (`audit_columns`)")
     return "; ".join(found) + "."
 

@@ -92,7 +92,8 @@ def _on_segments(figures: Mapping[str, Any]) -> list[str]:
             f"on fewer columns: {segments['noise_ratio']:.0%} of the rows are noise."
         )
     small = [item for item in segments["found"] if not item["own_model"]]
-    if small and figures["worth"] and figures["worth"]["weight"]:
+    rows_are_cases = not figures["model"]["horizon"]
+    if small and rows_are_cases and figures["worth"] and figures["worth"]["weight"]:
         rows = sum(item["rows"] for item in small)
         found.append(
             f"{len(small)} segment(s) with {rows} rows are served by the global model, because "

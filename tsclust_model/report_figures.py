@@ -180,7 +180,7 @@ def _model(generation: AnyGeneration, about: Mapping[str, Any]) -> dict[str, Any
             "resources": list(roles.resources),
             "features": generation.schema.names,
             "cluster_features": _clustered(generation),
-            "unit": "series" if isinstance(generation, SeriesGeneration) else "rows",
+            "unit": _unit(generation),
             "horizon": roles.horizon,
             "id": roles.id,
             "time": roles.time,
@@ -414,7 +414,7 @@ def _accuracy(
     return {
         "basis": evidence.basis,
         "coverage": generation.coverage,
-        "all": _errors(evidence, everyone) | {"group": "all rows"},
+        "all": _errors(evidence, everyone) | {"group": f"all {_unit(generation)}"},
         "segments": [
             _errors(evidence, group.rows)
             | {
@@ -509,6 +509,11 @@ def _weight(generation: AnyGeneration) -> float:
     if isinstance(generation, SeriesGeneration):
         return float(generation.info["scores"]["cluster_weight"])
     return generation.target.weight
+
+
+def _unit(generation: AnyGeneration) -> str:
+    """What a row of the report's tables counts."""
+    return "series" if isinstance(generation, SeriesGeneration) else "rows"
 
 
 def _clustered(generation: AnyGeneration) -> list[str]:

@@ -17,6 +17,7 @@ from tsclust_model.results import NOISE
 from tsclust_model.series_generation import AnyGeneration
 
 _FEW = 3
+_ENOUGH = 100  # fewer rows hardly fill a cell
 _FEATURES = 20
 _WORKING_MIB = 128  # distances at a time; scikit-learn takes 1,024
 
@@ -143,7 +144,7 @@ def _add_segments(
 
 
 def _add_accuracy(add: Callable[..., None], evidence: Evidence) -> None:
-    target, unit, classes = evidence.target, evidence.measure.unit, evidence.classes
+    target, unit, classes = evidence.target, next(iter(evidence.outputs)), evidence.classes
     if classes is not None:
         add(
             "confusion",
@@ -155,7 +156,7 @@ def _add_accuracy(add: Callable[..., None], evidence: Evidence) -> None:
                 classes.codes, classes.probabilities.argmax(axis=1), classes.names, _FEW
             ),
         )
-    if target is None:
+    if target is None or target.known.sum() < _ENOUGH:
         return
     known = target.known
     truth, prediction = target.truth[known], target.prediction[known]

@@ -18,10 +18,10 @@ from conftest import PROJECT
 import tsclust_model
 
 FLOORS = {
-    0: {"errors", "config", "results", "kernel_cache", "kernels", "__init__"},
+    0: {"errors", "yaml_files", "config", "results", "kernel_cache", "kernels", "__init__"},
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots"),
+        *("search", "analysis_request", "plots", "settings"),
     },
     2: {"assignment", "fallback", "forest", "forecasting", "drift", "preparation"},
     3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
@@ -39,6 +39,8 @@ FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in mod
 # Within a floor, these lean on a neighbour.
 NEIGHBOURS = {
     ("config", "errors"),
+    ("config", "yaml_files"),
+    ("yaml_files", "errors"),
     ("kernels", "kernel_cache"),
     ("fallback", "assignment"),
     ("forecasting", "forest"),

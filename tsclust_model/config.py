@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from tsclust_model.errors import ConfigurationError, suggestion
+from tsclust_model.yaml_files import read_yaml
 
 NAME_PATTERN = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 
@@ -519,13 +520,7 @@ class PipelineConfig:
         ConfigurationError
             The file is not YAML, or holds an unknown key or an impossible value.
         """
-        content = Path(path).read_bytes()
-        try:
-            content = yaml.safe_load(content)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f" at line {mark.line + 1}" if mark else ""
-            raise ConfigurationError(f"{path} is not valid YAML{where}") from error
+        content = read_yaml(path)
         return cls.from_dict({} if content is None else content)
 
     def to_yaml(self) -> str:

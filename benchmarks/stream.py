@@ -27,7 +27,6 @@ import pandas as pd
 
 from tsclust_model import PipelineConfig, TimeSeriesClusteringPipeline, make_hospital
 from tsclust_model.registry import load_generation
-from tsclust_model.retraining import squared_errors
 from tsclust_model.training import Retraining
 
 VITALS = ["age", "heart_rate", "systolic_pressure", "temperature", "oxygen_saturation",
@@ -135,7 +134,7 @@ def real_stream(
     pipeline.close()
     last = frame.tail(5 * size)
     rmse = [
-        float(np.sqrt(np.nanmean(squared_errors(load_generation(uri), last))))
+        float(np.sqrt(np.nanmean(load_generation(uri).losses(last))))
         for uri in (
             f"models:/{config.registered_model_name}/1",
             f"models:/{config.registered_model_name}@champion",

@@ -97,7 +97,7 @@ def ours(data: TrainingData, config: PipelineConfig) -> dict[str, float]:
     generation = fit_generation(data, config).generation
     outputs = {"target": generation.target} | generation.resources
     assert all(len(model.clusters) == N_CLUSTERS for model in outputs.values())
-    return {name: model.scores.rmse["blend"] for name, model in outputs.items()}
+    return {name: model.scores.errors["blend"] for name, model in outputs.items()}
 
 
 def timed(function, *arguments) -> tuple[float, float, dict[str, float]]:

@@ -9,8 +9,10 @@ import pandas as pd
 
 from entrypoints import DATA_HELP, command, optional
 from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import ConfigurationError
 from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.generation import Generation
+from tsclust_model.metrics import Metric
 from tsclust_model.registry import load_generation
 from tsclust_model.tables import content_digest, read_table
 from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_input
@@ -27,7 +29,7 @@ TOLERANCE = 0.01
     "--fail_on_regression",
     default=False,
     type=bool,
-    help="exit 1 if the RMSE is above the baseline's, or without one 1% above the global model's",
+    help="exit 1 if the error is above the baseline's, or without one 1% above the global model's",
 )
 def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression: bool) -> None:
     """Compare a model's forecasts with what happened."""
@@ -39,36 +41,45 @@ def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression
     with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}):
         report = evaluate_generation(generation, frame)
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
-        limit, against = _limit(report, baseline, frame)
+        metric = generation.metric
+        limit, against = _limit(report, metric, baseline, frame)
         figures = {name: v for name, v in report.items() if not isinstance(v, dict)}
-        experiments.log_metrics(figures | {"rmse_limit": limit})
+        experiments.log_metrics(figures | {f"{metric.name}_limit": limit})
         ArtifactManager(config.hospital_profile_id).save_report(_json(report), "evaluation.json")
-        _show(report)
-        if report["rmse"] > limit:
-            line = f"regression: RMSE {report['rmse']:.4g} is above {limit:.4g}, {against}"
+        _show(report, metric)
+        found = report[metric.name]
+        if found > limit:
+            line = f"regression: {metric.label} {found:.4g} is above {limit:.4g}, {against}"
             if fail_on_regression:
                 raise click.ClickException(line)
             click.echo(line)
 
 
 def _limit(
-    report: dict[str, Any], baseline: Generation | None, frame: pd.DataFrame
+    report: dict[str, Any], metric: Metric, baseline: Generation | None, frame: pd.DataFrame
 ) -> tuple[float, str]:
-    """The RMSE that must not be exceeded, and what it is."""
+    """The error that must not be exceeded, and what it is."""
     if baseline is not None:
-        return evaluate_generation(baseline, frame)["rmse"], "the baseline's on the same rows"
-    return report["rmse_global"] * (1 + TOLERANCE), f"its own global model's plus {TOLERANCE:.0%}"
+        if baseline.metric != metric:
+            raise ConfigurationError(
+                f"the model is judged by {metric.label} and the baseline by "
+                f"{baseline.metric.label}; give a baseline of the same task"
+            )
+        return evaluate_generation(baseline, frame)[metric.name], "the baseline's on the same rows"
+    own = report[f"{metric.name}_global"] * (1 + TOLERANCE)
+    return own, f"its own global model's plus {TOLERANCE:.0%}"
 
 
 def _json(report: dict[str, Any]) -> dict[str, Any]:
     return report | {"clusters": {str(c): found for c, found in report["clusters"].items()}}
 
 
-def _show(report: dict[str, Any]) -> None:
+def _show(report: dict[str, Any], metric: Metric) -> None:
     click.echo(f"{report['n_rows']} rows, {report['n_not_scored']} not scored")
     click.echo(
-        f"RMSE {report['rmse']:.4g} (global alone {report['rmse_global']:.4g}, clusters alone "
-        f"{report['rmse_cluster']:.4g})   MAE {report['mae']:.4g}"
+        f"{metric.label} {report[metric.name]:.4g} (global alone "
+        f"{report[f'{metric.name}_global']:.4g}, clusters alone "
+        f"{report[f'{metric.name}_cluster']:.4g})   MAE {report['mae']:.4g}"
     )
     click.echo(f"{report['noise_ratio']:.1%} noise")
     click.echo(f"{report['interval_coverage']:.1%} inside the {report['coverage']:.0%} intervals")

@@ -69,17 +69,21 @@ def show(training: Training, data: str) -> None:
         f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} rows, "
         f"{found['noise_ratio']:.1%} noise (served by {served})"
     )
-    click.echo(f"\nerror (RMSE) of {training.generation.roles.target}:")
-    columns = [("folds", worth["rmse_global"], worth["rmse_cluster"], worth["rmse_blend"])]
+    metric = training.generation.metric
+    click.echo(f"\nerror ({metric.label}) of {training.generation.roles.target}:")
+    columns = [
+        ("folds", *(worth[f"{metric.name}_{way}"] for way in ("global", "cluster", "blend")))
+    ]
     if held is not None:
-        columns.append(("holdout", held["rmse_global"], held["rmse_cluster"], held["rmse"]))
+        alone = (held[f"{metric.name}_{way}"] for way in ("global", "cluster"))
+        columns.append(("holdout", *alone, held[metric.name]))
     for name, everyone, own, served in columns:
         click.echo(
             f"  {name:<8} global {everyone:.4g}   clusters alone {own:.4g}   "
             f"blend {served:.4g} ({served / everyone - 1:+.1%} against global)"
         )
     click.echo(
-        f"  control  {worth['rmse_control']:.4g} with shuffled segments; "
+        f"  control  {worth[f'{metric.name}_control']:.4g} with shuffled segments; "
         f"served with cluster weight {worth['cluster_weight']:g}"
     )
     if held is not None:

@@ -383,6 +383,7 @@ def test_a_reference_comes_back_from_arrays_and_json_as_it_was(reference: Refere
         "loss_sd": 1.4,
         "loss_rows": 2000,
         "usual_loss": 1.2,
+        "metric": "rmse",
     }
     for name, value in vars(reference.features).items():
         np.testing.assert_array_equal(getattr(back.features, name), value)

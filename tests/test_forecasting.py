@@ -224,7 +224,9 @@ def test_combine_fixes_the_weight_of_what_is_served(
 ):
     fixed = fit_outputs(X, {"y": y}, labels, folds, PARAMS, categorical=[4], combine=combine)["y"]
     assert fixed.weight == weight
-    assert fixed.scores.rmse["blend"] == fixed.scores.rmse[combine] == model.scores.rmse[combine]
+    assert (
+        fixed.scores.errors["blend"] == fixed.scores.errors[combine] == model.scores.errors[combine]
+    )
     np.testing.assert_array_equal(fixed.predict(X, labels)[0], model.predict(X, labels, weight)[0])
 
 
@@ -268,7 +270,7 @@ def test_fold_scores_are_those_of_models_trained_by_hand(y, labels, folds, model
     valid = np.concatenate([fold.valid for fold in folds])
     scores = model.scores
     assert scores.n_rows == len(valid) == 200
-    assert scores.rmse == {
+    assert scores.errors == {
         "global": pytest.approx(rmse(y[valid], everyone), rel=1e-12),
         "cluster": pytest.approx(rmse(y[valid], own), rel=1e-12),
         "blend": pytest.approx(rmse(y[valid], served), rel=1e-12),
@@ -320,26 +322,26 @@ def test_a_fold_forecasts_rows_that_none_of_its_models_was_trained_on(X, labels)
     y = np.where(np.arange(N_ROWS) < 300, 0.0, 1000.0)
     folds = [Fold(seen, first), Fold(seen, second)]
     scores = fit_outputs(X, {"y": y}, labels, folds, PARAMS)["y"].scores
-    assert scores.rmse == {"global": 1000.0, "cluster": 1000.0, "blend": 1000.0}
+    assert scores.errors == {"global": 1000.0, "cluster": 1000.0, "blend": 1000.0}
     assert {figures["mae"] for figures in scores.clusters.values()} == {1000.0}
 
 
 def test_fold_blend_rmse_is_the_score_of_a_whole_fit(X, y, labels, folds, model):
     found = fold_blend_rmse(X, y, labels, folds, PARAMS, categorical=[4])
-    assert found == model.scores.rmse["blend"]
+    assert found == model.scores.errors["blend"]
 
 
 def test_true_segments_beat_the_global_model_and_shuffled_ones_do_not(X, y, labels, folds, model):
-    assert model.scores.rmse["blend"] < 0.9 * model.scores.rmse["global"]
+    assert model.scores.errors["blend"] < 0.9 * model.scores.errors["global"]
     shuffled = np.random.default_rng(0).permutation(labels)
     control = fold_blend_rmse(X, y, shuffled, folds, PARAMS, categorical=[4])
-    assert control == pytest.approx(model.scores.rmse["global"], rel=0.01)
+    assert control == pytest.approx(model.scores.errors["global"], rel=0.01)
 
 
 def test_without_clusters_all_ways_are_the_global_model(X, y, folds):
     fitted = fit_outputs(X, {"y": y}, np.full(N_ROWS, NOISE), folds, PARAMS)["y"]
     assert (fitted.weight, fitted.cluster_texts) == (0.0, {})
-    assert len(set(fitted.scores.rmse.values())) == 1
+    assert len(set(fitted.scores.errors.values())) == 1
     assert list(fitted.scores.clusters) == [NOISE]
 
 

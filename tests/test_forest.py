@@ -628,7 +628,7 @@ def test_models_do_not_depend_on_those_packed_beside_them(texts, batch):
 
 
 def output(everyone: str, own: Mapping[int, str], weight: float) -> OutputModel:
-    scores = FoldScores(n_rows=0, rmse={}, clusters={})
+    scores = FoldScores(n_rows=0, errors={}, clusters={})
     return OutputModel({-1: everyone} | dict(own), weight, Calibration({}), scores)
 
 

@@ -355,7 +355,7 @@ def test_intervals_hold_the_share_of_new_rows_they_promise(generation, coverage)
 def test_true_segments_are_worth_a_tenth_and_shuffled_ones_nothing():
     data = training_data(make_hospital(6000), HOSPITAL_ROLES, HOSPITAL_CONFIG)
     fitted = fit_generation(data, HOSPITAL_CONFIG)
-    rmse = fitted.generation.target.scores.rmse
+    rmse = fitted.generation.target.scores.errors
     assert rmse["blend"] <= 0.9 * rmse["global"]
     control = fold_blend_rmse(
         data.X,
@@ -640,7 +640,7 @@ def test_stages_are_told_what_happens_in_order(small, small_data):
         "cluster_weight": target.weight,
         "n_cluster_models": len(target.cluster_texts),
         "fold_rows": target.scores.n_rows,
-        **{f"fold_rmse_{way}": value for way, value in target.scores.rmse.items()},
+        **{f"fold_rmse_{way}": value for way, value in target.scores.errors.items()},
     }
     assert recorder.figures["HDBSCAN"] == {"fitted_rows": 600}
     fallback = recorder.figures["kNN-Fallback"]

@@ -675,7 +675,7 @@ def test_health_and_recommendations_name_a_number_and_an_action(fit, moved):
 def test_segments_without_worth_are_a_recommendation(fit):
     pipeline = fit()
     with_generation(pipeline, target=replace(pipeline._serving.generation.target, weight=0.0))
-    rmse = pipeline._serving.generation.target.scores.rmse["global"]
+    rmse = pipeline._serving.generation.target.scores.errors["global"]
     (line,) = pipeline.diagnose_pipeline_health()["recommendations"]
     assert line.startswith(f"Segments have weight 0 in the forecast (global RMSE {rmse:.4g}): ")
     assert "try other cluster_features" in line

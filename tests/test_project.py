@@ -23,17 +23,18 @@ FLOORS = {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
         *("search", "analysis_request", "plots", "settings"),
     },
-    2: {"assignment", "fallback", "forest", "forecasting", "drift", "preparation"},
+    2: {"assignment", "fallback", "forest", "forecasting", "drift", "preparation", "quality"},
     3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
-    4: {"generation", "monitoring", "validity"},
+    4: {"generation", "monitoring", "model_monitor", "validity"},
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
         *("advice", "cluster_evaluation"),
     },
     6: {"registry", "analysis_cache"},
-    7: {"retraining", "analysis"},
+    7: {"retraining", "analysis", "thresholds"},
     8: {"training"},
     9: {"pipeline", "operations"},
+    10: {"loop"},
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 # Within a floor, these lean on a neighbour.
@@ -48,7 +49,7 @@ NEIGHBOURS = {
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
 }
-MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry"}
+MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry", "thresholds"}
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))
 
 
@@ -208,7 +209,7 @@ def test_mlproject_passes_every_parameter_of_every_entry_point():
     project = yaml.safe_load((PROJECT / "MLproject").read_text())
     assert project["conda_env"] == "conda.yaml"
     assert set(project["entry_points"]) == {
-        *("main", "train", "retrain", "evaluate", "score", "analyze")
+        *("main", "train", "retrain", "evaluate", "score", "analyze", "pipeline")
     }
     for name, entry in project["entry_points"].items():
         module = importlib.import_module(f"entrypoints.{name}")

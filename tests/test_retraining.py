@@ -30,7 +30,6 @@ from tsclust_model.retraining import (
     AdaptiveRetrainingManager,
     compare,
     retrain_lock,
-    squared_errors,
 )
 from tsclust_model.training import Training, open_history, retrain_model, train_table
 from tsclust_model.validation import Roles
@@ -109,20 +108,20 @@ def training(store, stream, trained_once) -> Training:
 def test_a_comparison_is_the_paired_difference_of_squared_errors(generation, hospital):
     worse = replace(generation, target=replace(generation.target, weight=0.0))
     frame = hospital.tail(200)
-    old, new = squared_errors(worse, frame), squared_errors(generation, frame)
+    old, new = worse.losses(frame), generation.losses(frame)
     y = frame[TARGET].to_numpy()
     predicted = generation.predict(frame)["prediction"].to_numpy(dtype=float)
     np.testing.assert_array_equal(new, (y - predicted) ** 2)
     found = compare(worse, generation, frame, 0.001)
     assert found.n_rows == 200
-    assert found.rmse_champion == np.sqrt(old.mean())
-    assert found.rmse_challenger == np.sqrt(new.mean())
+    assert found.champion == np.sqrt(old.mean())
+    assert found.challenger == np.sqrt(new.mean())
     assert found.improvement == pytest.approx(1 - np.sqrt(new.mean() / old.mean()))
     assert found.difference == pytest.approx((old - new).mean())
     assert found.standard_error == pytest.approx((old - new).std(ddof=1) / np.sqrt(200))
     assert found.better
     assert found.reason == (
-        f"RMSE {found.rmse_challenger:.4g} against the champion's {found.rmse_champion:.4g} "
+        f"RMSE {found.challenger:.4g} against the champion's {found.champion:.4g} "
         f"on 200 rows: {found.improvement:+.1%}, above the margin of 0.1%"
     )
 
@@ -146,7 +145,7 @@ def test_rows_that_cannot_be_scored_are_left_out_of_a_comparison(generation, hos
     frame.loc[:9, "age"] = np.nan
     found = compare(generation, generation, frame, 0.0)
     assert found.n_rows == 50
-    assert found.rmse_champion == compare(generation, generation, frame[10:], 0.0).rmse_champion
+    assert found.champion == compare(generation, generation, frame[10:], 0.0).champion
 
 
 def test_without_rows_nobody_is_better(generation, hospital):
@@ -405,16 +404,17 @@ def test_a_better_challenger_is_promoted_and_tagged(training, stream, moved):
     assert tags["promoted.from"] == tags["challenged"] == "1"
     assert tags["promoted.reason"] == tags["trigger"] == "the hospital moved"
     assert tags["promoted.comparison"] == found.reason
-    assert tags["promoted.rmse_champion"] == str(found.rmse_champion)
-    assert tags["promoted.rmse_challenger"] == str(found.rmse_challenger)
+    assert tags["promoted.rmse_champion"] == str(found.champion)
+    assert tags["promoted.rmse_challenger"] == str(found.challenger)
     assert found.improvement > 0
     assert done.report["comparison"]["standard_error"] == found.standard_error
+    assert done.report["comparison"]["rmse_champion"] == found.champion
     run = mlflow.get_run(done.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["phase"] == "retraining"
     assert run.data.tags["trigger"] == "the hospital moved"
     unseen = rows(make_hospital(2400, random_state=5, drift=5.0).tail(600))
-    before, after = (squared_errors(g, unseen) for g in (training.generation, done.generation))
+    before, after = (g.losses(unseen) for g in (training.generation, done.generation))
     assert after.mean() < before.mean()
 
 
@@ -431,8 +431,8 @@ def test_models_are_compared_on_rows_neither_was_trained_on(training, stream):
     }
     expected = compare(training.generation, done.generation, batch[44:], 0.0)
     assert expected.n_rows == done.comparison.n_rows == 136
-    assert done.comparison.rmse_champion == pytest.approx(expected.rmse_champion, rel=1e-12)
-    assert done.comparison.rmse_challenger == pytest.approx(expected.rmse_challenger, rel=1e-12)
+    assert done.comparison.champion == pytest.approx(expected.champion, rel=1e-12)
+    assert done.comparison.challenger == pytest.approx(expected.challenger, rel=1e-12)
 
 
 def test_rows_of_the_champion_are_left_out_of_the_comparison(training, stream):
@@ -443,7 +443,7 @@ def test_rows_of_the_champion_are_left_out_of_the_comparison(training, stream):
     assert done.generation.info["n_rows"] == 440
     expected = compare(training.generation, done.generation, batch, 0.0)
     assert expected.n_rows == done.comparison.n_rows == 50
-    assert done.comparison.rmse_champion == pytest.approx(expected.rmse_champion, rel=1e-12)
+    assert done.comparison.champion == pytest.approx(expected.champion, rel=1e-12)
 
 
 def test_the_window_is_the_newest_rows_and_a_batch_may_be_cut(training, stream):

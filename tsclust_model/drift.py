@@ -20,6 +20,8 @@ import numpy as np
 from scipy.special import kolmogorov
 from scipy.stats import binom, linregress, norm
 
+from tsclust_model.metrics import METRICS, RMSE
+
 MIN_ROWS = 50
 """A window with fewer rows says nothing."""
 
@@ -132,11 +134,13 @@ class Reference:
     usual_noise : float
         Highest such share in any of 20 consecutive blocks of the training rows.
     loss_mean, loss_sd : float
-        Mean and standard deviation of the squared error on rows no model had seen.
+        Mean and standard deviation of the loss on rows no model had seen.
     usual_loss : float
         Highest mean of it in any of 20 consecutive blocks.
     loss_rows : int
         Rows these were computed on.
+    metric : str
+        What the loss is, a name of `tsclust_model.metrics.METRICS`.
     """
 
     features: FeatureReference
@@ -146,10 +150,16 @@ class Reference:
     loss_sd: float
     usual_loss: float
     loss_rows: int = 10_000
+    metric: str = RMSE.name
 
     @classmethod
     def fit(
-        cls, X: np.ndarray, names: Sequence[str], is_noise: np.ndarray, losses: np.ndarray
+        cls,
+        X: np.ndarray,
+        names: Sequence[str],
+        is_noise: np.ndarray,
+        losses: np.ndarray,
+        metric: str = RMSE.name,
     ) -> Reference:
         """Describe training rows, oldest first.
 
@@ -160,7 +170,9 @@ class Reference:
         is_noise : ndarray of bool, shape (n_rows,)
             Of rows assigned as if they were new.
         losses : ndarray of float64, shape (n_valid,)
-            Squared errors on rows no model had seen.
+            Of rows no model had seen.
+        metric : str
+            What the losses are.
         """
         return cls(
             FeatureReference.fit(X, names),
@@ -170,6 +182,7 @@ class Reference:
             float(losses.std()),
             _block_maximum(losses),
             len(losses),
+            metric,
         )
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -196,7 +209,7 @@ class DriftWindow:
     is_noise : ndarray of bool, shape (n,)
         Before the fallback.
     losses : ndarray of float64, shape (n,), or None
-        Squared errors, where the outcome is known.
+        Of the model's metric, where the outcome is known.
     """
 
     X: np.ndarray
@@ -336,9 +349,10 @@ class AccuracyDrift(Detector):
     def _moved(self, window: DriftWindow) -> str | None:
         if window.losses is None or len(window.losses) < MIN_ROWS:
             return None
-        mean = float(window.losses.mean())
+        mean, metric = float(window.losses.mean()), METRICS[self.reference.metric]
         usual = max(
-            self.reference.usual_loss * _BEYOND, self.reference.loss_mean * (1 + _LOSS_EFFECT) ** 2
+            self.reference.usual_loss * _BEYOND,
+            self.reference.loss_mean * metric.loss(1 + _LOSS_EFFECT),
         )
         spread = max(float(window.losses.std(ddof=1)), self.reference.loss_sd)
         error = math.hypot(
@@ -350,8 +364,8 @@ class AccuracyDrift(Detector):
             and norm.sf((mean - self.reference.loss_mean) / max(error, 1e-300)) < _ALPHA
         ):
             return (
-                f"RMSE {math.sqrt(mean):.4g} is over {math.sqrt(usual):.4g}, "
-                f"the most of the training rows (mean {math.sqrt(self.reference.loss_mean):.4g})"
+                f"{metric.label} {metric.of(mean):.4g} is over {metric.of(usual):.4g}, the most "
+                f"of the training rows (mean {metric.of(self.reference.loss_mean):.4g})"
             )
         return ""
 

@@ -23,7 +23,7 @@ from tsclust_model.errors import DataValidationError, ModelTrainingError
 from tsclust_model.folds import Fold
 from tsclust_model.forest import Forest, is_packable
 from tsclust_model.intervals import Calibration
-from tsclust_model.metrics import calculate_model_metrics
+from tsclust_model.metrics import RMSE, calculate_model_metrics
 from tsclust_model.results import NOISE
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -47,15 +47,18 @@ class FoldScores:
     ----------
     n_rows : int
         Rows in the validation parts of the folds.
-    rmse : dict of str to float
-        ``global``, ``cluster`` (clusters alone) and ``blend`` (what is served), units of y.
+    errors : dict of str to float
+        The metric of ``global``, ``cluster`` (clusters alone) and ``blend`` (what is served).
     clusters : dict of int to dict
-        ``rmse``, ``mae``, ``r2`` and ``n_rows`` of what is served, for each cluster.
+        Figures and ``n_rows`` of what is served, for each cluster.
+    metric : str
+        What the errors are, a name of `tsclust_model.metrics.METRICS`.
     """
 
     n_rows: int
-    rmse: dict[str, float]
+    errors: dict[str, float]
     clusters: dict[int, dict[str, Any]]
+    metric: str = RMSE.name
 
 
 @dataclass(frozen=True)
@@ -276,7 +279,7 @@ def fold_blend_rmse(
     with model_threads() as threads:
         fits = OutputFits(threads, X, {"y": y}, folds, params, categorical=categorical, final=False)
         fits.add_clusters(labels, min_cluster_rows)
-        return fits.finish("blend", None)["y"].scores.rmse["blend"]
+        return fits.finish("blend", None)["y"].scores.errors["blend"]
 
 
 @contextmanager
@@ -481,7 +484,7 @@ def _output_model(
     ways = {"global": everyone, "cluster": own, "blend": served}
     scores = FoldScores(
         n_rows=len(y_all),
-        rmse={way: _rmse(y_all, np.concatenate(parts)) for way, parts in ways.items()},
+        errors={way: _rmse(y_all, np.concatenate(parts)) for way, parts in ways.items()},
         clusters={
             cluster: calculate_model_metrics(y_all[rows], served_all[rows]) | {"n_rows": len(rows)}
             for cluster, rows in _rows_by_cluster(seen)

@@ -31,6 +31,7 @@ from tsclust_model.folds import Fold, time_ordered_folds
 from tsclust_model.forecasting import Ensemble, FoldScores, OutputFits, OutputModel, model_threads
 from tsclust_model.intervals import Calibration
 from tsclust_model.lineage import first_lineage
+from tsclust_model.metrics import METRICS, RMSE, Metric
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.state import (
     Parts,
@@ -40,7 +41,7 @@ from tsclust_model.state import (
     unpack_arrays,
     unpack_json,
 )
-from tsclust_model.validation import Roles, Schema, TrainingData
+from tsclust_model.validation import Roles, Schema, TrainingData, outcome
 
 _EXAMPLE_TRIES = 8
 _REFERENCE_ROWS = 5_000
@@ -176,6 +177,36 @@ class Generation:
     @cached_property
     def _ensemble(self) -> Ensemble:
         return Ensemble([self.target, *self.resources.values()])
+
+    @property
+    def metric(self) -> Metric:
+        """What this model is compared by, watched for and judged on."""
+        return METRICS[self.reference.metric]
+
+    def outcomes(self, frame: pd.DataFrame) -> np.ndarray:
+        """What happened, shape (n,), as `row_losses` takes it.
+
+        Raises
+        ------
+        DataValidationError
+            The target is absent, missing or of another type.
+        """
+        return outcome(frame, self.roles.target, "target column")
+
+    def row_losses(self, y: np.ndarray, forecast: Forecast) -> np.ndarray:
+        """The loss of each forecast row, shape (n,), whose mean is the metric (`Metric.of`)."""
+        return np.square(y - forecast.prediction)
+
+    def losses(self, frame: pd.DataFrame) -> np.ndarray:
+        """The loss of each labelled row of a table, shape (n,); NaN where it cannot be scored."""
+        losses = np.full(len(frame), np.nan)
+        if len(frame):
+            y = self.outcomes(frame)
+            encoded = self.schema.encode(frame)
+            rows = np.flatnonzero(encoded.scorable)
+            forecast = self.forecast(encoded.X[rows], self.coverage)
+            losses[rows] = self.row_losses(y[rows], forecast)
+        return losses
 
     def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
         """Score a table; each row's answer depends on that row alone.
@@ -507,7 +538,7 @@ def _output_figures(model: OutputModel) -> dict[str, Any]:
         "cluster_weight": model.weight,
         "n_cluster_models": len(model.clusters),
         "fold_rows": model.scores.n_rows,
-    } | {f"fold_rmse_{way}": value for way, value in model.scores.rmse.items()}
+    } | {f"fold_{model.scores.metric}_{way}": v for way, v in model.scores.errors.items()}
 
 
 def _output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
@@ -526,7 +557,8 @@ def _output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
         ),
         FoldScores(
             scores["n_rows"],
-            scores["rmse"],
+            scores["errors"] if "errors" in scores else scores["rmse"],  # older builds
             {int(cluster): figures for cluster, figures in scores["clusters"].items()},
+            scores.get("metric", RMSE.name),
         ),
     )

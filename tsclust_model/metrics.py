@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,38 @@ from tsclust_model.results import NOISE
 
 SILHOUETTE_ROWS = 10_000
 _SILHOUETTE_SAMPLE = 4_000  # the mean of so many is known to about 0.005
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What models of one kind are compared by; lower is better.
+
+    Attributes
+    ----------
+    name : str
+        In reports, tags and MLflow, e.g. ``rmse``.
+    label : str
+        In sentences, e.g. ``RMSE``.
+    squared : bool
+        Whether the loss of a row is a square; the figure is then the root of the mean loss, and
+        otherwise the mean loss.
+    """
+
+    name: str
+    label: str
+    squared: bool = False
+
+    def of(self, mean_loss: float) -> float:
+        """The figure of a mean loss."""
+        return math.sqrt(mean_loss) if self.squared else float(mean_loss)
+
+    def loss(self, figure: float) -> float:
+        """The mean loss of a figure, as of 1.2 for "20% worse"."""
+        return figure**2 if self.squared else figure
+
+
+RMSE = Metric("rmse", "RMSE", squared=True)
+METRICS = {metric.name: metric for metric in (RMSE,)}
 
 
 def calculate_clustering_metrics(

@@ -62,7 +62,8 @@ class ModelMonitor:
     --------
     >>> import tempfile
     >>> monitor = ModelMonitor(tempfile.mkdtemp(), accuracy_min_threshold=0.8)
-    >>> monitor.update_reference_distribution({"age": 60.0, "dose": 0.5}, {"age": 10.0, "dose": 2.0})
+    >>> means, deviations = {"age": 60.0, "dose": 0.5}, {"age": 10.0, "dose": 2.0}
+    >>> monitor.update_reference_distribution(means, deviations)
     >>> monitor.compute_drift({"age": 66.0, "dose": 0.9})
     0.15
     >>> monitor.should_retrain(0.75, {"age": 66.0, "dose": 0.9}).reasons
@@ -75,7 +76,7 @@ class ModelMonitor:
         metrics_file: str = "metrics.jsonl",
         drift_file: str = "drift.json",
         accuracy_min_threshold: float | None = None,
-        drift_threshold: float = 0.5,
+        drift_threshold: float = 0.2,
         drift_min_samples: int = 50,
         *,
         score_name: str = "accuracy",

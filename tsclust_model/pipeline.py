@@ -274,8 +274,9 @@ class TimeSeriesClusteringPipeline:
         history.record_outcomes(version_id, labelled)
         X = scorable_matrix(generation, frame)
         forecast = generation.forecast(X, generation.coverage)
-        losses = np.square(labelled[generation.roles.target] - forecast.prediction)
-        self._monitor.record_metric("rmse", float(np.sqrt(losses.mean())), "accuracy")
+        losses = generation.row_losses(labelled[generation.roles.target], forecast)
+        metric = generation.metric
+        self._monitor.record_metric(metric.name, metric.of(losses.mean()), "accuracy")
         self._manager().record_losses(X, losses)
 
     # -- retraining ----------------------------------------------------------------------------
@@ -649,9 +650,10 @@ class TimeSeriesClusteringPipeline:
             "processing_time": result.processing_time,
             "memory_usage": len(X) * self._fitted().costs[1],
         }
-        losses = None if y is None else np.square(y - forecast.prediction)
+        generation = self._fitted().generation
+        losses = None if y is None else generation.row_losses(y, forecast)
         if losses is not None:
-            figures["rmse"] = float(np.sqrt(losses.mean()))
+            figures[generation.metric.name] = generation.metric.of(losses.mean())
         for name, value in figures.items():
             self._monitor.record_metric(name, value, "batch")
         self._monitor.check_alerts()
@@ -736,10 +738,10 @@ class TimeSeriesClusteringPipeline:
         ]
         generation = self._serving.generation
         if generation.target.weight == 0:
-            rmse = generation.target.scores.rmse["global"]
+            metric, error = generation.metric, generation.target.scores.errors["global"]
             found.append(
-                f"Segments have weight 0 in the forecast (global RMSE {rmse:.4g}): read them as "
-                "description, or try other cluster_features."
+                f"Segments have weight 0 in the forecast (global {metric.label} {error:.4g}): "
+                "read them as description, or try other cluster_features."
             )
         return found
 
@@ -757,7 +759,7 @@ def _model_info(model: Any) -> dict[str, Any]:
     return {
         "clusters": model.clusters,
         "cluster_weight": model.weight,
-        "fold_rmse": dict(model.scores.rmse),
+        f"fold_{model.scores.metric}": dict(model.scores.errors),
         "metrics": dict(model.scores.clusters),
     }
 

@@ -171,6 +171,15 @@ def alias_version(name: str, alias: str) -> str | None:
         ) from error
 
 
+def answers() -> bool:
+    """Whether the registry answers at all; waits as long as mlflow's own retries do."""
+    try:
+        MlflowClient().search_registered_models(max_results=1)
+    except MlflowException:
+        return False
+    return True
+
+
 def registered_at(name: str, version: str) -> datetime:
     """When a version was registered (UTC)."""
     with _translated(f"version {version} of '{name}' cannot be read"):

@@ -6,7 +6,7 @@ import fcntl
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from tsclust_model.errors import RetrainingError
 from tsclust_model.generation import Generation
 from tsclust_model.monitoring import Clock, utc_now
 from tsclust_model.results import BatchResult
-from tsclust_model.validation import outcome
 
 
 @dataclass(frozen=True)
@@ -30,29 +29,45 @@ class Comparison:
     Attributes
     ----------
     n_rows : int
-    rmse_champion, rmse_challenger : float or None
-        Units of the target; None without rows.
+    metric : str
+        What they are compared by, e.g. ``rmse``.
+    champion, challenger : float or None
+        The metric of each; None without rows.
     improvement : float or None
-        Share of the champion's RMSE that the challenger saves; below 0 it is worse.
+        Share of the champion's metric that the challenger saves; below 0 it is worse.
     margin : float
         The improvement that is asked for.
     difference, standard_error : float or None
-        Mean of the paired difference in squared error (champion - challenger), and its standard
-        error over rows.
+        Mean of the paired difference in loss (champion - challenger), and its standard error over
+        rows.
     better : bool
         Whether the improvement is above the margin.
     reason : str
     """
 
     n_rows: int
-    rmse_champion: float | None
-    rmse_challenger: float | None
+    metric: str
+    champion: float | None
+    challenger: float | None
     improvement: float | None
     margin: float
     difference: float | None
     standard_error: float | None
     better: bool
     reason: str
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """The metric of both, as tags and reports name them, e.g. ``rmse_champion``."""
+        return {
+            f"{self.metric}_champion": self.champion,
+            f"{self.metric}_challenger": self.challenger,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, JSON-ready."""
+        own = asdict(self)
+        return self.figures | {k: v for k, v in own.items() if k not in ("champion", "challenger")}
 
 
 def compare(
@@ -66,38 +81,37 @@ def compare(
     frame : DataFrame
         Rows neither was trained on; may be empty.
     margin : float
-        Share of the RMSE (0 to 1) that the challenger must save.
+        Share of the metric (0 to 1) that the challenger must save.
     """
-    losses = [squared_errors(generation, frame) for generation in (champion, challenger)]
+    metric = champion.metric
+    losses = [generation.losses(frame) for generation in (champion, challenger)]
     both = ~np.isnan(losses[0]) & ~np.isnan(losses[1])
     n_rows = int(both.sum())
     if n_rows == 0:
         reason = "there are no labelled rows that neither model was trained on"
-        return Comparison(0, None, None, None, margin, None, None, False, reason)
+        return Comparison(0, metric.name, None, None, None, margin, None, None, False, reason)
     old, new = losses[0][both], losses[1][both]
-    before, after = math.sqrt(old.mean()), math.sqrt(new.mean())
+    before, after = metric.of(old.mean()), metric.of(new.mean())
     improvement = 1 - after / before if before > 0 else 0.0
     paired = old - new
     error = float(paired.std(ddof=1) / math.sqrt(n_rows)) if n_rows > 1 else math.inf
     better = improvement > margin
     reason = (
-        f"RMSE {after:.4g} against the champion's {before:.4g} on {n_rows} rows: "
+        f"{metric.label} {after:.4g} against the champion's {before:.4g} on {n_rows} rows: "
         f"{improvement:+.1%}, {'above' if better else 'not above'} the margin of {margin:.1%}"
     )
-    mean = float(paired.mean())
-    return Comparison(n_rows, before, after, improvement, margin, mean, error, better, reason)
-
-
-def squared_errors(generation: Generation, frame: pd.DataFrame) -> np.ndarray:
-    """Squared error of each row, shape (n,); NaN where the row cannot be scored."""
-    losses = np.full(len(frame), np.nan)
-    if len(frame):
-        y = outcome(frame, generation.roles.target, "target column")
-        encoded = generation.schema.encode(frame)
-        rows = np.flatnonzero(encoded.scorable)
-        forecast = generation.forecast(encoded.X[rows], generation.coverage)
-        losses[rows] = np.square(y[rows] - forecast.prediction)
-    return losses
+    return Comparison(
+        n_rows=n_rows,
+        metric=metric.name,
+        champion=before,
+        challenger=after,
+        improvement=improvement,
+        margin=margin,
+        difference=float(paired.mean()),
+        standard_error=error,
+        better=better,
+        reason=reason,
+    )
 
 
 @contextmanager
@@ -178,7 +192,7 @@ class AdaptiveRetrainingManager:
         batch_data : ndarray of float64, shape (n, n_features)
             The batch as the model's matrix.
         losses : ndarray of float64, shape (n,), optional
-            Squared errors, where the outcome is known.
+            Of the model's metric (`Generation.losses`), where the outcome is known.
 
         Returns
         -------
@@ -195,7 +209,7 @@ class AdaptiveRetrainingManager:
         return bool(reason) and self._run(reason)
 
     def record_losses(self, batch_data: np.ndarray, losses: np.ndarray) -> None:
-        """Squared errors, shape (n,), of a batch that was seen before, now that they are known.
+        """Losses, shape (n,), of a batch that was seen before, now that they are known.
 
         An alarm shows in the status and calls for a retrain with the next batch.
         """

@@ -54,7 +54,8 @@ class DataSettings(_Section):
     resources: tuple[Text, ...] = ()
     time: Text | None = None
     id: Text | None = None
-    versions_dir: Text = Field("tsclust_data", description="folder of the versions as they came in")
+    text_columns: tuple[Text, ...] = Field(default=(), description='a csv keeps "007" in these')
+    versions_dir: Text = Field(default="tsclust_data", description="folder of what came in")
 
 
 class QualitySettings(_Section):
@@ -62,7 +63,7 @@ class QualitySettings(_Section):
 
     mode: Mode = "block"
     checks: dict[str, Mode] = Field(
-        {"added": "warn", "category_drift": "warn", "time_order": "warn"},
+        default={"added": "warn", "category_drift": "warn", "time_order": "warn"},
         description="checks that are less strict than mode",
     )
     max_removed_share: Share = 0.1
@@ -85,10 +86,10 @@ class TrainingSettings(_Section):
     """Which model is trained, and on what share of the rows."""
 
     model_type: ModelType = "lightgbm"
-    params: dict[str, Any] = Field({}, description="arguments of the scikit-learn estimator")
+    params: dict[str, Any] = Field(default={}, description="of the scikit-learn estimator")
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     promote: bool = True
-    model_name: Text | None = Field(None, description="registered model; default: of section model")
+    model_name: Text | None = Field(default=None, description="default: of section model")
 
 
 class Threshold(_Section):
@@ -107,9 +108,9 @@ class MonitoringSettings(_Section):
     metrics_file: FileName = "metrics.jsonl"
     drift_file: FileName = "drift.json"
     accuracy_min_threshold: float | None = Field(
-        None, description="least accuracy of classes (0 to 1), or least R² of numbers"
+        default=None, description="least accuracy of classes (0 to 1), or least R² of numbers"
     )
-    drift_threshold: Positive = 0.5
+    drift_threshold: Positive = 0.2
     drift_min_samples: Annotated[int, Field(ge=1)] = 50
     thresholds: dict[str, Threshold] = {}
 
@@ -123,7 +124,7 @@ class MlflowSettings(_Section):
     password: SecretStr | None = None
     token: SecretStr | None = None
     max_retries: Annotated[int, Field(ge=0)] = 3
-    timeout: Positive = Field(30, description="seconds that one request may take")
+    timeout: Positive = Field(default=30, description="seconds that one request may take")
 
 
 class LoggingSettings(_Section):
@@ -131,7 +132,7 @@ class LoggingSettings(_Section):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     console: Literal["human", "json", "off"] = "human"
-    file: Text | None = Field(None, description="JSON lines, rotated")
+    file: Text | None = Field(default=None, description="JSON lines, rotated")
     max_bytes: Annotated[int, Field(ge=1000)] = 5_000_000
     backups: Annotated[int, Field(ge=0)] = 3
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tsclust_model.generation import FittedGeneration, Generation, fit_generatio
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
 from tsclust_model.pyfunc import log_generation
+from tsclust_model.quality import infer_quality_schema
 from tsclust_model.registry import (
     CHAMPION,
     check_model_name,
@@ -35,7 +36,13 @@ from tsclust_model.registry import (
 from tsclust_model.results import Assignment, ClusteringResult
 from tsclust_model.retraining import Comparison, compare, retrain_lock
 from tsclust_model.tables import content_digest
-from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_config, log_input
+from tsclust_model.tracking import (
+    ArtifactManager,
+    ExperimentManager,
+    log_config,
+    log_input,
+    translated,
+)
 from tsclust_model.validation import (
     Roles,
     TrainingData,
@@ -164,7 +171,8 @@ def train_table(
             data = training_data(known, roles, config)
             n_features = data.X.shape[1]
             stage.log({"n_rows": len(known), "n_holdout": len(unseen), "n_features": n_features})
-        fitted = _fit(experiments, known, data, roles, config, {"source": source})
+        info = {"source": source, "quality": _quality(known, data, roles, config, list(frame))}
+        fitted = _fit(experiments, known, data, roles, config, info)
         with experiments.stage("Performance-Report") as stage:
             report = performance_figures(fitted, data, config, unseen)
             stage.log(headline(report))
@@ -266,7 +274,9 @@ def _challenge(
             known = in_time_order(known, ordering.time)
             data = training_data(known, ordering, config, gaps=True)
             stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
+        seen = champion.info.get("quality", {}).get("seen", [])
         info = {
+            "quality": _quality(known, data, roles, config, seen),
             "source": "history",
             "trained_on": window.ranges(n_known),
             "history_from": champion.info["history_from"],
@@ -277,18 +287,14 @@ def _challenge(
         with experiments.stage("Performance-Report") as stage:
             comparison = compare(champion, challenger, newest[fresh], config.promotion_margin)
             report = performance_figures(fitted, data, config, newest) | {
-                "comparison": asdict(comparison),
+                "comparison": comparison.to_dict(),
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
             stage.log(headline(report) | {"improvement": comparison.improvement})
         version = _publish(experiments, challenger, report, config, name)
         set_challenger(name, version)
-        figures = {
-            "comparison": comparison.reason,
-            "rmse_champion": comparison.rmse_champion,
-            "rmse_challenger": comparison.rmse_challenger,
-        }
+        figures = {"comparison": comparison.reason} | comparison.figures
         tag_version(name, version, {"challenged": champion_version, "trigger": reason} | figures)
         promoted = promote and comparison.better
         if promoted:
@@ -304,6 +310,25 @@ def _challenge(
         run_id,
         report,
     )
+
+
+def _quality(
+    known: pd.DataFrame,
+    data: TrainingData,
+    roles: Roles,
+    config: PipelineConfig,
+    seen: Iterable[Any],
+) -> dict[str, Any]:
+    """The schema that new rows are checked against; `seen` are the table's own columns."""
+    outcomes = (roles.target, *roles.resources)
+    found = infer_quality_schema(
+        known,
+        columns=[name for name in (*data.schema.names, *outcomes, roles.time, roles.id) if name],
+        optional=outcomes,
+        time=roles.time,
+        markers=config.missing_markers,
+    )
+    return found | {"seen": sorted({*found["seen"], *map(str, seen)})}
 
 
 def _row_hashes(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
@@ -393,7 +418,8 @@ def _publish(
     """Log figures, report and model under the active run; returns the registered version."""
     experiments.log_metrics(headline(report))
     ArtifactManager(config.hospital_profile_id).save_report(report, "report.json")
-    logged = log_generation(generation, config.serialization)
+    with translated("the model cannot be logged"):
+        logged = log_generation(generation, config.serialization)
     version = register(logged.model_uri, name, (logged.metadata or {})["state_sha256"])
     tag_training_data(name, str(version.version), generation.info["trained_on"])
     return str(version.version)
@@ -445,12 +471,13 @@ def performance_figures(
         "clustering": fitted.clustering.metrics,
         "cluster_sizes": generation.info["cluster_sizes"],
         "worth": {
-            f"rmse_{way}": value for way, value in (scores.rmse | {"control": control}).items()
+            f"{scores.metric}_{way}": value
+            for way, value in (scores.errors | {"control": control}).items()
         }
         | {"cluster_weight": generation.target.weight},
         "clusters": {str(cluster): figures for cluster, figures in scores.clusters.items()},
         "resources": {
-            name: {f"rmse_{way}": value for way, value in model.scores.rmse.items()}
+            name: {f"rmse_{way}": value for way, value in model.scores.errors.items()}
             | {"cluster_weight": model.weight}
             for name, model in generation.resources.items()
         },

@@ -44,6 +44,7 @@ from tsclust_model.training import open_history, train_table
 from tsclust_model.validation import Roles, canonical_rows, in_time_order
 
 STEPS = ("ingest", "check_quality", "check_monitor", "train", "evaluate", "record")
+"""In their order; each is a function of this module."""
 FIGURES = ("accuracy", "rmse", "mae", "r2", "log_loss", "auc")
 """What `evaluate` and the summary say of the serving model; None where it has no such figure."""
 
@@ -79,24 +80,36 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
         The settings or the data cannot be used, or a step failed; the champion is untouched.
     """
     settings = _settings(config_path)
+    path = str(config_path)
     durations: dict[str, float] = {}
 
-    def step(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        started = time.perf_counter()
-        with error_handler(name):
-            result = function(str(config_path), *arguments)
+    def took(name: str, started: float, result: Mapping[str, Any]) -> None:
         durations[name] = durations.get(name, 0.0) + time.perf_counter() - started
         if on_step is not None:
             on_step(name, result)
-        return result
+
+    def handle(version: str) -> dict[str, Any]:
+        """One version through all steps, in a run of its own."""
+        outcome: dict[str, Any] = {}
+        experiments = ExperimentManager(settings.pipeline.experiment_name)
+        with experiments.run("pipeline", {"phase": "pipeline", "data_version": version}):
+            for name in STEPS[1:]:
+                started = time.perf_counter()
+                outcome = advance(name, path, version, outcome)
+                if name in outcome:
+                    took(name, started, outcome[name])
+        return dict(outcome["record"])
 
     with retrain_lock(_folder(settings) / ".loop.lock"):
-        found = step("ingest", ingest)
+        started = time.perf_counter()
+        with error_handler("ingest"):
+            found = ingest(path)
+        took("ingest", started, found)
         current = found["data_version"]
         try:
-            done = _dealt_with(settings, current)
+            done = dealt_with(path, current)
             left = found["pending"] if done is None else found["pending"][:-1]
-            summaries = [_handle(settings, version, step) for version in left]
+            summaries = [handle(version) for version in left]
             summary = done or summaries.pop()
         except MLflowIntegrationError:
             if answers():
@@ -105,6 +118,51 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
             summaries = []
     caught_up = [item["data_version"] for item in summaries]
     return summary | {"caught_up": caught_up, "durations": durations}
+
+
+def advance(
+    step: str, config_path: str, data_version: str, outcome: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Take one of the `STEPS` after ``ingest``, if what the steps before it found calls for it.
+
+    Parameters
+    ----------
+    step, config_path, data_version : str
+    outcome : mapping
+        The results of the steps that were taken, by their names; empty before the first.
+
+    Returns
+    -------
+    dict
+        `outcome`, and the result of this step, unless there was nothing to do: blocked data is only
+        recorded, and without a reason nothing is trained.
+    """
+    blocked = "check_quality" in outcome and outcome["check_quality"]["decision"] == "block"
+    if blocked and step != "record":
+        return dict(outcome)
+    arguments: list[Any] = []
+    if step == "train":
+        if not outcome["check_monitor"]["retrain"]:
+            return dict(outcome)
+        arguments = [outcome["check_monitor"]["reasons"]]
+    elif step == "record":
+        arguments = [outcome]
+    try:
+        with error_handler(step):
+            result = _STEP[step](config_path, data_version, *arguments)
+    except MLflowIntegrationError:
+        raise  # perhaps only for now
+    except PipelineError as error:
+        # Or this version would stand in the way of every later one.
+        settings = _settings(config_path)
+        _monitor(settings).record_metrics(
+            None,
+            data_version,
+            None,
+            {"failed": type(error).__name__, "settings": _digest(settings)},
+        )
+        raise
+    return dict(outcome) | {step: result}
 
 
 def ingest(config_path: str) -> dict[str, Any]:
@@ -270,8 +328,7 @@ def record(config_path: str, data_version: str, outcome: Mapping[str, Any]) -> d
     ----------
     config_path, data_version : str
     outcome : mapping
-        ``quality`` and, unless it blocked, ``decision``, ``training`` (or None) and
-        ``evaluation``: what the steps returned.
+        What the steps returned, by their names (see `advance`).
 
     Returns
     -------
@@ -280,7 +337,7 @@ def record(config_path: str, data_version: str, outcome: Mapping[str, Any]) -> d
     """
     settings = _settings(config_path)
     summary = _summary(settings, data_version, outcome)
-    quality = {f"quality_{key}": v for key, v in outcome["quality"]["metrics"].items()}
+    quality = {f"quality_{key}": v for key, v in outcome["check_quality"]["metrics"].items()}
     tags = {
         "phase": "pipeline",
         "status": summary["status"],
@@ -300,34 +357,19 @@ def record(config_path: str, data_version: str, outcome: Mapping[str, Any]) -> d
     return summary
 
 
-def _handle(settings: LoopSettings, version: str, step: Callable[..., Any]) -> dict[str, Any]:
-    """One version through all steps, in a run of its own."""
-    experiments = ExperimentManager(settings.pipeline.experiment_name)
-    try:
-        with experiments.run("pipeline", {"phase": "pipeline", "data_version": version}):
-            outcome: dict[str, Any] = {"quality": step("check_quality", check_quality, version)}
-            if outcome["quality"]["decision"] != "block":
-                decision = step("check_monitor", check_monitor, version)
-                training = None
-                if decision["retrain"]:
-                    training = step("train", train, version, decision["reasons"])
-                evaluation = step("evaluate", evaluate, version)
-                outcome |= {"decision": decision, "training": training, "evaluation": evaluation}
-            return dict(step("record", record, version, outcome))
-    except MLflowIntegrationError:
-        raise  # perhaps only for now
-    except PipelineError as error:
-        # Or this version would stand in the way of every later one.
-        _monitor(settings).record_metrics(
-            None, version, None, {"failed": type(error).__name__, "settings": _digest(settings)}
-        )
-        raise
+_STEP: dict[str, Callable[..., dict[str, Any]]] = {
+    "check_quality": check_quality,
+    "check_monitor": check_monitor,
+    "train": train,
+    "evaluate": evaluate,
+    "record": record,
+}
 
 
 def _summary(
     settings: LoopSettings, data_version: str, outcome: Mapping[str, Any]
 ) -> dict[str, Any]:
-    quality = outcome["quality"]
+    quality = outcome["check_quality"]
     shown = {key: quality[key] for key in ("decision", "problems", "removed", "n_rows", "n_kept")}
     empty = dict.fromkeys(FIGURES) | {"validation_status": None, "failures": []}
     summary: dict[str, Any] = {
@@ -344,7 +386,7 @@ def _summary(
     if quality["decision"] == "block":
         worst = [item["message"] for item in quality["problems"] if item["severity"] == "block"]
         return summary | {"message": f"data version {data_version} is blocked: {'; '.join(worst)}"}
-    decision, training = outcome["decision"], outcome["training"]
+    decision, training = outcome["check_monitor"], outcome.get("train")
     message = f"nothing is due: {decision['message']}"
     if training is not None:
         message = training["message"]
@@ -355,7 +397,7 @@ def _summary(
     return summary | {
         "status": "refused" if refused else "done",
         "reasons": list(decision["reasons"]),
-        **{key: outcome["evaluation"][key] for key in empty},
+        **{key: outcome["evaluate"][key] for key in empty},
         "message": message,
     }
 
@@ -380,8 +422,9 @@ def _deferred(data_version: str, settings: LoopSettings) -> dict[str, Any]:
     }
 
 
-def _dealt_with(settings: LoopSettings, data_version: str) -> dict[str, Any] | None:
+def dealt_with(config_path: str, data_version: str) -> dict[str, Any] | None:
     """What to say of a version that was recorded under these settings, with the same champion."""
+    settings = _settings(config_path)
     found = [r for r in _monitor(settings).records() if r["data_version"] == data_version]
     if not found or "summary" not in found[-1] or found[-1]["settings"] != _digest(settings):
         return None

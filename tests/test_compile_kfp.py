@@ -118,7 +118,7 @@ def test_kfp_runs_the_pipeline_and_the_loop_goes_on_from_there(settings, tmp_pat
     path = tmp_path / "pipeline.yaml"
     path.write_text(text)
     summary = run_pipeline(path)
-    assert (summary["status"], summary["model_version"]) == ("unchanged", champion.version)
+    assert (summary["status"], summary["model_version"]) == ("unchanged", str(champion.version))
     assert summary["r2"] > 0.5
 
 

@@ -35,7 +35,7 @@ def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression
     """Compare a model's forecasts with what happened."""
     generation = load_generation(model_uri)
     baseline = load_generation(baseline_uri) if baseline_uri else None
-    frame = read_table(data, generation.schema.text_columns, generation.schema.missing_markers)
+    frame = read_table(data, generation.text_columns, generation.schema.missing_markers)
     config = PipelineConfig.from_dict(generation.info["config"])
     experiments = ExperimentManager(config.experiment_name)
     with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}):
@@ -79,12 +79,22 @@ def _show(report: dict[str, Any], metric: Metric) -> None:
     click.echo(
         f"{metric.label} {report[metric.name]:.4g} (global alone "
         f"{report[f'{metric.name}_global']:.4g}, clusters alone "
-        f"{report[f'{metric.name}_cluster']:.4g})   MAE {report['mae']:.4g}"
+        f"{report[f'{metric.name}_cluster']:.4g})   {_second(report)}"
     )
     click.echo(f"{report['noise_ratio']:.1%} noise")
-    click.echo(f"{report['interval_coverage']:.1%} inside the {report['coverage']:.0%} intervals")
+    if "coverage" in report:
+        inside = report["interval_coverage"]
+        click.echo(f"{inside:.1%} inside the {report['coverage']:.0%} intervals")
     for name, figures in report["resources"].items():
         click.echo(f"{name}: RMSE {figures['rmse']:.4g}")
+
+
+def _second(report: dict[str, Any]) -> str:
+    """What people ask for beside the metric."""
+    if "mae" in report:
+        return f"MAE {report['mae']:.4g}"
+    auc = "" if report["auc"] is None else f"   AUC {report['auc']:.4g}"
+    return f"accuracy {report['accuracy']:.1%}{auc}"
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ def main(
     name = check_model_name(model_name or (settings or PipelineConfig()).registered_model_name)
     frame = None
     if data is not None:
-        schema = load_generation(f"models:/{name}@{CHAMPION}").schema
-        frame = read_table(data, schema.text_columns, schema.missing_markers)
+        champion = load_generation(f"models:/{name}@{CHAMPION}")
+        frame = read_table(data, champion.text_columns, champion.schema.missing_markers)
     done = maintain(name, frame, config=settings, reason=reason, if_due=if_due, promote=promote)
     click.echo(done.message)
 

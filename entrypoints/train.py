@@ -86,7 +86,11 @@ def show(training: Training, data: str) -> None:
         f"  control  {worth[f'{metric.name}_control']:.4g} with shuffled segments; "
         f"served with cluster weight {worth['cluster_weight']:g}"
     )
-    if held is not None:
+    if "accuracy_blend" in worth:
+        shares = [("folds", worth["accuracy_blend"])]
+        shares += [("holdout", held["accuracy"])] if held is not None else []
+        click.echo("  right    " + "   ".join(f"{name} {share:.1%}" for name, share in shares))
+    if held is not None and "coverage" in held:
         click.echo(
             f"  {held['interval_coverage']:.1%} of the holdout inside the "
             f"{held['coverage']:.0%} intervals"

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,7 +26,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
 from tsclust_model.training import Training, train_table
-from tsclust_model.validation import TrainingData, training_data
+from tsclust_model.validation import Roles, TrainingData, training_data
 
 PROJECT = Path(__file__).parent.parent
 REAL_DATA = PROJECT.parent / "shared" / "data"
@@ -35,6 +45,14 @@ VITALS = (
     "body_mass_index",
 )
 QUICK = {"num_leaves": 7, "n_estimators": 20, "learning_rate": 0.2}
+STAY_ROLES = Roles("stay", (), ("nursing_hours",), "admission_time", "patient_id")
+STAY_CONFIG = PipelineConfig(
+    hdbscan_params={"min_cluster_size": 20},
+    lgb_timeseries_params=QUICK,
+    lgb_resource_params=QUICK,
+    serialization="code",
+    missing_values="impute",
+)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -46,6 +64,54 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
+
+
+class Server:
+    """``mlflow server`` on a free port of this machine, over the tests' store."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._folder, self._store = folder, store
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", self._store]
+        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # it starts sooner
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env=environment,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 120
+        while not self._answers():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=0.1)
+            log_text = (self._folder / "server.log").read_text()[-3000:]
+            assert self._process.poll() is None, log_text
+            assert time.monotonic() < deadline, log_text
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as reply:
+                return reply.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
 
 
 @pytest.hookimpl(wrapper=True)
@@ -107,14 +173,37 @@ def store(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def registered(store_folder: Path, hospital: pd.DataFrame) -> Training:
     """A hospital model, trained and registered as ``hospital@champion``; do not retrain it."""
+    with _using(store_folder):
+        return train_table(
+            hospital, HOSPITAL_ROLES, HOSPITAL_CONFIG, holdout=0.2, model_name="hospital"
+        )
+
+
+@contextmanager
+def _using(store_folder: Path) -> Iterator[None]:
     uri = f"sqlite:///{store_folder}/mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(store_folder)
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(uri)
-        training = train_table(
-            hospital, HOSPITAL_ROLES, HOSPITAL_CONFIG, holdout=0.2, model_name="hospital"
-        )
+        yield
         mlflow.set_tracking_uri(before)
-    return training
+
+
+@pytest.fixture(scope="session")
+def stays(hospital: pd.DataFrame) -> pd.DataFrame:
+    """The hospital with a target of three classes, whose names are hard to write."""
+    days = hospital["length_of_stay_days"]
+    kind = np.select([days < 3, days < 6], ["short", 'say "mid"\n day'], "länger, 日本")
+    columns = [*VITALS, "ward", "admission_time", "patient_id", "nursing_hours"]
+    return hospital[columns].astype(dict.fromkeys(VITALS, float)).assign(stay=kind)
+
+
+@pytest.fixture(scope="session")
+def registered_classes(store_folder: Path, stays: pd.DataFrame) -> Training:
+    """A model of the classes, registered as ``stays@champion``, logged as code."""
+    with _using(store_folder):
+        return train_table(
+            stays.head(1000), STAY_ROLES, STAY_CONFIG, holdout=0.2, model_name="stays"
+        )

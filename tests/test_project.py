@@ -21,9 +21,12 @@ FLOORS = {
     0: {"errors", "yaml_files", "config", "results", "kernel_cache", "kernels", "__init__"},
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots", "settings"),
+        *("search", "analysis_request", "plots", "settings", "classes"),
     },
-    2: {"assignment", "fallback", "forest", "forecasting", "drift", "preparation", "quality"},
+    2: {
+        *("assignment", "fallback", "forest", "forecasting", "classification", "drift"),
+        *("preparation", "quality"),
+    },
     3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
     4: {"generation", "monitoring", "model_monitor", "validity"},
     5: {
@@ -31,7 +34,7 @@ FLOORS = {
         *("advice", "cluster_evaluation"),
     },
     6: {"registry", "analysis_cache"},
-    7: {"retraining", "analysis", "thresholds"},
+    7: {"retraining", "analysis", "thresholds", "model_store"},
     8: {"training"},
     9: {"pipeline", "operations"},
     10: {"loop"},
@@ -45,11 +48,21 @@ NEIGHBOURS = {
     ("kernels", "kernel_cache"),
     ("fallback", "assignment"),
     ("forecasting", "forest"),
+    ("classification", "forecasting"),
+    ("validation", "classes"),
     ("pyfunc", "serving"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
 }
-MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry", "thresholds"}
+MAY_IMPORT_MLFLOW = {
+    "pyfunc",
+    "tracking",
+    "serving",
+    "model_code",
+    "registry",
+    "thresholds",
+    "model_store",
+}
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))
 
 

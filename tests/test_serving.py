@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,14 @@ SECRET = "Mrs-Secret-4711"
 
 
 @pytest.fixture(scope="session")
-def server(registered, store_folder: Path, tmp_path_factory) -> Iterator[str]:
+def server(registered, store_folder: Path) -> Iterator[str]:
     """URL of a server of hospital@champion; its log stands beside the store."""
+    with serving(registered.model_uri, store_folder) as url:
+        yield url
+
+
+@contextmanager
+def serving(model_uri: str, store_folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -35,7 +42,7 @@ def server(registered, store_folder: Path, tmp_path_factory) -> Iterator[str]:
         "MLFLOW_TRACKING_URI": f"sqlite:///{store_folder}/mlflow.db",
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
     }
-    command = f"mlflow models serve -m {registered.model_uri} --env-manager local -p {port}"
+    command = f"mlflow models serve -m {model_uri} --env-manager local -p {port}"
     with (store_folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(
             command.split(),
@@ -242,3 +249,30 @@ def test_floats_survive_the_journey_exactly(server, rows, registered):
     expected = registered.generation.predict(noisy)
     found = [row["cluster_strength"] for row in strict(text)["predictions"]]
     assert found == expected["cluster_strength"].tolist()
+
+
+def test_classes_are_served_as_python_gives_them_in_strict_json(
+    registered_classes, stays, store_folder
+):
+    generation = registered_classes.generation
+    rows = stays[generation.schema.names].tail(40).reset_index(drop=True)
+    rows.loc[1, "ward"] = "new ward"
+    rows.loc[2, "age"] = None  # missing values are imputed: it is scored
+    records = rows.astype(object).where(rows.notna(), None).to_dict(orient="records")
+    infinite = records[3] | {"age": float("inf")}
+    with serving(registered_classes.model_uri, store_folder) as url:
+        status, text = ask(url, json.dumps({"dataframe_records": [*records, infinite]}))
+        single = ask(url, json.dumps({"dataframe_records": records[:1]}))
+        refused = ask(url, json.dumps({"dataframe_records": [{"age": SECRET}]}))
+    assert status == 200
+    *found, unscored = strict(text)["predictions"]
+    expected = generation.predict(rows)
+    assert list(found[0]) == list(expected.columns) == generation.output_columns
+    assert set(expected["prediction"]) == set(stays["stay"])
+    for name in expected:
+        assert [row[name] for row in found] == expected[name].tolist(), name
+    assert unscored.pop("status") == "infinite: age"
+    assert set(unscored.values()) == {None}
+    assert strict(single[1])["predictions"] == found[:1]
+    assert refused[0] == 400
+    assert SECRET not in refused[1]

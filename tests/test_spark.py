@@ -56,3 +56,18 @@ def test_spark_gives_the_bits_of_python_however_the_rows_are_split(
         got = found.sort_index()[name].astype(object)
         want = expected[name].astype(object)
         assert got.where(got.notna(), None).tolist() == want.where(want.notna(), None).tolist()
+
+
+def test_spark_gives_the_classes_of_python(spark, store, registered_classes, stays):
+    generation = registered_classes.generation
+    rows = stays[generation.schema.names].tail(100).reset_index(drop=True).assign(row=range(100))
+    rows.loc[3, "age"] = float("inf")
+    score = mlflow.pyfunc.spark_udf(spark, registered_classes.model_uri, env_manager="local")
+    table = spark.createDataFrame(rows.astype({"ward": object})).repartition(3)
+    table = table.withColumn("out", score())
+    assert table.schema["out"].dataType.names == generation.output_columns
+    found = {row["row"]: row["out"].asDict() for row in table.select("row", "out").collect()}
+    expected = generation.predict(rows).astype(object)
+    assert [found[i] for i in range(100)] == expected.where(expected.notna(), None).to_dict(
+        orient="records"
+    )

@@ -459,14 +459,27 @@ def test_a_clustered_column_that_is_no_numeric_feature_is_refused(name: str, pro
         ([1, None, 3, None], "y is missing or infinite in 2 row(s); remove those rows"),
         ([1, np.inf, 3, SECRET_NUMBER], "y is missing or infinite in 1 row(s)"),
         (pd.Series([1, None, 3, 4], dtype="Int64"), "y is missing or infinite in 1 row(s)"),
-        (["1", "2", "3", SECRET], "target 'y' is str, not numbers; give a numeric column"),
-        ([True, False, True, False], "target 'y' is bool, not numbers"),
+        (["1", "2", "3", SECRET], "target 'y' holds numbers and, in 1 row(s), texts; correct them"),
+        ([[1], [2], [3], [4]], "target 'y' holds lists or mappings; give numbers, or classes"),
         (pd.date_range("2026-01-01", periods=4), "target 'y' is datetime64[us], not numbers"),
     ],
-    ids=["missing", "infinite", "nullable", "text", "boolean", "time"],
+    ids=["missing", "infinite", "nullable", "text", "lists", "time"],
 )
 def test_a_target_that_is_no_number_in_every_row_is_refused(column: Any, problem: str):
     assert problem in refusal(trained, y=column)
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        (["1", "2", "3", SECRET], "target 'y' is str, not numbers; give a numeric column"),
+        ([True, False, True, False], "target 'y' is bool, not numbers"),
+    ],
+    ids=["text", "boolean"],
+)
+def test_where_a_number_is_asked_for_a_class_is_refused(column: list, problem: str):
+    config = PipelineConfig(task="regression")
+    assert problem in refusal(lambda **columns: trained(config, **columns), y=column)
 
 
 def test_a_resource_that_is_no_number_is_refused_by_its_name():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.classes import holds_classes
 from tsclust_model.errors import DataValidationError
 from tsclust_model.generation import Forecast, Generation
 from tsclust_model.validation import validate_target
@@ -18,7 +19,8 @@ from tsclust_model.validation import validate_target
 def training_frame(
     X: np.ndarray | pd.DataFrame, y: Any, resources: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, str]:
-    """Features, target and resources as one table, and the target's name there."""
+    """Features, target (numbers, or classes as they come) and resources as one table, and the
+    target's name there."""
     frame = feature_frame(X, None)
     named = isinstance(y, pd.Series) and y.name is not None
     target = str(y.name) if named else "target"
@@ -26,8 +28,19 @@ def training_frame(
     taken = sorted(set(columns) & set(frame.columns))
     if taken:
         raise DataValidationError(f"X has a column '{taken[0]}', which is predicted; take it out")
-    values = {name: validate_target(found, len(frame), name) for name, found in columns.items()}
+    values = {name: validate_target(v, len(frame), name) for name, v in resources.items()}
+    classes = pd.Series(y)
+    if holds_classes(classes):
+        values[target] = _one_each(classes, len(frame), target)
+    else:
+        values[target] = validate_target(y, len(frame), target)
     return frame.assign(**values), target
+
+
+def _one_each(y: pd.Series, n_rows: int, name: str) -> np.ndarray:
+    if len(y) != n_rows:
+        raise DataValidationError(f"{name} has {len(y)} values for {n_rows} rows; give one a row")
+    return y.to_numpy(dtype=object)
 
 
 def feature_frame(X: np.ndarray | pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
@@ -74,13 +87,19 @@ def scorable_matrix(generation: Generation, frame: pd.DataFrame) -> np.ndarray:
 def outcome_columns(
     generation: Generation, n_rows: int, y: Any, resources: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Known outcomes by column name."""
+    """Known outcomes by column name: numbers, and classes as texts."""
     roles = generation.roles
     given = ({} if y is None else {roles.target: y}) | dict(resources)
     for name in resources:
         if name not in roles.resources:
             raise DataValidationError(f"'{name}' is no resource of this model")
-    return {name: validate_target(values, n_rows, name) for name, values in given.items()}
+    classes, known = generation.classes, {}
+    for name, values in given.items():
+        if classes is not None and name == classes.name:
+            known[name] = classes.texts(_one_each(pd.Series(values), n_rows, name))
+        else:
+            known[name] = validate_target(values, n_rows, name)
+    return known
 
 
 def joined(parts: list[Forecast]) -> Forecast:
@@ -96,9 +115,15 @@ def joined(parts: list[Forecast]) -> Forecast:
     )
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("prediction", "lower", "upper", "weight")
+        for name in ("prediction", "lower", "upper", "weight", "probabilities")
     }
     return Forecast(assignment, **arrays, resources={})
+
+
+def class_probabilities(generation: Generation, forecast: Forecast) -> dict[str, np.ndarray]:
+    """The probability of each class by its column's name; empty for numbers."""
+    names = [] if generation.classes is None else generation.classes.columns
+    return dict(zip(names, forecast.probabilities.T, strict=True))
 
 
 def sums_by_cluster(

@@ -151,6 +151,7 @@ class ClusterSpecificModelManager:
     def _config(self) -> PipelineConfig:
         return PipelineConfig(
             lgb_timeseries_params=dict(self.lgb_params or {}),
+            task="regression",
             lgb_resource_params=dict(self.lgb_resource_params or {}),
             combine=self.combine,
             min_cluster_rows=self.min_cluster_rows,

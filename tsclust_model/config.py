@@ -219,6 +219,9 @@ _OBJECTIVES = (
     "tweedie",
 )
 
+CLASS_OBJECTIVES = ("binary", "multiclass")
+"""Objectives of LightGBM that make the target's numbers classes."""
+
 
 def _each(names: str, rule: _Rule) -> dict[str, _Rule]:
     return dict.fromkeys(names.split(), rule)
@@ -305,12 +308,16 @@ _KNN_RULES: dict[str, _Rule] = {
 
 _SECTIONS: dict[str, tuple[dict[str, Any], dict[str, _Rule]]] = {
     "hdbscan_params": (_HDBSCAN_DEFAULTS, _HDBSCAN_RULES),
-    "lgb_timeseries_params": (_TIMESERIES_DEFAULTS, _LGB_RULES),
+    "lgb_timeseries_params": (
+        _TIMESERIES_DEFAULTS,
+        _LGB_RULES | {"objective": _one_of(*_OBJECTIVES, *CLASS_OBJECTIVES)},
+    ),
     "lgb_resource_params": (_RESOURCE_DEFAULTS, _LGB_RULES),
     "knn_params": (_KNN_DEFAULTS, _KNN_RULES),
 }
 
 _RULES: dict[str, _Rule] = {
+    "task": _one_of("auto", "regression", "classification"),
     "noise_threshold": _number(0, 1),
     "batch_size": _integer(1),
     "expanding_window_size": _integer(1),
@@ -367,6 +374,19 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
+def _check_objective(task: str, objective: str) -> None:
+    """Refuse an objective of the other task; the default one goes with any."""
+    other = {
+        "regression": CLASS_OBJECTIVES,
+        "classification": tuple(name for name in _OBJECTIVES if name != "regression"),
+    }
+    if objective in other.get(task, ()):
+        raise ConfigurationError(
+            f"lgb_timeseries_params.objective is '{objective}' and task is '{task}'; "
+            "leave one of them out"
+        )
+
+
 @dataclass(frozen=True)
 class PipelineConfig:
     """Everything that can be set, checked when it is made.
@@ -385,6 +405,9 @@ class PipelineConfig:
         determinism are managed here and cannot be set.
     knn_params : dict
         Arguments of the nearest-neighbour fallback for noise rows.
+    task : {'auto', 'regression', 'classification'}
+        Whether the target is a number or a class. 'auto': texts, booleans and categories are
+        classes, and numbers are with the objective 'binary' or 'multiclass' of LightGBM.
     noise_threshold : float, 0.3
         Noise ratio (0 to 1) above which a batch counts as drifted.
     batch_size : int, 1000
@@ -434,6 +457,7 @@ class PipelineConfig:
     lgb_timeseries_params: dict[str, Any] = field(default_factory=dict)
     lgb_resource_params: dict[str, Any] = field(default_factory=dict)
     knn_params: dict[str, Any] = field(default_factory=dict)
+    task: str = "auto"
     noise_threshold: float = 0.3
     batch_size: int = 1000
     expanding_window_size: int = 10000
@@ -462,6 +486,7 @@ class PipelineConfig:
             value = _plain(getattr(self, name))
             _checked(name, value, rule)
             object.__setattr__(self, name, value)
+        _check_objective(self.task, self.lgb_timeseries_params["objective"])
 
     @property
     def registered_model_name(self) -> str:

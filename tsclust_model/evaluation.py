@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsclust_model.errors import DataValidationError
-from tsclust_model.generation import Generation
-from tsclust_model.metrics import calculate_model_metrics
+from tsclust_model.generation import Forecast, Generation
+from tsclust_model.metrics import calculate_classification_metrics, calculate_model_metrics
 from tsclust_model.validation import outcome
 
 
@@ -28,15 +30,15 @@ def evaluate_generation(generation: Generation, frame: pd.DataFrame) -> dict[str
         ``n_rows``, ``n_not_scored``, ``rmse``, ``mae``, ``r2`` (of what is served),
         ``rmse_global`` and ``rmse_cluster`` (global model alone, clusters alone), ``coverage``
         (wanted) and ``interval_coverage`` (reached, 0 to 1), ``noise_ratio``, ``resources``
-        {name: metrics} and ``clusters`` {cluster: metrics}.
+        {name: metrics} and ``clusters`` {cluster: metrics}. Of classes: ``accuracy``,
+        ``log_loss``, ``auc``, ``log_loss_global`` and ``log_loss_cluster``, and no intervals.
 
     Raises
     ------
     DataValidationError
         The target is absent or missing, a column does not fit, or no row can be scored.
     """
-    target = generation.roles.target
-    y = outcome(frame, target, "target column")
+    y = generation.outcomes(frame)
     encoded = generation.schema.encode(frame)
     scored = encoded.scorable
     if not scored.any():
@@ -45,18 +47,18 @@ def evaluate_generation(generation: Generation, frame: pd.DataFrame) -> dict[str
     X, y = encoded.X[scored], y[scored]
     forecast = generation.forecast(X, generation.coverage)
     labels = forecast.assignment.labels
-    inside = (forecast.lower <= y) & (y <= forecast.upper)
+    found = forecast.prediction if generation.classes is None else forecast.probabilities
+    figures, metric = _figures(generation), generation.metric.name
     alone = {
-        way: calculate_model_metrics(y, generation.target.predict(X, labels, weight)[0])["rmse"]
-        for way, weight in (("rmse_global", 0.0), ("rmse_cluster", 1.0))
+        f"{metric}_{way}": figures(y, generation.target.predict(X, labels, weight)[0])[metric]
+        for way, weight in (("global", 0.0), ("cluster", 1.0))
     }
     return {
         "n_rows": len(y),
         "n_not_scored": int((~scored).sum()),
-        **calculate_model_metrics(y, forecast.prediction),
+        **figures(y, found),
         **alone,
-        "coverage": generation.coverage,
-        "interval_coverage": float(inside.mean()),
+        **_intervals(generation, y, forecast),
         "noise_ratio": forecast.assignment.noise_ratio,
         "resources": {
             name: _known_metrics(frame.loc[scored, name], found)
@@ -64,13 +66,25 @@ def evaluate_generation(generation: Generation, frame: pd.DataFrame) -> dict[str
             if name in frame
         },
         "clusters": {
-            int(cluster): calculate_model_metrics(
-                y[labels == cluster], forecast.prediction[labels == cluster]
-            )
+            int(cluster): figures(y[labels == cluster], found[labels == cluster])
             | {"n_rows": int((labels == cluster).sum())}
             for cluster in np.unique(labels)
         },
     }
+
+
+def _figures(generation: Generation) -> Callable[..., dict[str, float | None]]:
+    """What makes figures of outcomes and forecasts."""
+    if generation.classes is None:
+        return calculate_model_metrics
+    return partial(calculate_classification_metrics, classes=generation.classes.classes)
+
+
+def _intervals(generation: Generation, y: np.ndarray, forecast: Forecast) -> dict[str, float]:
+    if generation.classes is not None:
+        return {}
+    inside = (forecast.lower <= y) & (y <= forecast.upper)
+    return {"coverage": generation.coverage, "interval_coverage": float(inside.mean())}
 
 
 def _known_metrics(column: pd.Series, forecast: np.ndarray) -> dict[str, float | None]:

@@ -53,35 +53,27 @@ class FoldScores:
         Figures and ``n_rows`` of what is served, for each cluster.
     metric : str
         What the errors are, a name of `tsclust_model.metrics.METRICS`.
+    served : dict of str to float
+        Further figures of what is served, e.g. ``accuracy`` of classes.
     """
 
     n_rows: int
     errors: dict[str, float]
     clusters: dict[int, dict[str, Any]]
     metric: str = RMSE.name
+    served: dict[str, float | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class OutputModel:
-    """Everything that forecasts one output.
+class ClusterModels:
+    """What models of clusters beside a global one have in common.
 
     Attributes
     ----------
     texts : mapping of int to str
         The LightGBM model of each cluster that is large enough; -1 is the global one.
-    weight : float
-        Share (0 to 1) of the cluster's model in a forecast.
-    calibration : Calibration
-    scores : FoldScores
-    residuals : ndarray of float64, shape (n_valid,)
-        y - forecast on the folds, oldest first; only after a fit, a loaded model has none.
     """
 
     texts: Mapping[int, str]
-    weight: float
-    calibration: Calibration
-    scores: FoldScores
-    residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def clusters(self) -> list[int]:
@@ -105,6 +97,34 @@ class OutputModel:
         return {
             cluster: lgb.Booster(model_str=text) for cluster, text in self.cluster_texts.items()
         }
+
+
+@dataclass(frozen=True)
+class OutputModel(ClusterModels):
+    """Everything that forecasts one output.
+
+    Attributes
+    ----------
+    texts : mapping of int to str
+        The LightGBM model of each cluster that is large enough; -1 is the global one.
+    weight : float
+        Share (0 to 1) of the cluster's model in a forecast.
+    calibration : Calibration
+    scores : FoldScores
+    residuals : ndarray of float64, shape (n_valid,)
+        y - forecast on the folds, oldest first; only after a fit, a loaded model has none.
+    """
+
+    texts: Mapping[int, str]
+    weight: float
+    calibration: Calibration
+    scores: FoldScores
+    residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Squared errors on the folds, shape (n_valid,), oldest first; of a fitted model only."""
+        return np.square(self.residuals)
 
     @cached_property
     def _alone(self) -> Ensemble:
@@ -200,14 +220,14 @@ class Ensemble:
             has_own[outputs] = wanted[places].T != NOISE
         for i in set(range(len(shares))) - set(outputs.tolist()):
             model = self._models[i]
-            everyone[i] = _predict(model.global_booster, X)
-            for cluster, rows in _rows_by_cluster(labels) if shares[i] > 0 else ():
+            everyone[i] = booster_forecast(model.global_booster, X)
+            for cluster, rows in rows_by_cluster(labels) if shares[i] > 0 else ():
                 if cluster in model.cluster_boosters:
-                    own[i, rows] = _predict(model.cluster_boosters[cluster], X[rows])
+                    own[i, rows] = booster_forecast(model.cluster_boosters[cluster], X[rows])
                     has_own[i, rows] = True
         return [
             (
-                np.where(has_own[i], _blend(everyone[i], own[i], share), everyone[i]),
+                np.where(has_own[i], blend(everyone[i], own[i], share), everyone[i]),
                 np.where(has_own[i], share, 0.0),
             )
             for i, share in enumerate(shares)
@@ -303,8 +323,16 @@ class _Job:
 
 
 @dataclass
-class _Trained:
-    """The models and out-of-fold forecasts of one output, as they come in."""
+class Trained:
+    """The models and out-of-fold forecasts of one output, as they come in.
+
+    Attributes
+    ----------
+    texts : dict of int to str
+        By cluster; -1 is the global model.
+    forecasts : list of dict of int to ndarray
+        Of each fold, by cluster: of the rows of its validation part that are of the cluster.
+    """
 
     texts: dict[int, str]
     forecasts: list[dict[int, np.ndarray]]
@@ -365,10 +393,20 @@ class OutputFits:
             [
                 (fold, cluster, train[rows])
                 for fold, train in self._parts
-                for cluster, rows in _rows_by_cluster(labels[train])
-                if cluster != NOISE and len(rows) >= min_cluster_rows
+                for cluster, rows in rows_by_cluster(labels[train])
+                if cluster != NOISE
+                and len(rows) >= min_cluster_rows
+                and self._can_be_fitted(train[rows])
             ]
         )
+
+    def _can_be_fitted(self, rows: np.ndarray) -> bool:
+        """Whether these rows can make a model of a cluster."""
+        return True
+
+    def _forecast(self, booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
+        """The forecast of a fold's model, a row for each row of X."""
+        return booster_forecast(booster, X)
 
     def _begin(self, parts: list[tuple[int, int, np.ndarray]]) -> None:
         for fold, cluster, rows in sorted(parts, key=lambda part: -len(part[2])):
@@ -391,11 +429,19 @@ class OutputFits:
         valid = self.folds[job.fold].valid
         if job.cluster != NOISE:
             valid = valid[self._labels[valid] == job.cluster]
-        return {name: _predict(booster, self._X[valid]) for name, booster in boosters}
+        return {name: self._forecast(booster, self._X[valid]) for name, booster in boosters}
 
     def finish(self, combine: str, progress: Progress | None) -> dict[str, OutputModel]:
         """Wait for every model, and put each output together; see `fit_outputs`."""
-        trained = {name: _Trained({}, [{} for _ in self.folds]) for name in self._outcomes}
+        trained = self._collect(progress)
+        return {
+            name: _output_model(y, self._labels, self.folds, trained[name], combine, self._loss)
+            for name, y in self._outcomes.items()
+        }
+
+    def _collect(self, progress: Progress | None) -> dict[str, Trained]:
+        """Wait for every model."""
+        trained = {name: Trained({}, [{} for _ in self.folds]) for name in self._outcomes}
         done = 0
         for future in as_completed(self._pending):
             job = self._pending[future]
@@ -407,13 +453,10 @@ class OutputFits:
                 done += 1
                 if progress is not None:
                     progress(done, len(self._pending) * len(trained))
-        return {
-            name: _output_model(y, self._labels, self.folds, trained[name], combine, self._loss)
-            for name, y in self._outcomes.items()
-        }
+        return trained
 
 
-def _rows_by_cluster(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
+def rows_by_cluster(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """Each label with the sorted positions of its rows, in one sort."""
     order = np.argsort(labels, kind="stable")
     clusters, starts = np.unique(labels[order], return_index=True)
@@ -445,25 +488,23 @@ def _train(
         raise ModelTrainingError(f"LightGBM refused the data or its parameters: {error}") from error
 
 
-def _predict(booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
+def booster_forecast(booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
+    """LightGBM's own forecast, by one thread; each row's answer depends on that row alone."""
     if len(X) == 0:
         return np.empty(0)
     return np.asarray(booster.predict(X, num_threads=1), dtype=np.float64)
 
 
-def _blend(everyone: np.ndarray, own: np.ndarray, weight: float) -> np.ndarray:
+def blend(everyone: np.ndarray, own: np.ndarray, weight: float) -> np.ndarray:
+    """``(1 - weight) * everyone + weight * own``."""
     return (1.0 - weight) * everyone + weight * own
 
 
-def _output_model(
-    y: np.ndarray,
-    labels: np.ndarray,
-    folds: Sequence[Fold],
-    trained: _Trained,
-    combine: str,
-    loss: Callable[[np.ndarray], np.ndarray],
-) -> OutputModel:
-    """Put the pieces of one output together: weight, calibration and scores."""
+def fold_forecasts(
+    labels: np.ndarray, folds: Sequence[Fold], trained: Trained
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each fold's validation rows, the global forecast and that of the clusters' models (of
+    the global one where a cluster has none)."""
     everyone, own = [], []
     for fold, forecasts in zip(folds, trained.forecasts, strict=True):
         everyone.append(forecasts[NOISE])
@@ -472,12 +513,25 @@ def _output_model(
             if cluster != NOISE:
                 alone[labels[fold.valid] == cluster] = forecast
         own.append(alone)
+    return everyone, own
+
+
+def _output_model(
+    y: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    trained: Trained,
+    combine: str,
+    loss: Callable[[np.ndarray], np.ndarray],
+) -> OutputModel:
+    """Put the pieces of one output together: weight, calibration and scores."""
+    everyone, own = fold_forecasts(labels, folds, trained)
     truth = [y[fold.valid] for fold in folds]
     if combine == "blend":
         weight = choose_weight(truth, everyone, own, loss)
     else:
         weight = 1.0 if combine == "cluster" else 0.0
-    served = [_blend(g, c, weight) for g, c in zip(everyone, own, strict=True)]
+    served = [blend(g, c, weight) for g, c in zip(everyone, own, strict=True)]
 
     seen = np.concatenate([labels[fold.valid] for fold in folds])
     y_all, served_all = np.concatenate(truth), np.concatenate(served)
@@ -487,7 +541,7 @@ def _output_model(
         errors={way: _rmse(y_all, np.concatenate(parts)) for way, parts in ways.items()},
         clusters={
             cluster: calculate_model_metrics(y_all[rows], served_all[rows]) | {"n_rows": len(rows)}
-            for cluster, rows in _rows_by_cluster(seen)
+            for cluster, rows in rows_by_cluster(seen)
         },
     )
     return OutputModel(
@@ -525,7 +579,7 @@ def choose_weight(
     """
     losses = {
         weight: [
-            loss(y - _blend(g, c, weight)) for y, g, c in zip(truth, everyone, own, strict=True)
+            loss(y - blend(g, c, weight)) for y, g, c in zip(truth, everyone, own, strict=True)
         ]
         for weight in WEIGHTS
     }

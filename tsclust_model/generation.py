@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.classes import ClassTarget
+from tsclust_model.classification import ClassFits, ClassModel
 from tsclust_model.clustering import (
     DensityFit,
     FittedSegmentation,
@@ -28,7 +30,14 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import Reference
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.folds import Fold, time_ordered_folds
-from tsclust_model.forecasting import Ensemble, FoldScores, OutputFits, OutputModel, model_threads
+from tsclust_model.forecasting import (
+    Ensemble,
+    FoldScores,
+    OutputFits,
+    OutputModel,
+    Progress,
+    model_threads,
+)
 from tsclust_model.intervals import Calibration
 from tsclust_model.lineage import first_lineage
 from tsclust_model.metrics import METRICS, RMSE, Metric
@@ -41,7 +50,14 @@ from tsclust_model.state import (
     unpack_arrays,
     unpack_json,
 )
-from tsclust_model.validation import Roles, Schema, TrainingData, outcome
+from tsclust_model.validation import (
+    Roles,
+    Schema,
+    TrainingData,
+    canonical_rows,
+    class_outcome,
+    outcome,
+)
 
 _EXAMPLE_TRIES = 8
 _REFERENCE_ROWS = 5_000
@@ -92,12 +108,16 @@ class Forecast:
     Attributes
     ----------
     assignment : Assignment
-    prediction, lower, upper : ndarray of float64
-        Units of the target.
+    prediction : ndarray of float64, or of object
+        Units of the target, or its classes as texts.
+    lower, upper : ndarray of float64
+        Units of the target; NaN for classes, which have none.
     weight : ndarray of float64
         Share (0 to 1) of the cluster's own model.
     resources : dict of str to ndarray of float64
         Units of the resource.
+    probabilities : ndarray of float64, shape (n, n_classes)
+        Of the classes; of numbers there are none (n_classes is 0).
     """
 
     assignment: Assignment
@@ -106,6 +126,7 @@ class Forecast:
     upper: np.ndarray
     weight: np.ndarray
     resources: dict[str, np.ndarray]
+    probabilities: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -116,7 +137,8 @@ class Generation:
     ----------
     schema : Schema
     segmentation : Segmentation
-    target : OutputModel
+    target : OutputModel or ClassModel
+        Of a number, or of classes.
     resources : dict of str to OutputModel
     reference : Reference
         What drift is measured against.
@@ -127,7 +149,7 @@ class Generation:
 
     schema: Schema
     segmentation: Segmentation
-    target: OutputModel
+    target: OutputModel | ClassModel
     resources: dict[str, OutputModel]
     reference: Reference
     info: dict[str, Any] = field(default_factory=dict)
@@ -147,12 +169,24 @@ class Generation:
         return float(self.info["config"]["coverage"])
 
     @property
+    def classes(self) -> ClassTarget | None:
+        """The classes of the target; None if it is a number."""
+        return self.target.outcome if isinstance(self.target, ClassModel) else None
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Columns of a labelled table that must be read as texts."""
+        found = self.classes
+        own = [found.name] if found is not None and found.kind != "number" else []
+        return [*self.schema.text_columns, *own]
+
+    @property
     def output_columns(self) -> list[str]:
         """Names of the columns that `predict` returns, in order."""
+        bounds = ["prediction_lower", "prediction_upper"]
         return [
             "prediction",
-            "prediction_lower",
-            "prediction_upper",
+            *(bounds if self.classes is None else self.classes.columns),
             "cluster",
             "cluster_source",
             "cluster_strength",
@@ -169,14 +203,27 @@ class Generation:
         """Segments and forecasts of encoded rows, shape (n, n_features), all scorable."""
         assignment = self.assign(X)
         labels = assignment.labels
-        (prediction, weight), *others = self._ensemble.predict(X, labels)
+        found = self._ensemble.predict(X, labels)
+        others = found[len(found) - len(self.resources) :]
+        resources = {name: values for name, (values, _) in zip(self.resources, others, strict=True)}
+        if isinstance(self.target, ClassModel):
+            P, weight = self.target.predict(X, labels)
+            prediction, none = self.target.classes[P.argmax(axis=1)], np.full(len(X), np.nan)
+            return Forecast(assignment, prediction, none, none, weight, resources, P)
+        prediction, weight = found[0]
         lower, upper = self.target.calibration.bounds(prediction, labels, coverage)
-        resources = {name: found for name, (found, _) in zip(self.resources, others, strict=True)}
-        return Forecast(assignment, prediction, lower, upper, weight, resources)
+        no_classes = np.empty((len(X), 0))
+        return Forecast(assignment, prediction, lower, upper, weight, resources, no_classes)
 
     @cached_property
     def _ensemble(self) -> Ensemble:
-        return Ensemble([self.target, *self.resources.values()])
+        return Ensemble(self._summed)
+
+    @property
+    def _summed(self) -> list[OutputModel]:
+        """The models whose forecasts are numbers."""
+        own = [self.target] if isinstance(self.target, OutputModel) else []
+        return [*own, *self.resources.values()]
 
     @property
     def metric(self) -> Metric:
@@ -184,17 +231,25 @@ class Generation:
         return METRICS[self.reference.metric]
 
     def outcomes(self, frame: pd.DataFrame) -> np.ndarray:
-        """What happened, shape (n,), as `row_losses` takes it.
+        """What happened, shape (n,), as `row_losses` takes it: numbers, or classes as texts.
 
         Raises
         ------
         DataValidationError
             The target is absent, missing or of another type.
         """
+        if self.classes is not None:
+            return class_outcome(frame, self.classes, self.schema.missing_markers)
         return outcome(frame, self.roles.target, "target column")
+
+    def canonical_rows(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows as the history keeps them; see `tsclust_model.validation.canonical_rows`."""
+        return canonical_rows(frame, self.schema, self.roles, self.classes)
 
     def row_losses(self, y: np.ndarray, forecast: Forecast) -> np.ndarray:
         """The loss of each forecast row, shape (n,), whose mean is the metric (`Metric.of`)."""
+        if isinstance(self.target, ClassModel):
+            return self.target.row_losses(y, forecast.probabilities)
         return np.square(y - forecast.prediction)
 
     def losses(self, frame: pd.DataFrame) -> np.ndarray:
@@ -250,10 +305,15 @@ class Generation:
         def number(values: np.ndarray) -> pd.arrays.FloatingArray:
             return pd.arrays.FloatingArray(spread(values), masked.copy())
 
+        if self.classes is None:
+            own: list[Any] = list(
+                map(number, (forecast.prediction, forecast.lower, forecast.upper))
+            )
+        else:
+            own = [_NullableText(spread(forecast.prediction, pd.NA))]
+            own += map(number, np.ascontiguousarray(forecast.probabilities.T))
         columns = [
-            number(forecast.prediction),
-            number(forecast.lower),
-            number(forecast.upper),
+            *own,
             _NullableLong(spread(assignment.labels), masked.copy()),
             _NullableText(spread(assignment.source, pd.NA)),
             number(assignment.strength),
@@ -347,17 +407,19 @@ class Generation:
             "forest.npz": pack_arrays(self._ensemble.to_arrays()),
         }
         for key, model in outputs.items():
-            parts[f"{key}.json"] = pack_json(
-                {
-                    "clusters": model.clusters,
-                    "weight": model.weight,
-                    "scores": asdict(model.scores),
-                }
-            )
+            content = {
+                "clusters": model.clusters,
+                "weight": model.weight,
+                "scores": asdict(model.scores),
+            }
             parts[f"{key}-texts.json"] = pack_json(dict(model.texts))
-            parts[f"{key}.npz"] = pack_arrays(
-                {str(cluster): found for cluster, found in model.calibration.residuals.items()}
-            )
+            if isinstance(model, ClassModel):
+                content |= {"temperature": model.temperature, "classes": model.outcome.to_dict()}
+            else:
+                parts[f"{key}.npz"] = pack_arrays(
+                    {str(cluster): found for cluster, found in model.calibration.residuals.items()}
+                )
+            parts[f"{key}.json"] = pack_json(content)
         return parts
 
     @classmethod
@@ -371,7 +433,7 @@ class Generation:
                     unpack_arrays(parts["segmentation.npz"]),
                     unpack_json(parts["segmentation.json"]),
                 ),
-                _output_from_parts(parts, "target"),
+                _target_from_parts(parts),
                 {name: _output_from_parts(parts, f"resource-{i}") for i, name in enumerate(names)},
                 Reference.from_arrays(
                     unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
@@ -379,9 +441,8 @@ class Generation:
                 unpack_json(parts["info.json"]),
             )
             if "forest.npz" in parts:  # what packing the texts gave when they were written
-                models = [generation.target, *generation.resources.values()]
                 packed = unpack_arrays(parts["forest.npz"])
-                generation.__dict__["_ensemble"] = Ensemble(models, packed)
+                generation.__dict__["_ensemble"] = Ensemble(generation._summed, packed)
             return generation
         except KeyError as error:
             raise MLflowIntegrationError(
@@ -437,7 +498,7 @@ def fit_generation(
         for rows, fits in resource_fits:
             fits.add_clusters(labels[rows], config.min_cluster_rows)
         with stages("TimeSeries-LGB") as stage:
-            target = target_fits.finish(config.combine, stage.progress)["target"]
+            target = _finish_target(target_fits, config.combine, stage.progress)
             stage.log(_output_figures(target))
         with stages("Resource-LGB") as stage:
             resources: dict[str, OutputModel] = {}
@@ -488,11 +549,26 @@ def _begin_fits(
             categorical=data.schema.categorical_columns,
         )
 
-    everything = np.arange(len(data.y))
-    return begin(everything, {"target": data.y}, config.lgb_timeseries_params), [
+    everything, params = np.arange(len(data.y)), config.lgb_timeseries_params
+    target: OutputFits
+    if data.classes is None:
+        target = begin(everything, {"target": data.y}, params)
+    else:
+        folds = time_ordered_folds(len(data.y), data.groups)
+        columns = data.schema.categorical_columns
+        target = ClassFits(
+            threads, data.X, data.y, folds, params, data.classes, categorical=columns
+        )
+    return target, [
         (rows, begin(rows, {n: data.resources[n] for n in names}, config.lgb_resource_params))
         for names, rows in _by_known_rows(data.resources)
     ]
+
+
+def _finish_target(fits: OutputFits, combine: str, progress: Progress) -> OutputModel | ClassModel:
+    if isinstance(fits, ClassFits):
+        return fits.finish_classes(combine, progress)
+    return fits.finish(combine, progress)["target"]
 
 
 def _fit_segments(
@@ -525,25 +601,41 @@ def _by_known_rows(
     return list(found.values())
 
 
-def _reference(data: TrainingData, segmentation: Segmentation, target: OutputModel) -> Reference:
+def _reference(
+    data: TrainingData, segmentation: Segmentation, target: OutputModel | ClassModel
+) -> Reference:
     density = segmentation.density
     n = len(density.points)
     rows = np.unique(np.linspace(0, n - 1, min(n, _REFERENCE_ROWS)).astype(np.int64))
     is_noise = density.predict_left_out(rows) == NOISE
-    return Reference.fit(data.X, data.schema.names, is_noise, np.square(target.residuals))
+    metric = target.scores.metric
+    return Reference.fit(data.X, data.schema.names, is_noise, target.losses, metric)
 
 
-def _output_figures(model: OutputModel) -> dict[str, Any]:
+def _output_figures(model: OutputModel | ClassModel) -> dict[str, Any]:
     return {
         "cluster_weight": model.weight,
         "n_cluster_models": len(model.clusters),
         "fold_rows": model.scores.n_rows,
+        **{f"fold_{name}_blend": value for name, value in model.scores.served.items()},
     } | {f"fold_{model.scores.metric}_{way}": v for way, v in model.scores.errors.items()}
+
+
+def _target_from_parts(parts: Mapping[str, bytes]) -> OutputModel | ClassModel:
+    content = unpack_json(parts["target.json"])
+    if "classes" not in content:
+        return _output_from_parts(parts, "target")
+    return ClassModel(
+        ClassTarget.from_dict(content["classes"]),
+        StoredTexts([NOISE, *content["clusters"]], parts["target-texts.json"]),
+        content["weight"],
+        content["temperature"],
+        _scores_from(content["scores"]),
+    )
 
 
 def _output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
     content = unpack_json(parts[f"{key}.json"])
-    scores = content["scores"]
     if "global" in content:  # format 1
         own = {int(cluster): text for cluster, text in content["clusters"].items()}
         texts: Mapping[int, str] = {NOISE: content["global"]} | own
@@ -555,10 +647,15 @@ def _output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
         Calibration(
             {int(cluster): found for cluster, found in unpack_arrays(parts[f"{key}.npz"]).items()}
         ),
-        FoldScores(
-            scores["n_rows"],
-            scores["errors"] if "errors" in scores else scores["rmse"],  # older builds
-            {int(cluster): figures for cluster, figures in scores["clusters"].items()},
-            scores.get("metric", RMSE.name),
-        ),
+        _scores_from(content["scores"]),
+    )
+
+
+def _scores_from(scores: Mapping[str, Any]) -> FoldScores:
+    return FoldScores(
+        scores["n_rows"],
+        scores["errors"] if "errors" in scores else scores["rmse"],  # older builds
+        {int(cluster): figures for cluster, figures in scores["clusters"].items()},
+        scores.get("metric", RMSE.name),
+        scores.get("served", {}),
     )

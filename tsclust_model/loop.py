@@ -10,6 +10,7 @@ it up.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -34,9 +35,9 @@ from tsclust_model.history import DataVersioner
 from tsclust_model.model_monitor import ModelMonitor
 from tsclust_model.operations import maintain, observe
 from tsclust_model.quality import kept_rows, validate_data_quality
-from tsclust_model.registry import CHAMPION, PREVIOUS, alias_version, answers, load_generation
+from tsclust_model.registry import CHAMPION, PREVIOUS, alias_version, answers, registered_generation
 from tsclust_model.retraining import retrain_lock
-from tsclust_model.settings import LoopSettings, apply_mlflow, load_settings
+from tsclust_model.settings import LoopSettings, load_settings, mlflow_variables
 from tsclust_model.tables import read_table
 from tsclust_model.thresholds import failed_thresholds, tag_validation
 from tsclust_model.tracking import ExperimentManager, error_handler
@@ -49,6 +50,21 @@ FIGURES = ("accuracy", "rmse", "mae", "r2", "log_loss", "auc")
 """What `evaluate` and the summary say of the serving model; None where it has no such figure."""
 
 OnStep = Callable[[str, Mapping[str, Any]], None]
+
+
+_Step = Callable[..., Any]
+
+
+def _step(function: _Step) -> _Step:
+    """A step as it is called: with the path of the YAML in the place of its settings."""
+
+    @functools.wraps(function)
+    def run(config_path: str | Path, *arguments: Any) -> dict[str, Any]:
+        settings = load_settings(config_path)
+        with mlflow_variables(settings.mlflow):
+            return function(settings, *arguments)
+
+    return run
 
 
 def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> dict[str, Any]:
@@ -79,7 +95,7 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
     PipelineError
         The settings or the data cannot be used, or a step failed; the champion is untouched.
     """
-    settings = _settings(config_path)
+    settings = load_settings(config_path)
     path = str(config_path)
     durations: dict[str, float] = {}
 
@@ -100,7 +116,7 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
                     took(name, started, outcome[name])
         return dict(outcome["record"])
 
-    with retrain_lock(_folder(settings) / ".loop.lock"):
+    with mlflow_variables(settings.mlflow), retrain_lock(_folder(settings) / ".loop.lock"):
         started = time.perf_counter()
         with error_handler("ingest"):
             found = ingest(path)
@@ -154,7 +170,7 @@ def advance(
         raise  # perhaps only for now
     except PipelineError as error:
         # Or this version would stand in the way of every later one.
-        settings = _settings(config_path)
+        settings = load_settings(config_path)
         _monitor(settings).record_metrics(
             None,
             data_version,
@@ -165,7 +181,8 @@ def advance(
     return dict(outcome) | {step: result}
 
 
-def ingest(config_path: str) -> dict[str, Any]:
+@_step
+def ingest(settings: LoopSettings) -> dict[str, Any]:
     """Read the data and keep it as a version.
 
     Returns
@@ -179,7 +196,6 @@ def ingest(config_path: str) -> dict[str, Any]:
     DataLoadError
         The table cannot be read.
     """
-    settings = _settings(config_path)
     data, markers = settings.data, settings.pipeline.missing_markers
     try:
         frame = _one_type(read_table(data.path, data.text_columns, markers))
@@ -192,12 +208,12 @@ def ingest(config_path: str) -> dict[str, Any]:
     return {"data_version": version, "n_rows": len(frame), "pending": [*left, version]}
 
 
-def check_quality(config_path: str, data_version: str) -> dict[str, Any]:
+@_step
+def check_quality(settings: LoopSettings, data_version: str) -> dict[str, Any]:
     """Hold a version against the schema of the champion; see `validate_data_quality`.
 
     The report is kept, and the later steps read the rows that it leaves.
     """
-    settings = _settings(config_path)
     version = alias_version(settings.model_name, CHAMPION)
     schema = None
     if version is not None:
@@ -218,7 +234,8 @@ def check_quality(config_path: str, data_version: str) -> dict[str, Any]:
     return report
 
 
-def check_monitor(config_path: str, data_version: str) -> dict[str, Any]:
+@_step
+def check_monitor(settings: LoopSettings, data_version: str) -> dict[str, Any]:
     """Ask whether a retrain is due: no model yet, too low an accuracy, drift.
 
     Returns
@@ -227,7 +244,6 @@ def check_monitor(config_path: str, data_version: str) -> dict[str, Any]:
         ``retrain``, ``reasons`` (list), ``drift``, ``message`` and the `FIGURES` of the champion
         on these rows.
     """
-    settings = _settings(config_path)
     name = settings.model_name
     version = alias_version(name, CHAMPION)
     if version is None:
@@ -238,8 +254,8 @@ def check_monitor(config_path: str, data_version: str) -> dict[str, Any]:
     seen = observe(name, frame, settings.pipeline)
     figures = _figures(champion, _labelled(champion, _unseen(settings, champion, data_version)))
     monitor = _monitor(settings, champion)
-    if not monitor.drift_path.exists():
-        _set_reference(monitor, champion)
+    if not monitor.drift_path.exists():  # the model was trained by somebody else
+        _set_reference(settings, champion, data_version)
     decision = monitor.should_retrain(
         figures[_score(champion)], _feature_means(champion, frame), n_samples=len(frame)
     )
@@ -254,7 +270,8 @@ def check_monitor(config_path: str, data_version: str) -> dict[str, Any]:
     return _decision(reasons, decision.drift, message, figures)
 
 
-def train(config_path: str, data_version: str, reasons: Sequence[str]) -> dict[str, Any]:
+@_step
+def train(settings: LoopSettings, data_version: str, reasons: Sequence[str]) -> dict[str, Any]:
     """Train the first model, or a challenger for the champion.
 
     Returns
@@ -263,7 +280,6 @@ def train(config_path: str, data_version: str, reasons: Sequence[str]) -> dict[s
         ``retrained``, ``promoted``, ``model_version`` (the new one), ``refused`` (why there is
         none) and ``message``.
     """
-    settings = _settings(config_path)
     name, why = settings.model_name, "; ".join(reasons)
     if alias_version(name, CHAMPION) is None:
         training = train_table(
@@ -275,7 +291,7 @@ def train(config_path: str, data_version: str, reasons: Sequence[str]) -> dict[s
             model_name=name,
             trigger=why,
         )
-        _set_reference(_monitor(settings, training.generation), training.generation)
+        _set_reference(settings, training.generation, data_version)
         return _trained(training.version, True, f"trained ({why}): version {training.version}")
     try:
         done = maintain(
@@ -287,11 +303,12 @@ def train(config_path: str, data_version: str, reasons: Sequence[str]) -> dict[s
         }
     retraining = done.retraining
     assert retraining is not None
-    _set_reference(_monitor(settings, retraining.generation), retraining.generation)
+    _set_reference(settings, retraining.generation, data_version)
     return _trained(retraining.version, retraining.promoted, done.message)
 
 
-def evaluate(config_path: str, data_version: str) -> dict[str, Any]:
+@_step
+def evaluate(settings: LoopSettings, data_version: str) -> dict[str, Any]:
     """Judge the serving model on the rows of a version that it was not trained on.
 
     Returns
@@ -300,7 +317,6 @@ def evaluate(config_path: str, data_version: str) -> dict[str, Any]:
         ``model_version``, ``n_rows`` (labelled ones), the `FIGURES`, ``validation_status``
         (``PASSED``, ``FAILED``, or None without thresholds or rows) and ``failures``.
     """
-    settings = _settings(config_path)
     name = settings.model_name
     version = alias_version(name, CHAMPION)
     if version is None:
@@ -321,12 +337,12 @@ def evaluate(config_path: str, data_version: str) -> dict[str, Any]:
     }
 
 
-def record(config_path: str, data_version: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
+@_step
+def record(settings: LoopSettings, data_version: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
     """Write down that a version is dealt with: in the run, and in the monitor's metrics.
 
     Parameters
     ----------
-    config_path, data_version : str
     outcome : mapping
         What the steps returned, by their names (see `advance`).
 
@@ -335,7 +351,6 @@ def record(config_path: str, data_version: str, outcome: Mapping[str, Any]) -> d
     dict
         The summary of `run_pipeline`, without durations.
     """
-    settings = _settings(config_path)
     summary = _summary(settings, data_version, outcome)
     quality = {f"quality_{key}": v for key, v in outcome["check_quality"]["metrics"].items()}
     tags = {
@@ -357,7 +372,7 @@ def record(config_path: str, data_version: str, outcome: Mapping[str, Any]) -> d
     return summary
 
 
-_STEP: dict[str, Callable[..., dict[str, Any]]] = {
+_STEP: dict[str, _Step] = {
     "check_quality": check_quality,
     "check_monitor": check_monitor,
     "train": train,
@@ -422,9 +437,9 @@ def _deferred(data_version: str, settings: LoopSettings) -> dict[str, Any]:
     }
 
 
-def dealt_with(config_path: str, data_version: str) -> dict[str, Any] | None:
+@_step
+def dealt_with(settings: LoopSettings, data_version: str) -> dict[str, Any] | None:
     """What to say of a version that was recorded under these settings, with the same champion."""
-    settings = _settings(config_path)
     found = [r for r in _monitor(settings).records() if r["data_version"] == data_version]
     if not found or "summary" not in found[-1] or found[-1]["settings"] != _digest(settings):
         return None
@@ -522,13 +537,12 @@ def _feature_means(model: Generation, frame: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _set_reference(monitor: ModelMonitor, model: Generation) -> None:
-    """Measure drift from the rows a model was trained on."""
+def _set_reference(settings: LoopSettings, model: Generation, data_version: str) -> None:
+    """Measure drift from these rows on: whatever they showed is dealt with."""
     known = model.reference.features
-    numbers = {feature.name for feature in model.schema.features if feature.is_number}
-    monitor.update_reference_distribution(
-        {n: float(m) for n, m in zip(known.names, known.mean, strict=True) if n in numbers},
-        {n: float(s) for n, s in zip(known.names, known.scale, strict=True) if n in numbers},
+    _monitor(settings, model).update_reference_distribution(
+        _feature_means(model, _rows(settings, data_version)),
+        dict(zip(known.names, map(float, known.scale), strict=True)),
     )
 
 
@@ -551,19 +565,13 @@ def _one_type(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**texts) if mixed else frame
 
 
-def _settings(config_path: str | Path) -> LoopSettings:
-    settings = load_settings(config_path)
-    apply_mlflow(settings.mlflow)
-    return settings
-
-
 def _roles(settings: LoopSettings) -> Roles:
     data = settings.data
     return Roles(data.target, data.features, data.resources, data.time, data.id)
 
 
 def _champion(settings: LoopSettings, version: str) -> Generation:
-    return load_generation(f"models:/{settings.model_name}/{version}")
+    return registered_generation(settings.model_name, version)
 
 
 def _folder(settings: LoopSettings) -> Path:

@@ -14,6 +14,7 @@ from sklearn.metrics import (
     mean_absolute_error,
     mean_squared_error,
     r2_score,
+    roc_auc_score,
     silhouette_score,
 )
 
@@ -52,7 +53,10 @@ class Metric:
 
 
 RMSE = Metric("rmse", "RMSE", squared=True)
-METRICS = {metric.name: metric for metric in (RMSE,)}
+LOG_LOSS = Metric("log_loss", "log-loss")
+METRICS = {metric.name: metric for metric in (RMSE, LOG_LOSS)}
+
+_LEAST_PROBABILITY = 1e-6
 
 
 def calculate_clustering_metrics(
@@ -113,6 +117,62 @@ def calculate_model_metrics(
         "mae": float(mean_absolute_error(y_true, y_pred)),
         "r2": float(r2_score(y_true, y_pred)) if varied else None,
     }
+
+
+def calculate_classification_metrics(
+    y_true: Sequence[Any] | np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[Any] | None = None,
+) -> dict[str, float | None]:
+    """``accuracy`` (0 to 1), ``log_loss`` (nats) and ``auc``; None where undefined.
+
+    The log-loss takes a probability below 1e-6 for 1e-6, so that a class the model has never seen
+    costs 13.8 and not infinity. The area under the ROC curve is that of each class against the
+    rest, averaged over the classes that some rows have and others have not.
+
+    Parameters
+    ----------
+    y_true : array-like, shape (n,)
+        What happened: positions of classes, or classes where `classes` says what they are. One
+        that is not among them is never right.
+    probabilities : array-like, shape (n, n_classes)
+    classes : sequence, optional
+        The class of each column; default: its position.
+    """
+    P = np.asarray(probabilities, dtype=np.float64)
+    codes = np.asarray(y_true)
+    if classes is not None:
+        place = {found: code for code, found in enumerate(classes)}
+        codes = np.array([place.get(found, -1) for found in codes], dtype=np.int64)
+    if len(codes) == 0:
+        return {"accuracy": None, "log_loss": None, "auc": None}
+    return {
+        "accuracy": float((P.argmax(axis=1) == codes).mean()),
+        "log_loss": float(log_losses(true_probabilities(P, codes)).mean()),
+        "auc": _mean_auc(P, codes),
+    }
+
+
+def true_probabilities(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The probability, shape (n,), that was given to what happened; 0 where it has no column."""
+    codes = codes.astype(np.int64)
+    found = probabilities[np.arange(len(codes)), np.maximum(codes, 0)]
+    return np.where(codes < 0, 0.0, found)
+
+
+def log_losses(probability: np.ndarray) -> np.ndarray:
+    """``-log(p)`` of the probability given to what happened, shape (n,); 13.8 at most."""
+    return -np.log(np.maximum(probability, _LEAST_PROBABILITY))
+
+
+def _mean_auc(P: np.ndarray, codes: np.ndarray) -> float | None:
+    columns = range(P.shape[1]) if P.shape[1] > 2 else (1,)  # of two classes both are the same
+    found = [
+        roc_auc_score(codes == code, P[:, code])
+        for code in columns
+        if 0 < int((codes == code).sum()) < len(codes)
+    ]
+    return float(np.mean(found)) if found else None
 
 
 def _silhouette_rows(labels: np.ndarray, random_state: int) -> np.ndarray:

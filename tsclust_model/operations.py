@@ -15,9 +15,9 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import DriftMonitor, DriftWindow
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
-from tsclust_model.registry import CHAMPION, alias_version, load_generation
+from tsclust_model.registry import CHAMPION, alias_version, registered_generation
 from tsclust_model.training import Retraining, labelled_window, open_history, retrain_model
-from tsclust_model.validation import canonical_rows, in_time_order
+from tsclust_model.validation import in_time_order
 
 _STATE = ".monitor.json"
 
@@ -136,7 +136,7 @@ def _open_monitor(model_name: str, config: PipelineConfig | None) -> _Monitor:
         raise MLflowIntegrationError(
             f"'{model_name}' has no @{CHAMPION}; train it first (mlflow run . -e train)"
         )
-    champion = load_generation(f"models:/{model_name}/{version}")
+    champion = registered_generation(model_name, version)
     settings = config or PipelineConfig.from_dict(champion.info["config"])
     return _Monitor(champion, version, settings, model_name)
 
@@ -166,7 +166,7 @@ class _Monitor:
         champion = self.champion
         ordered = in_time_order(frame, champion.roles.time)
         encoded = self.champion.schema.encode(ordered)
-        batch_id = self.history.register(canonical_rows(ordered, champion.schema, champion.roles))
+        batch_id = self.history.register(champion.canonical_rows(ordered))
         if batch_id in self.batches:
             return f"batch {batch_id} was seen before"
         losses = self._losses(ordered)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from tsclust_model.batches import (
     batch_frame,
+    class_probabilities,
     joined,
     measured_costs,
     outcome_columns,
@@ -54,7 +55,7 @@ from tsclust_model.retraining import AdaptiveRetrainingManager
 from tsclust_model.tables import write_table
 from tsclust_model.tracking import ExperimentManager, MetricWriter
 from tsclust_model.training import Retraining, open_history, retrain_model, train_table
-from tsclust_model.validation import Roles, canonical_rows
+from tsclust_model.validation import Roles
 
 # What takes effect at once; everything else when a model is fitted.
 _NOW = frozenset(
@@ -235,7 +236,7 @@ class TimeSeriesClusteringPipeline:
         self._call("pre_batch", X.copy())
         labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
         forecast, used = self._forecast(serving, X)
-        rows = canonical_rows(frame.assign(**labelled), generation.schema, generation.roles)
+        rows = generation.canonical_rows(frame.assign(**labelled))
         version_id = open_history(self.config, self._model_name).register(rows)
         result = BatchResult(
             forecast.assignment.labels,
@@ -244,6 +245,7 @@ class TimeSeriesClusteringPipeline:
             forecast.assignment.noise_ratio,
             time.perf_counter() - started,
             version_id,
+            probabilities=class_probabilities(generation, forecast),
         )
         self._watch(result, X, forecast, labelled.get(generation.roles.target))
         result = replace(result, degraded=tuple(self._degraded))

@@ -170,6 +170,7 @@ def signature(generation: Generation) -> ModelSignature:
         for feature in generation.schema.features
     ]
     kinds = {
+        "prediction": DataType.double if generation.classes is None else DataType.string,
         "cluster": DataType.long,
         "cluster_source": DataType.string,
         "status": DataType.string,
@@ -178,6 +179,8 @@ def signature(generation: Generation) -> ModelSignature:
         ColSpec(kinds.get(name, DataType.double), name, required=False)
         for name in generation.output_columns
     ]
+    if generation.classes is not None:  # they have no bounds
+        return ModelSignature(MlflowSchema(inputs), MlflowSchema(outputs))
     return ModelSignature(
         MlflowSchema(inputs),
         MlflowSchema(outputs),
@@ -188,6 +191,18 @@ def signature(generation: Generation) -> ModelSignature:
 def requirements() -> list[str]:
     """What the model needs, pinned to what it was made with."""
     return [f"{name}=={version(name)}" for name in (*_REQUIRED, *_REQUIRED_TOO)]
+
+
+def model_arguments(generation: Generation) -> tuple[Parts, dict[str, Any]]:
+    """The sealed state, and what mlflow's ``save_model`` and ``log_model`` take beside it."""
+    parts = seal_generation(generation)
+    return parts, {
+        "signature": signature(generation),
+        "input_example": generation.example(),
+        "code_paths": [str(PACKAGE)],
+        "pip_requirements": requirements(),
+        "metadata": {"state_sha256": digest(parts), "tsclust_model": __version__},
+    }
 
 
 def log_generation(generation: Generation, serialization: str = "cloudpickle") -> ModelInfo:
@@ -203,15 +218,8 @@ def log_generation(generation: Generation, serialization: str = "cloudpickle") -
     -------
     mlflow.models.model.ModelInfo
     """
-    parts = seal_generation(generation)
-    shared: dict[str, Any] = {
-        "name": "model",
-        "signature": signature(generation),
-        "input_example": generation.example(),
-        "code_paths": [str(PACKAGE)],
-        "pip_requirements": requirements(),
-        "metadata": {"state_sha256": digest(parts), "tsclust_model": __version__},
-    }
+    parts, shared = model_arguments(generation)
+    shared["name"] = "model"
     if serialization == "cloudpickle":
         return mlflow.pyfunc.log_model(python_model=SegmentForecaster(parts), **shared)
     with tempfile.TemporaryDirectory() as folder:

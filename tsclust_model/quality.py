@@ -318,7 +318,7 @@ def _check_values(
             if name in numbers and name not in units and known["median"] is not None:
                 room = tolerance * (known["max"] - known["min"] or abs(known["max"]) or 1.0)
                 low, high = known["min"] - room, known["max"] + room
-                checks = [pa.Check.in_range(low, high, name="range")]
+                checks = [pa.Check.in_range(low, high)]
             columns[name] = pa.Column(
                 "float64" if name in numbers else None,
                 checks,
@@ -332,14 +332,21 @@ def _check_values(
             cases = error.failure_cases  # it holds rows' values: only positions leave this function
     if cases is not None:
         at_row = cases[cases["index"].notna()]
-        for (name, check), group in at_row.groupby(["column", "check"]):
+        reasons = at_row["check"].map(_reason)
+        for (name, reason), group in at_row.groupby(["column", reasons]):
             mask = np.zeros(len(plain), dtype=bool)
             mask[group["index"].to_numpy(dtype=np.int64)] = True
-            _note_broken(str(name), str(check), mask, bounds["removed"], found)
+            _note_broken(str(name), str(reason), mask, bounds["removed"], found)
 
 
-def _note_broken(name: str, check: str, mask: np.ndarray, most: float, found: _Findings) -> None:
-    reason = {"not_nullable": "missing", "range": "range"}.get(check, "type")
+def _reason(check: str) -> str:
+    """What pandera's check is called here."""
+    if check == "not_nullable":
+        return "missing"
+    return "range" if check.startswith("in_range") else "type"
+
+
+def _note_broken(name: str, reason: str, mask: np.ndarray, most: float, found: _Findings) -> None:
     what = {
         "missing": "is missing",
         "range": "is far outside the known range",

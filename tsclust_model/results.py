@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -73,8 +73,8 @@ class BatchResult:
     ----------
     cluster_assignments : ndarray of int64, shape (n,)
         Segment of each row after the fallback; -1 only where the model has none.
-    timeseries_predictions : ndarray of float64, shape (n,)
-        The target, in its units.
+    timeseries_predictions : ndarray of float64, or of object, shape (n,)
+        The target, in its units, or its classes as texts.
     resource_predictions : dict of int to dict of str to float
         Each resource summed over the batch's rows of a cluster. Without resources: what a batch
         of that many rows costs here, ``processing_time`` (s) and ``memory_usage`` (MB).
@@ -84,6 +84,8 @@ class BatchResult:
         Seconds.
     version_id : str or None
         The batch in the history; `record_outcomes` takes it.
+    probabilities : dict of str to ndarray of float64, shape (n,)
+        Of each class, by its column's name (``probability_<class>``); empty for numbers.
     degraded : tuple of str
         What failed and was left out, with graceful degradation on; empty when all went well.
     """
@@ -95,6 +97,7 @@ class BatchResult:
     processing_time: float
     version_id: str | None = None
     degraded: tuple[str, ...] = ()
+    probabilities: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -214,8 +216,12 @@ def load_settings(path: str | Path) -> LoopSettings:
     return settings
 
 
-def apply_mlflow(settings: MlflowSettings) -> None:
-    """Tell mlflow of this process where to go; variables that are set already stay."""
+@contextmanager
+def mlflow_variables(settings: MlflowSettings) -> Iterator[None]:
+    """Tell mlflow where to go, while the block runs; variables that are set already win.
+
+    ``mlflow run`` sets MLFLOW_TRACKING_URI to where it has made the run.
+    """
     secrets = {
         "MLFLOW_TRACKING_PASSWORD": settings.password,
         "MLFLOW_TRACKING_TOKEN": settings.token,
@@ -227,9 +233,13 @@ def apply_mlflow(settings: MlflowSettings) -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(settings.max_retries),
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(round(settings.timeout)),
     } | {name: secret and secret.get_secret_value() for name, secret in secrets.items()}
-    for name, value in given.items():
-        if value:
-            os.environ.setdefault(name, value)
+    added = {name: value for name, value in given.items() if value and name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _filled(content: Any, place: str = "") -> Any:

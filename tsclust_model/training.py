@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.classification import fold_blend_log_loss
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import (
     ConfigurationError,
@@ -46,7 +47,6 @@ from tsclust_model.tracking import (
 from tsclust_model.validation import (
     Roles,
     TrainingData,
-    canonical_rows,
     in_time_order,
     training_data,
 )
@@ -194,7 +194,7 @@ def _with_history(
 ) -> Generation:
     """Keep the rows of a first training, and say in the generation which they were."""
     history = open_history(config, name)
-    rows = canonical_rows(pd.concat([known, unseen]), generation.schema, generation.roles)
+    rows = generation.canonical_rows(pd.concat([known, unseen]))
     batch_id = history.register(rows)
     ours = {
         "trained_on": {batch_id: [0, len(known)]},
@@ -235,6 +235,7 @@ def retrain_model(
         Another retrain is running, or there are too few labelled rows, or the fit failed.
     MLflowIntegrationError
     """
+    config = _same_task(champion, config)
     history = open_history(config, model_name)
     with retrain_lock(history.base_dir / ".retrain.lock"):
         window = labelled_window(champion, history, config)
@@ -250,6 +251,17 @@ def retrain_model(
             )
         except (DataValidationError, ModelTrainingError) as error:
             raise RetrainingError(f"the challenger could not be fitted: {error}") from error
+
+
+def _same_task(champion: Generation, config: PipelineConfig) -> PipelineConfig:
+    """The configuration with the champion's task: nothing else can be compared with it."""
+    task = "regression" if champion.classes is None else "classification"
+    if config.task not in ("auto", task):
+        raise RetrainingError(
+            f"the champion's task is {task} and the configuration's {config.task}; train another "
+            "model (-e train), or leave task out"
+        )
+    return replace(config, task=task)
 
 
 def _challenge(
@@ -272,7 +284,7 @@ def _challenge(
         with experiments.stage("Preprocessing") as stage:
             known, ordering = _with_keys(known, roles)
             known = in_time_order(known, ordering.time)
-            data = training_data(known, ordering, config, gaps=True)
+            data = training_data(known, ordering, config, gaps=True, known=champion.classes)
             stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
         seen = champion.info.get("quality", {}).get("seen", [])
         info = {
@@ -457,15 +469,15 @@ def performance_figures(
     """
     generation = fitted.generation
     labels = np.random.default_rng(config.random_state).permutation(fitted.assignment.labels)
-    control = fold_blend_rmse(
-        data.X,
-        data.y,
-        labels,
-        fitted.folds,
-        config.lgb_timeseries_params,
-        categorical=data.schema.categorical_columns,
-        min_cluster_rows=config.min_cluster_rows,
-    )
+    fits = (data.X, data.y, labels, fitted.folds, config.lgb_timeseries_params)
+    settings: dict[str, Any] = {
+        "categorical": data.schema.categorical_columns,
+        "min_cluster_rows": config.min_cluster_rows,
+    }
+    if data.classes is None:
+        control = fold_blend_rmse(*fits, **settings)
+    else:
+        control = fold_blend_log_loss(*fits, data.classes, **settings)
     scores = generation.target.scores
     return {
         "clustering": fitted.clustering.metrics,
@@ -474,6 +486,7 @@ def performance_figures(
             f"{scores.metric}_{way}": value
             for way, value in (scores.errors | {"control": control}).items()
         }
+        | {f"{name}_blend": value for name, value in scores.served.items()}
         | {"cluster_weight": generation.target.weight},
         "clusters": {str(cluster): figures for cluster, figures in scores.clusters.items()},
         "resources": {

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.config import PipelineConfig
+from tsclust_model.classes import ClassTarget, check_names, holds_classes
+from tsclust_model.config import CLASS_OBJECTIVES, PipelineConfig
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
 
 OK = "ok"
@@ -210,10 +211,13 @@ class TrainingData:
     schema : Schema
     X : ndarray of float64, shape (n, n_features)
     y : ndarray of float64, shape (n,)
+        Of classes their codes.
     resources : dict of str to ndarray of float64, shape (n,)
         NaN where a resource is not known.
     groups : ndarray of int64, shape (n,), or None
         A number for each id.
+    classes : ClassTarget or None
+        None if the target is a number.
     """
 
     schema: Schema
@@ -221,6 +225,7 @@ class TrainingData:
     y: np.ndarray
     resources: dict[str, np.ndarray] = field(default_factory=dict)
     groups: np.ndarray | None = None
+    classes: ClassTarget | None = None
 
 
 def validate_input_data(
@@ -311,7 +316,12 @@ def validate_target(values: Any, n_rows: int, name: str) -> np.ndarray:
 
 
 def training_data(
-    frame: pd.DataFrame, roles: Roles, config: PipelineConfig, *, gaps: bool = False
+    frame: pd.DataFrame,
+    roles: Roles,
+    config: PipelineConfig,
+    *,
+    gaps: bool = False,
+    known: ClassTarget | None = None,
 ) -> TrainingData:
     """Check a training table and turn it into arrays in time order.
 
@@ -322,6 +332,8 @@ def training_data(
     config : PipelineConfig
     gaps : bool
         Whether resources may be missing in some rows (NaN then): batches need not bring them.
+    known : ClassTarget, optional
+        Of the model that this one may follow; its classes stay.
 
     Raises
     ------
@@ -339,13 +351,38 @@ def training_data(
     schema = _fit_schema(frame, features, config)
     encoded = schema.encode(frame)
     _refuse_broken(schema, encoded.X, frame)
+    classes = _class_target(frame, roles, config, known)
+    if classes is None:
+        y = outcome(frame, roles.target, "target")
+    else:
+        y = classes.codes(class_outcome(frame, classes, schema.missing_markers)).astype(np.float64)
     return TrainingData(
         schema,
         encoded.X,
-        outcome(frame, roles.target, "target"),
+        y,
         {name: _resource(frame, name, gaps) for name in roles.resources},
         None if roles.id is None else _groups(frame[roles.id], config.missing_markers),
+        classes,
     )
+
+
+def _class_target(
+    frame: pd.DataFrame, roles: Roles, config: PipelineConfig, known: ClassTarget | None
+) -> ClassTarget | None:
+    """The classes of the target, or None if it is a number (see `PipelineConfig.task`)."""
+    column = _without_markers(frame[roles.target], config.missing_markers)
+    objective = config.lgb_timeseries_params["objective"]
+    asked = config.task == "classification" or objective in CLASS_OBJECTIVES
+    if not (asked or known or (config.task == "auto" and holds_classes(column))):
+        return None
+    found = ClassTarget.fit(column, roles.target, known=known, asked=asked)
+    if objective == "binary" and len(found.classes) > 2:
+        raise DataValidationError(
+            f"target '{roles.target}' has {len(found.classes)} classes and the objective is "
+            "'binary'; take 'multiclass'"
+        )
+    check_names(found, (roles.id, roles.time))
+    return found
 
 
 def in_time_order(frame: pd.DataFrame, time: str | None) -> pd.DataFrame:
@@ -377,11 +414,13 @@ def _time_keys(column: pd.Series, time: str) -> pd.Series:
     return keys.dt.tz_convert("UTC").dt.tz_localize(None) if keys.dt.tz is not None else keys
 
 
-def canonical_rows(frame: pd.DataFrame, schema: Schema, roles: Roles) -> pd.DataFrame:
+def canonical_rows(
+    frame: pd.DataFrame, schema: Schema, roles: Roles, classes: ClassTarget | None = None
+) -> pd.DataFrame:
     """The columns a model knows, each as one type, so that the same rows are the same anywhere.
 
     A csv has texts where a table in memory has times and booleans: numbers become float64,
-    categories and ids texts, times UTC; other columns are left out.
+    categories, ids and `classes` texts, times UTC; other columns are left out.
     """
     columns: dict[str, Any] = {}
     if roles.id is not None and roles.id in frame:
@@ -399,7 +438,14 @@ def canonical_rows(frame: pd.DataFrame, schema: Schema, roles: Roles) -> pd.Data
                 texts = [None if text is None else _as_boolean(text) for text in texts]
             columns[feature.name] = texts
     for name in (roles.target, *roles.resources):
-        if name in frame:
+        if name not in frame:
+            continue
+        if classes is not None and name == classes.name:
+            column = _without_markers(frame[name], schema.missing_markers)
+            known, found = column.notna().to_numpy(), np.full(len(frame), None, dtype=object)
+            found[known] = classes.texts(column[known])
+            columns[name] = found
+        else:
             columns[name] = _numbers(frame[name], schema.missing_markers)
     return pd.DataFrame(columns)
 
@@ -423,6 +469,20 @@ def outcome(frame: pd.DataFrame, name: str, role: str) -> np.ndarray:
             f"{role} '{name}' is {column.dtype}, not numbers; give a numeric column"
         )
     return validate_target(column.to_numpy(np.float64, na_value=np.nan), len(frame), name)
+
+
+def class_outcome(
+    frame: pd.DataFrame, classes: ClassTarget, markers: Collection[str]
+) -> np.ndarray:
+    """The target's classes as texts, shape (n,).
+
+    Raises
+    ------
+    DataValidationError
+        The target is absent, or missing in some rows.
+    """
+    _require_columns(frame, [classes.name], "target column")
+    return classes.texts(_without_markers(frame[classes.name], markers))
 
 
 def _resource(frame: pd.DataFrame, name: str, gaps: bool) -> np.ndarray:

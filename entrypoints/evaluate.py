@@ -14,6 +14,8 @@ from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.generation import Generation
 from tsclust_model.metrics import Metric
 from tsclust_model.registry import load_generation
+from tsclust_model.reporting import evaluation_report, log_report, named_segments, now
+from tsclust_model.retraining import compare
 from tsclust_model.tables import content_digest, read_table
 from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_input
 
@@ -38,7 +40,7 @@ def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression
     frame = read_table(data, generation.text_columns, generation.schema.missing_markers)
     config = PipelineConfig.from_dict(generation.info["config"])
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}):
+    with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}) as run_id:
         report = evaluate_generation(generation, frame)
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
         metric = generation.metric
@@ -46,6 +48,22 @@ def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression
         figures = {name: v for name, v in report.items() if not isinstance(v, dict)}
         experiments.log_metrics(figures | {f"{metric.name}_limit": limit})
         ArtifactManager(config.hospital_profile_id).save_report(_json(report), "evaluation.json")
+        comparison = None if baseline is None else compare(baseline, generation, frame, 0.0)
+        page = evaluation_report(
+            generation,
+            frame,
+            {
+                "phase": "evaluation",
+                "made_at": now(),
+                "model_name": model_uri,
+                "source": data,
+                "baseline": baseline_uri,
+                "run_id": run_id,
+            },
+            comparison=comparison,
+            names=named_segments(model_uri),
+        )
+        log_report(page)
         _show(report, metric)
         found = report[metric.name]
         if found > limit:

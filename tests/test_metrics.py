@@ -8,9 +8,9 @@ import pytest
 from tsclust_model.metrics import (
     _SILHOUETTE_SAMPLE,
     SILHOUETTE_ROWS,
-    _silhouette_rows,
     calculate_clustering_metrics,
     calculate_model_metrics,
+    silhouette_rows,
 )
 
 SCORES = ("silhouette_score", "calinski_harabasz_score", "davies_bouldin_score")
@@ -132,14 +132,14 @@ def test_figures_are_plain_numbers_that_json_can_hold():
 
 @pytest.mark.parametrize("n_rows", [1, SILHOUETTE_ROWS])
 def test_the_silhouette_reads_all_rows_up_to_its_limit(n_rows: int):
-    rows = _silhouette_rows(np.zeros(n_rows, dtype=int), 42)
+    rows = silhouette_rows(np.zeros(n_rows, dtype=int), 42)
     np.testing.assert_array_equal(rows, np.arange(n_rows))
 
 
 def test_above_its_limit_the_silhouette_reads_a_sample_with_a_row_of_every_cluster():
     labels = np.zeros(200_000, dtype=int)
     labels[:40] = np.arange(1, 41)
-    rows = _silhouette_rows(labels, 42)
+    rows = silhouette_rows(labels, 42)
     assert set(labels[rows]) == set(range(41))
     assert _SILHOUETTE_SAMPLE <= len(rows) <= _SILHOUETTE_SAMPLE + 41
     np.testing.assert_array_equal(rows, np.unique(rows))
@@ -147,8 +147,8 @@ def test_above_its_limit_the_silhouette_reads_a_sample_with_a_row_of_every_clust
 
 def test_the_sample_of_the_silhouette_is_seeded():
     labels = np.zeros(30_000, dtype=int)
-    np.testing.assert_array_equal(_silhouette_rows(labels, 1), _silhouette_rows(labels, 1))
-    assert not np.array_equal(_silhouette_rows(labels, 1), _silhouette_rows(labels, 2))
+    np.testing.assert_array_equal(silhouette_rows(labels, 1), silhouette_rows(labels, 1))
+    assert not np.array_equal(silhouette_rows(labels, 1), silhouette_rows(labels, 2))
 
 
 def test_a_sampled_silhouette_is_close_to_that_of_all_rows():

@@ -22,20 +22,21 @@ FLOORS = {
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
         *("search", "analysis_request", "plots", "settings", "classes"),
+        *("report_advice", "report_groups"),
     },
     2: {
         *("assignment", "fallback", "forest", "forecasting", "classification", "drift"),
-        *("preparation", "quality"),
+        *("preparation", "quality", "model_plots"),
     },
     3: {"clustering", "cluster_models", "history", "clusterers", "cluster_profiles"},
     4: {"generation", "monitoring", "model_monitor", "validity"},
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
-        *("advice", "cluster_evaluation"),
+        *("advice", "cluster_evaluation", "report_rows"),
     },
-    6: {"registry", "analysis_cache"},
-    7: {"retraining", "analysis", "thresholds", "model_store"},
-    8: {"training"},
+    6: {"registry", "analysis_cache", "report_pictures"},
+    7: {"retraining", "analysis", "thresholds", "model_store", "report"},
+    8: {"training", "reporting", "report_figures"},
     9: {"pipeline", "operations"},
     10: {"loop"},
 }
@@ -53,6 +54,9 @@ NEIGHBOURS = {
     ("pyfunc", "serving"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
+    ("training", "reporting"),
+    ("training", "report_figures"),
+    ("reporting", "report_figures"),
 }
 MAY_IMPORT_MLFLOW = {
     "pyfunc",
@@ -186,6 +190,8 @@ SIGNATURES = {
     "validate_batch_data": ["X_batch", "expected_features"],
     "calculate_clustering_metrics": ["X", "labels"],
     "calculate_model_metrics": ["y_true", "y_pred"],
+    "create_cluster_visualization": ["X", "labels", "save_path"],
+    "create_performance_plots": ["metrics_history", "save_path"],
     "analyze": ["request"],
     "clustering_analysis_tool": ["request"],
 }
@@ -265,3 +271,4 @@ def test_the_wheel_holds_the_package_only(tmp_path):
     folders = {line.split("/")[0] for line in listing.splitlines()[1:]}
     assert folders == {"tsclust_model", f"tsclust_model-{tsclust_model.__version__}.dist-info"}
     assert "py.typed" in listing
+    assert "report.html.j2" in listing

@@ -50,6 +50,8 @@ _HOMES = {
     "calculate_clustering_metrics": "metrics",
     "calculate_model_metrics": "metrics",
     "clustering_analysis_tool": "analysis",
+    "create_cluster_visualization": "model_plots",
+    "create_performance_plots": "model_plots",
     "load_generation": "registry",
     "maintain": "operations",
     "make_hospital": "datasets",

@@ -60,12 +60,13 @@ def feature_frame(X: np.ndarray | pd.DataFrame, names: Sequence[str] | None) -> 
 
 
 def batch_frame(X: np.ndarray | pd.DataFrame, generation: Generation) -> pd.DataFrame:
-    """The batch's columns that are kept: features, and id and time where they are there."""
+    """The batch's columns that are kept: features, and those that are known by name otherwise."""
     frame = feature_frame(X, generation.schema.names)
     if frame.empty:
         raise DataValidationError("the batch has no rows")
     roles = generation.roles
-    keys = [name for name in (roles.id, roles.time) if name in frame]
+    others = [name for name in generation.reported_columns if name not in generation.schema.names]
+    keys = [name for name in (roles.id, roles.time, *others) if name in frame]
     absent = [name for name in generation.schema.names if name not in frame]
     if absent:
         raise DataValidationError(f"the batch has no column '{absent[0]}'; add it")

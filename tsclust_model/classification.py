@@ -60,6 +60,10 @@ class ClassModel(ClusterModels):
     scores : FoldScores
     losses : ndarray of float64, shape (n_valid,)
         Log-loss of what is served on the folds, oldest first; of a fitted model only.
+    fold_losses : mapping of str to ndarray of float64, shape (n_valid,)
+        The same of each way of `scores`.
+    fold_probabilities : ndarray of float64, shape (n_valid, n_classes)
+        What is served, on the same rows.
     """
 
     outcome: ClassTarget
@@ -68,6 +72,8 @@ class ClassModel(ClusterModels):
     temperature: float
     scores: FoldScores
     losses: np.ndarray = field(default_factory=lambda: np.empty(0))
+    fold_losses: Mapping[str, np.ndarray] = field(default_factory=dict)
+    fold_probabilities: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def classes(self) -> np.ndarray:
@@ -188,7 +194,11 @@ class ClassFits(OutputFits):
             served={name: overall[name] for name in ("accuracy", "auc")},
         )
         texts = dict(sorted(trained.texts.items()))
-        return ClassModel(self._target, texts, weight, temperature, scores, losses["blend"])
+        return ClassModel(
+            *(self._target, texts, weight, temperature, scores, losses["blend"]),
+            fold_losses=losses,
+            fold_probabilities=ways["blend"],
+        )
 
 
 def fold_blend_log_loss(
@@ -202,11 +212,34 @@ def fold_blend_log_loss(
     categorical: Sequence[int] = (),
     min_cluster_rows: int = 40,
 ) -> float:
-    """The blend's log-loss on the folds for any labels, e.g. shuffled ones as a control."""
+    """The blend's log-loss on the folds for any labels; see `fold_blend_classes`."""
+    found = fold_blend_classes(
+        *(X, y, labels, folds, params, target),
+        categorical=categorical,
+        min_cluster_rows=min_cluster_rows,
+    )
+    return found.scores.errors["blend"]
+
+
+def fold_blend_classes(
+    X: np.ndarray,
+    y: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    params: Mapping[str, Any],
+    target: ClassTarget,
+    *,
+    categorical: Sequence[int] = (),
+    min_cluster_rows: int = 40,
+) -> ClassModel:
+    """The blend on the folds for any labels, e.g. shuffled ones as a control.
+
+    What comes back has scores and no model.
+    """
     with model_threads() as threads:
         fits = ClassFits(threads, X, y, folds, params, target, categorical=categorical, final=False)
         fits.add_clusters(labels, min_cluster_rows)
-        return fits.finish_classes("blend", None).scores.errors["blend"]
+        return fits.finish_classes("blend", None)
 
 
 def class_forecast(booster: lgb.Booster, X: np.ndarray, n_classes: int) -> np.ndarray:

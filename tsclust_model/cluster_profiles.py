@@ -98,6 +98,7 @@ def feature_importance(
 def profiles(data: Prepared, labels: np.ndarray) -> list[dict[str, Any]]:
     """Each cluster's features, those that set it apart most first, and its most central rows."""
     mean, deviation = data.original.mean(axis=0), data.original.std(axis=0)
+    deviation = np.where(deviation > 0, deviation, 1.0)
     found = []
     for cluster, rows in enumerate(_members(labels)):
         own = data.original[rows]

@@ -331,6 +331,8 @@ _RULES: dict[str, _Rule] = {
     "missing_values": _one_of("error", "impute"),
     "missing_markers": _NAME_LIST,
     "drop_columns": _NAME_LIST,
+    "audit_columns": _NAME_LIST,
+    "planning_columns": _NAME_LIST,
     "combine": _one_of("blend", "cluster", "global"),
     "coverage": _number(0, 1, closed=False),
     "serialization": _one_of("cloudpickle", "code"),
@@ -431,6 +433,11 @@ class PipelineConfig:
         Texts that mean "missing".
     drop_columns : list of str
         Columns that are never features.
+    audit_columns : list of str
+        Columns by whose groups the report shows errors: where is somebody served worse? They need
+        not be features; ``drop_columns`` keeps them out of the model.
+    planning_columns : list of str
+        Columns by whose groups the report shows totals, e.g. the ward.
     combine : {'blend', 'cluster', 'global'}
         How global and cluster models are combined; 'blend' weighs clusters where they earn it.
     coverage : float, 0.9
@@ -471,6 +478,8 @@ class PipelineConfig:
     missing_values: str = "error"
     missing_markers: list[str] = field(default_factory=lambda: [""])
     drop_columns: list[str] = field(default_factory=list)
+    audit_columns: list[str] = field(default_factory=list)
+    planning_columns: list[str] = field(default_factory=list)
     combine: str = "blend"
     coverage: float = 0.9
     serialization: str = "cloudpickle"

@@ -113,6 +113,8 @@ class OutputModel(ClusterModels):
     scores : FoldScores
     residuals : ndarray of float64, shape (n_valid,)
         y - forecast on the folds, oldest first; only after a fit, a loaded model has none.
+    fold_losses : mapping of str to ndarray of float64, shape (n_valid,)
+        Squared errors of the same rows for each way of `scores`; only after a fit.
     """
 
     texts: Mapping[int, str]
@@ -120,6 +122,7 @@ class OutputModel(ClusterModels):
     calibration: Calibration
     scores: FoldScores
     residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
+    fold_losses: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def losses(self) -> np.ndarray:
@@ -292,14 +295,31 @@ def fold_blend_rmse(
     categorical: Sequence[int] = (),
     min_cluster_rows: int = 40,
 ) -> float:
-    """The blend's error on the folds for any labels, e.g. shuffled ones as a control.
+    """The blend's error on the folds for any labels; see `fold_blend`."""
+    found = fold_blend(
+        X, y, labels, folds, params, categorical=categorical, min_cluster_rows=min_cluster_rows
+    )
+    return found.scores.errors["blend"]
 
-    The parameters are those of `fit_outputs`; nothing is kept.
+
+def fold_blend(
+    X: np.ndarray,
+    y: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    params: Mapping[str, Any],
+    *,
+    categorical: Sequence[int] = (),
+    min_cluster_rows: int = 40,
+) -> OutputModel:
+    """The blend on the folds for any labels, e.g. shuffled ones as a control.
+
+    The parameters are those of `fit_outputs`; what comes back has scores and no model.
     """
     with model_threads() as threads:
         fits = OutputFits(threads, X, {"y": y}, folds, params, categorical=categorical, final=False)
         fits.add_clusters(labels, min_cluster_rows)
-        return fits.finish("blend", None)["y"].scores.errors["blend"]
+        return fits.finish("blend", None)["y"]
 
 
 @contextmanager
@@ -550,6 +570,7 @@ def _output_model(
         calibration=Calibration.fit(y_all - served_all, seen),
         scores=scores,
         residuals=y_all - served_all,
+        fold_losses={way: np.square(y_all - np.concatenate(p)) for way, p in ways.items()},
     )
 
 

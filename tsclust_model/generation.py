@@ -164,6 +164,13 @@ class Generation:
         return Roles(**found)
 
     @property
+    def reported_columns(self) -> list[str]:
+        """Columns that reports group by; they need not be features."""
+        config = self.info["config"]
+        found = [*config.get("planning_columns", ()), *config.get("audit_columns", ())]
+        return list(dict.fromkeys(found))
+
+    @property
     def coverage(self) -> float:
         """Default coverage of the intervals, above 0 and below 1."""
         return float(self.info["config"]["coverage"])
@@ -244,7 +251,7 @@ class Generation:
 
     def canonical_rows(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rows as the history keeps them; see `tsclust_model.validation.canonical_rows`."""
-        return canonical_rows(frame, self.schema, self.roles, self.classes)
+        return canonical_rows(frame, self.schema, self.roles, self.classes, self.reported_columns)
 
     def row_losses(self, y: np.ndarray, forecast: Forecast) -> np.ndarray:
         """The loss of each forecast row, shape (n,), whose mean is the metric (`Metric.of`)."""

@@ -93,7 +93,7 @@ def calculate_clustering_metrics(
     }
     if 2 <= n_clusters < inside.sum():
         members, groups = X[inside], labels[inside]
-        rows = _silhouette_rows(groups, random_state)
+        rows = silhouette_rows(groups, random_state)
         metrics["silhouette_score"] = float(silhouette_score(members[rows], groups[rows]))
         metrics["calinski_harabasz_score"] = float(calinski_harabasz_score(members, groups))
         metrics["davies_bouldin_score"] = float(davies_bouldin_score(members, groups))
@@ -175,7 +175,7 @@ def _mean_auc(P: np.ndarray, codes: np.ndarray) -> float | None:
     return float(np.mean(found)) if found else None
 
 
-def _silhouette_rows(labels: np.ndarray, random_state: int) -> np.ndarray:
+def silhouette_rows(labels: np.ndarray, random_state: int = 42) -> np.ndarray:
     """All rows, or a seeded sample in which every cluster has a row or more."""
     n = len(labels)
     if n <= SILHOUETTE_ROWS:

@@ -171,9 +171,9 @@ class _Monitor:
             return f"batch {batch_id} was seen before"
         losses = self._losses(ordered)
         noise = []
-        rows = np.flatnonzero(encoded.scorable)
-        for start in range(0, len(rows), self.config.batch_size):
-            part = rows[start : start + self.config.batch_size]
+        scorable = np.flatnonzero(encoded.scorable)
+        for start in range(0, len(scorable), self.config.batch_size):
+            part = scorable[start : start + self.config.batch_size]
             is_noise = self.champion.assign(encoded.X[part]).is_noise
             noise.append(is_noise)
             known = losses[part][~np.isnan(losses[part])]

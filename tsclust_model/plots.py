@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#D55E00"),
     *("#CC79A7", "#56B4E9", "#F0E442", "#000000"),
 )
-_GREY = "#999999"
+GREY = "#767676"
 _MARKERS = "os^Dv<>P"
 _PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "x", "star")
-_DPI = 100
+SIZE, DPI = (5.6, 3.8), 130
+"""Inches, and dots per inch: legible at one dot a pixel, also at half a page."""
+
 _SHOWN_LEAVES = 30
 
 
@@ -46,14 +49,14 @@ def scatter_plot(points: np.ndarray, labels: np.ndarray, axes: tuple[str, str]) 
     axes : tuple of str
         What the two dimensions are.
     """
-    figure, plot = _figure(*axes)
+    figure, plot = new_figure(*axes)
     for cluster in np.unique(labels):
         rows = labels == cluster
         plot.scatter(
             *points[rows].T,
             s=14,
-            c=_colour(cluster),
-            marker=_MARKERS[cluster // len(COLOURS) % len(_MARKERS)],
+            c=colour(cluster),
+            marker=marker(cluster),
             label=f"{cluster_name(cluster)} ({rows.sum()})",
             linewidths=0,
         )
@@ -71,16 +74,16 @@ def silhouette_plot(values: np.ndarray, labels: np.ndarray) -> Figure:
     labels : ndarray of int, shape (n,)
         Without noise.
     """
-    figure, plot = _figure("silhouette coefficient", "rows by cluster")
+    figure, plot = new_figure("silhouette coefficient", "rows by cluster")
     start = 0
     for cluster in np.unique(labels):
         own = np.sort(values[labels == cluster])
         rows = np.arange(start, start + len(own))
         plot.fill_betweenx(
-            rows, 0, own, color=_colour(cluster), label=cluster_name(cluster), step="mid"
+            rows, 0, own, color=colour(cluster), label=cluster_name(cluster), step="mid"
         )
         start += len(own)
-    plot.axvline(float(values.mean()), color=_GREY, linestyle="--", label="mean")
+    plot.axvline(float(values.mean()), color=GREY, linestyle="--", label="mean")
     plot.set_yticks([])
     _legend(plot, len(np.unique(labels)) + 1)
     return figure
@@ -94,7 +97,9 @@ def dendrogram_plot(X: np.ndarray) -> Figure:
     X : ndarray, shape (n, n_features)
         A sample: the linkage is quadratic.
     """
-    figure, plot = _figure("rows (a number in brackets counts them)", "merge distance (Ward)")
+    figure, plot = new_figure(
+        "rows (a number in brackets counts them)", "merge distance (Ward)", long_names=True
+    )
     dendrogram(
         linkage(X, "ward"),
         p=_SHOWN_LEAVES,
@@ -116,7 +121,9 @@ def dendrogram_plot(X: np.ndarray) -> Figure:
     return figure
 
 
-def cluster_heatmap(differences: np.ndarray, features: list[str]) -> Figure:
+def cluster_heatmap(
+    differences: np.ndarray, features: list[str], clusters: Sequence[int] | None = None
+) -> Figure:
     """How far each cluster's means are from everybody's.
 
     Parameters
@@ -124,20 +131,28 @@ def cluster_heatmap(differences: np.ndarray, features: list[str]) -> Figure:
     differences : ndarray, shape (n_clusters, n_features)
         In standard deviations of all rows.
     features : list of str
+    clusters : sequence of int, optional
+        Ids of the clusters; default: 0, 1, 2 ...
     """
-    figure, plot = _figure("feature", "cluster")
+    figure, plot = new_figure("feature", "cluster", long_names=True)
     most = max(float(np.abs(differences).max()), 1e-12)
     image = plot.imshow(differences, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
-    plot.set_xticks(range(len(features)), features, rotation=90, fontsize=7)
-    plot.set_yticks(range(len(differences)))
-    figure.colorbar(image, ax=plot, label="mean, in standard deviations from all rows'")
+    plot.set_xticks(range(len(features)), map(shown_text, features), rotation=90, fontsize=7)
+    names = range(len(differences)) if clusters is None else clusters
+    plot.set_yticks(range(len(differences)), map(str, names))
+    bar = figure.colorbar(image, ax=plot)
+    bar.set_label("mean, in standard deviations from all rows'", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     return figure
 
 
 def as_png(figure: Figure) -> bytes:
     """The figure as a PNG file's bytes."""
     stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream)
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        FigureCanvasAgg(figure).print_png(stream)
     return stream.getvalue()
 
 
@@ -195,7 +210,7 @@ def interactive(name: str, **parts: Any) -> Any:
                 mode="markers",
                 name=cluster_name(int(cluster)),
                 marker={
-                    "color": _colour(int(cluster)),
+                    "color": colour(int(cluster)),
                     "symbol": _PLOTLY_MARKERS[cluster // len(COLOURS) % len(_PLOTLY_MARKERS)],
                 },
             )
@@ -232,11 +247,15 @@ def save(content: bytes | Any, path: Path) -> None:
         content.write_html(path, include_plotlyjs="directory", div_id="plot")
 
 
-def _figure(x: str, y: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7, 5), dpi=_DPI, layout="constrained")
+def new_figure(x: str, y: str, long_names: bool = False) -> tuple[Figure, Any]:
+    """A figure of one plot with named axes; measuring long names of ticks takes a while."""
+    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained" if long_names else None)
     plot = figure.add_subplot()
-    plot.set_xlabel(x)
-    plot.set_ylabel(y)
+    if not long_names:
+        figure.subplots_adjust(left=0.13, right=0.98, bottom=0.13, top=0.98)
+    plot.set_xlabel(x, fontsize=8)
+    plot.set_ylabel(y, fontsize=8)
+    plot.tick_params(labelsize=8)
     return figure, plot
 
 
@@ -244,8 +263,21 @@ def _titled(figure: Any, x: str, y: str) -> Any:
     return figure.update_layout(xaxis_title=x, yaxis_title=y, template="plotly_white")
 
 
-def _colour(cluster: int) -> str:
-    return _GREY if cluster == NOISE else COLOURS[cluster % len(COLOURS)]
+def colour(cluster: int) -> str:
+    """The colour of a cluster; noise is grey."""
+    return GREY if cluster == NOISE else COLOURS[cluster % len(COLOURS)]
+
+
+def marker(cluster: int) -> str:
+    """The marker of a cluster, which tells those of one colour apart."""
+    return _MARKERS[cluster // len(COLOURS) % len(_MARKERS)]
+
+
+def shown_text(text: str, longest: int = 40) -> str:
+    """A name as plain text on one line: matplotlib would take dollars for mathematics."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    plain = plain if len(plain) <= longest else plain[: longest - 1] + "…"
+    return plain.replace("$", r"\$")
 
 
 def _legend(plot: Any, entries: int) -> None:

@@ -120,6 +120,12 @@ def tag_version(name: str, version: str, tags: Mapping[str, Any]) -> None:
             MlflowClient().set_model_version_tag(name, version, key, str(value))
 
 
+def describe_version(name: str, version: str, text: str) -> None:
+    """Set what the registry's page of a version says, in Markdown."""
+    with _translated(f"version {version} of '{name}' cannot be described"):
+        MlflowClient().update_model_version(name, version, description=text)
+
+
 def rollback(name: str, reason: str) -> str:
     """Let ``@previous`` serve again, and return its version; the two change places.
 

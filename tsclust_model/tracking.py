@@ -29,6 +29,7 @@ import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, RunStatus
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from tqdm import tqdm
 
 from tsclust_model.config import NAME_PATTERN, PipelineConfig
@@ -431,6 +432,16 @@ def _mark_failed(run_id: str, step_name: str, error_type: str) -> None:
         client.set_tag(run_id, "error.type", error_type)
         client.set_tag(run_id, "error.step", step_name)
         client.update_run(run_id, status="FAILED")
+
+
+def log_page(
+    page_name: str, page: str, figures_name: str, figures: Mapping[str, Any], note: str
+) -> None:
+    """A report under the active run: its page, its figures as JSON, and the run's description."""
+    with _translated("the report cannot be logged"):
+        mlflow.log_text(page, page_name)
+        mlflow.log_text(json.dumps(figures, indent=1), figures_name)
+        mlflow.set_tag(MLFLOW_RUN_NOTE, note)
 
 
 def metric_name(name: str) -> str:

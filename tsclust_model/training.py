@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.classification import fold_blend_log_loss
+from tsclust_model.classification import ClassModel, fold_blend_classes
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import (
     ConfigurationError,
@@ -19,7 +19,7 @@ from tsclust_model.errors import (
     RetrainingError,
 )
 from tsclust_model.evaluation import evaluate_generation
-from tsclust_model.forecasting import fold_blend_rmse
+from tsclust_model.forecasting import OutputModel, fold_blend
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
@@ -27,14 +27,20 @@ from tsclust_model.pyfunc import log_generation
 from tsclust_model.quality import infer_quality_schema
 from tsclust_model.registry import (
     CHAMPION,
+    alias_version,
     check_model_name,
+    describe_version,
     register,
+    segment_names,
     set_challenger,
     set_champion,
     tag_training_data,
     tag_version,
 )
-from tsclust_model.results import Assignment, ClusteringResult
+from tsclust_model.report import model_card
+from tsclust_model.report_figures import Watched
+from tsclust_model.reporting import fit_report, log_report, now
+from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.retraining import Comparison, compare, retrain_lock
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import (
@@ -174,13 +180,16 @@ def train_table(
         info = {"source": source, "quality": _quality(known, data, roles, config, list(frame))}
         fitted = _fit(experiments, known, data, roles, config, info)
         with experiments.stage("Performance-Report") as stage:
-            report = performance_figures(fitted, data, config, unseen)
+            control = shuffled_control(fitted, data, config)
+            report = performance_figures(fitted, unseen, control)
+            about = _told(name, run_id, "training", alias_version(name, CHAMPION), source)
+            page = fit_report(fitted, data, known, unseen, about, control.fold_losses["blend"])
             stage.log(headline(report))
         # Only now: a training that fails leaves no patients behind.
         fitted = replace(
             fitted, generation=_with_history(fitted.generation, known, unseen, config, name)
         )
-        version = _publish(experiments, fitted.generation, report, config, name)
+        version = _publish(experiments, fitted.generation, report, page, config, name)
         replaced = set_champion(name, version, f"training ({trigger})")
     return Training(fitted.generation, fitted.clustering, name, version, replaced, run_id, report)
 
@@ -211,6 +220,7 @@ def retrain_model(
     reason: str,
     *,
     promote: bool = True,
+    watched: Watched | None = None,
 ) -> Retraining:
     """Fit a challenger on the expanding window, compare it, and let the better one serve.
 
@@ -228,6 +238,8 @@ def retrain_model(
         What called for the retrain, for tags and report.
     promote : bool
         False registers the challenger and lets nobody take over.
+    watched : Watched, optional
+        What batches have shown, for the report.
 
     Raises
     ------
@@ -247,7 +259,15 @@ def retrain_model(
         n_known = len(window.frame) - int(len(window.frame) * COMPARED_SHARE)
         try:
             return _challenge(
-                champion, champion_version, model_name, config, reason, window, n_known, promote
+                champion,
+                champion_version,
+                model_name,
+                config,
+                reason,
+                window,
+                n_known,
+                promote,
+                watched,
             )
         except (DataValidationError, ModelTrainingError) as error:
             raise RetrainingError(f"the challenger could not be fitted: {error}") from error
@@ -273,6 +293,7 @@ def _challenge(
     window: Window,
     n_known: int,
     promote: bool,
+    watched: Watched | None,
 ) -> Retraining:
     """The run of a retrain; `n_known` rows of the window are fitted, the rest is compared on."""
     roles = replace(champion.roles, features=tuple(champion.schema.names))
@@ -294,17 +315,31 @@ def _challenge(
             "history_from": champion.info["history_from"],
         }
         fitted = _fit(experiments, known, data, roles, config, info)
-        challenger = _with_old_ids(champion, fitted, known)
-        fitted = replace(fitted, generation=challenger)
+        fitted = _with_old_ids(champion, fitted, known)
+        challenger = fitted.generation
         with experiments.stage("Performance-Report") as stage:
             comparison = compare(champion, challenger, newest[fresh], config.promotion_margin)
-            report = performance_figures(fitted, data, config, newest) | {
+            control = shuffled_control(fitted, data, config)
+            report = performance_figures(fitted, newest, control) | {
                 "comparison": comparison.to_dict(),
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
+            about = _told(name, run_id, "retraining", champion_version, "history")
+            page = fit_report(
+                fitted,
+                data,
+                known,
+                newest,
+                about | {"reason": reason},
+                control.fold_losses["blend"],
+                champion=champion,
+                comparison=comparison,
+                watched=watched,
+                names=segment_names(name),
+            )
             stage.log(headline(report) | {"improvement": comparison.improvement})
-        version = _publish(experiments, challenger, report, config, name)
+        version = _publish(experiments, challenger, report, page, config, name)
         set_challenger(name, version)
         figures = {"comparison": comparison.reason} | comparison.figures
         tag_version(name, version, {"challenged": champion_version, "trigger": reason} | figures)
@@ -390,7 +425,7 @@ def _with_keys(known: pd.DataFrame, roles: Roles) -> tuple[pd.DataFrame, Roles]:
 
 def _with_old_ids(
     champion: Generation, fitted: FittedGeneration, known: pd.DataFrame
-) -> Generation:
+) -> FittedGeneration:
     """The challenger with the ids of the champion's segments where they are the same."""
     encoded = champion.schema.encode(known)
     rows = np.flatnonzero(encoded.scorable)
@@ -403,7 +438,13 @@ def _with_old_ids(
         champion.info["lineage"]["next_id"],
         fitted.generation.cluster_ids,
     )
-    return fitted.generation.renumbered(ids, lineage.to_dict())
+    everywhere = {NOISE: NOISE} | ids
+    labels = np.array([everywhere[int(label)] for label in new.labels], dtype=np.int64)
+    return replace(
+        fitted,
+        generation=fitted.generation.renumbered(ids, lineage.to_dict()),
+        assignment=replace(new, labels=labels),
+    )
 
 
 def _fit(
@@ -424,6 +465,7 @@ def _publish(
     experiments: ExperimentManager,
     generation: Generation,
     report: Mapping[str, Any],
+    page: dict[str, Any],
     config: PipelineConfig,
     name: str,
 ) -> str:
@@ -434,7 +476,18 @@ def _publish(
         logged = log_generation(generation, config.serialization)
     version = register(logged.model_uri, name, (logged.metadata or {})["state_sha256"])
     tag_training_data(name, str(version.version), generation.info["trained_on"])
+    page["model"]["version"] = str(version.version)
+    describe_version(name, str(version.version), model_card(page))
+    log_report(page)
     return str(version.version)
+
+
+def _told(
+    name: str, run_id: str, phase: str, replaced: str | None, source: str
+) -> dict[str, str | None]:
+    """What the report of a fit says of where it is; the version is not known yet."""
+    told = {"phase": phase, "source": source, "model_name": name, "version": "", "run_id": run_id}
+    return told | {"replaced": replaced, "made_at": now()}
 
 
 def _tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str | None]:
@@ -459,15 +512,10 @@ def split_newest(
     return ordered.iloc[:cut], ordered.iloc[cut:].reset_index(drop=True)
 
 
-def performance_figures(
-    fitted: FittedGeneration, data: TrainingData, config: PipelineConfig, unseen: pd.DataFrame
-) -> dict[str, Any]:
-    """What was found and what it is worth, as JSON-ready figures.
-
-    ``worth`` holds errors on the folds: of the global model, of clusters alone, of the blend that
-    is served, and of a control, the same blend with the labels shuffled among the rows.
-    """
-    generation = fitted.generation
+def shuffled_control(
+    fitted: FittedGeneration, data: TrainingData, config: PipelineConfig
+) -> OutputModel | ClassModel:
+    """The blend on the folds with the segments shuffled among the rows: worth nothing."""
     labels = np.random.default_rng(config.random_state).permutation(fitted.assignment.labels)
     fits = (data.X, data.y, labels, fitted.folds, config.lgb_timeseries_params)
     settings: dict[str, Any] = {
@@ -475,16 +523,26 @@ def performance_figures(
         "min_cluster_rows": config.min_cluster_rows,
     }
     if data.classes is None:
-        control = fold_blend_rmse(*fits, **settings)
-    else:
-        control = fold_blend_log_loss(*fits, data.classes, **settings)
+        return fold_blend(*fits, **settings)
+    return fold_blend_classes(*fits, data.classes, **settings)
+
+
+def performance_figures(
+    fitted: FittedGeneration, unseen: pd.DataFrame, control: OutputModel | ClassModel
+) -> dict[str, Any]:
+    """What was found and what it is worth, as JSON-ready figures.
+
+    ``worth`` holds errors on the folds: of the global model, of clusters alone, of the blend that
+    is served, and of a control, the same blend with the labels shuffled among the rows.
+    """
+    generation = fitted.generation
     scores = generation.target.scores
     return {
         "clustering": fitted.clustering.metrics,
         "cluster_sizes": generation.info["cluster_sizes"],
         "worth": {
             f"{scores.metric}_{way}": value
-            for way, value in (scores.errors | {"control": control}).items()
+            for way, value in (scores.errors | {"control": control.scores.errors["blend"]}).items()
         }
         | {f"{name}_blend": value for name, value in scores.served.items()}
         | {"cluster_weight": generation.target.weight},

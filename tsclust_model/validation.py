@@ -415,12 +415,16 @@ def _time_keys(column: pd.Series, time: str) -> pd.Series:
 
 
 def canonical_rows(
-    frame: pd.DataFrame, schema: Schema, roles: Roles, classes: ClassTarget | None = None
+    frame: pd.DataFrame,
+    schema: Schema,
+    roles: Roles,
+    classes: ClassTarget | None = None,
+    kept: Collection[str] = (),
 ) -> pd.DataFrame:
     """The columns a model knows, each as one type, so that the same rows are the same anywhere.
 
     A csv has texts where a table in memory has times and booleans: numbers become float64,
-    categories, ids and `classes` texts, times UTC; other columns are left out.
+    categories, ids and `classes` texts, times UTC; other columns are left out, but for `kept`.
     """
     columns: dict[str, Any] = {}
     if roles.id is not None and roles.id in frame:
@@ -447,6 +451,10 @@ def canonical_rows(
             columns[name] = found
         else:
             columns[name] = _numbers(frame[name], schema.missing_markers)
+    for name in kept:
+        if name in frame and name not in columns:
+            read = _numbers if frame[name].dtype.kind in "iuf" else _plain_texts
+            columns[name] = read(frame[name], schema.missing_markers)
     return pd.DataFrame(columns)
 
 

@@ -1,0 +1,191 @@
+"""Puts a report together and logs it: page, figures as JSON, and what runs and versions say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.drift import DriftWindow
+from tsclust_model.errors import MLflowIntegrationError
+from tsclust_model.generation import FittedGeneration, Generation
+from tsclust_model.registry import name_and_version, segment_names
+from tsclust_model.report import plain_figures, render, run_note
+from tsclust_model.report_advice import next_steps
+from tsclust_model.report_figures import Watched, report_figures
+from tsclust_model.report_groups import SMALLEST_GROUP, moved_rows
+from tsclust_model.report_pictures import report_pictures
+from tsclust_model.report_rows import (
+    Evidence,
+    SegmentRows,
+    fold_evidence,
+    frame_evidence,
+    frame_segments,
+    training_segments,
+)
+from tsclust_model.retraining import Comparison
+from tsclust_model.tracking import log_page
+from tsclust_model.validation import TrainingData
+
+PAGE, FIGURES = "performance-report.html", "performance-report.json"
+
+
+def fit_report(
+    fitted: FittedGeneration,
+    data: TrainingData,
+    known: pd.DataFrame,
+    unseen: pd.DataFrame,
+    about: Mapping[str, Any],
+    control: np.ndarray | None = None,
+    *,
+    champion: Generation | None = None,
+    comparison: Comparison | None = None,
+    watched: Watched | None = None,
+    names: Mapping[int, str] | None = None,
+) -> dict[str, Any]:
+    """The figures and pictures of a training or a retrain.
+
+    Parameters
+    ----------
+    fitted : FittedGeneration
+    data : TrainingData
+    known : DataFrame
+        The table of `data`, in the same order.
+    unseen : DataFrame
+        Labelled rows that were not fitted; may be empty.
+    about : mapping
+        See `report_figures`.
+    control : ndarray of float64, optional
+        Losses on the folds of the blend with shuffled segments.
+    champion : Generation, optional
+        The generation before, for who moved.
+    comparison : Comparison, optional
+    watched : Watched, optional
+        What batches have shown.
+    names : mapping of int to str, optional
+        Of segments.
+    """
+    generation = fitted.generation
+    folds = fold_evidence(fitted, data, known, generation.reported_columns, control)
+    evidence, newest = folds, None
+    if _n_scorable(generation, unseen) >= SMALLEST_GROUP:
+        basis = "the newest {n} rows, which were not fitted"
+        evidence = _on_frame(generation, unseen, basis)
+        newest = _window(generation, unseen)
+    roles = generation.roles
+    ids = known[roles.id].tolist() if roles.id is not None else None
+    segments = training_segments(fitted, data, ids)
+    facts = {"n_holdout": len(unseen), "period": period(known, roles.time)} | dict(about)
+    figures = report_figures(
+        generation,
+        segments,
+        evidence,
+        facts,
+        folds=None if evidence is folds else folds,
+        comparison=comparison,
+        moves=None if champion is None else _moves(champion, generation, known),
+        newest=newest,
+        watched=watched,
+        names=names,
+    )
+    return _completed(figures, generation, segments, evidence)
+
+
+def evaluation_report(
+    generation: Generation,
+    frame: pd.DataFrame,
+    about: Mapping[str, Any],
+    *,
+    comparison: Comparison | None = None,
+    watched: Watched | None = None,
+    names: Mapping[int, str] | None = None,
+) -> dict[str, Any]:
+    """The figures and pictures of a model on a labelled table; see `fit_report`."""
+    segments = frame_segments(generation, frame)
+    n_scored = len(segments.labels)
+    evidence = _on_frame(generation, frame, "the {n} rows given")
+    facts = {
+        "n_evaluated": n_scored,
+        "n_not_scored": len(frame) - n_scored,
+        "period": period(frame, generation.roles.time),
+    }
+    figures = report_figures(
+        generation,
+        segments,
+        evidence,
+        facts | dict(about),
+        comparison=comparison,
+        newest=_window(generation, frame),
+        watched=watched,
+        names=names,
+    )
+    return _completed(figures, generation, segments, evidence)
+
+
+def log_report(figures: Mapping[str, Any]) -> None:
+    """Log the page and its figures under the active run, and describe the run."""
+    log_page(PAGE, render(figures), FIGURES, plain_figures(figures), run_note(figures))
+
+
+def named_segments(model_uri: str) -> dict[int, str]:
+    """Names that people gave to the segments of a registered model; none for another URI."""
+    try:
+        return segment_names(name_and_version(model_uri)[0])
+    except MLflowIntegrationError:
+        return {}
+
+
+def now() -> str:
+    """The time for a reader, UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def period(frame: pd.DataFrame, time: str | None) -> list[str] | None:
+    """First and last day (or number) of the time column; None without one."""
+    if time is None or time not in frame or not len(frame):
+        return None
+    column = frame[time].infer_objects()
+    if pd.api.types.is_numeric_dtype(column):
+        return [f"{column.min():g}", f"{column.max():g}"]
+    days = pd.to_datetime(column, format="ISO8601", utc=True)
+    return [days.min().date().isoformat(), days.max().date().isoformat()]
+
+
+def _n_scorable(generation: Generation, frame: pd.DataFrame) -> int:
+    return int(generation.schema.encode(frame).scorable.sum()) if len(frame) else 0
+
+
+def _on_frame(generation: Generation, frame: pd.DataFrame, basis: str) -> Evidence:
+    n = _n_scorable(generation, frame)
+    return frame_evidence(generation, frame, generation.reported_columns, basis.format(n=f"{n:,}"))
+
+
+def _window(generation: Generation, frame: pd.DataFrame) -> DriftWindow:
+    encoded = generation.schema.encode(frame)
+    X = encoded.X[encoded.scorable]
+    return DriftWindow(X, generation.assign(X).is_noise)
+
+
+def _moves(champion: Generation, generation: Generation, frame: pd.DataFrame) -> dict[str, Any]:
+    both = []
+    for one in (champion, generation):
+        encoded = one.schema.encode(frame)
+        labels = np.full(len(frame), -2)  # a row that one of them cannot score
+        labels[encoded.scorable] = one.assign(encoded.X[encoded.scorable]).labels
+        both.append(labels)
+    rows = (both[0] != -2) & (both[1] != -2)
+    return moved_rows(both[0][rows], both[1][rows])
+
+
+def _completed(
+    figures: dict[str, Any],
+    generation: Generation,
+    segments: SegmentRows,
+    evidence: Evidence,
+) -> dict[str, Any]:
+    figures["next"] = next_steps(figures)
+    figures["pictures"] = report_pictures(generation, segments, evidence, figures)
+    return figures

@@ -614,6 +614,14 @@ def test_accuracy_is_lost_when_the_error_is_significantly_and_much_higher(
     assert detector.reason == (expected if alarm else "")
 
 
+@pytest.mark.parametrize(("loss", "alarm"), [(1.19, False), (1.24, False), (1.26, True)])
+def test_of_classes_the_log_loss_itself_is_watched(reference: Reference, loss: float, alarm: bool):
+    detector = AccuracyDrift(replace(reference, metric="log_loss", usual_loss=1.0), votes=1, of=1)
+    assert detector.update(with_losses(np.full(100_000, loss))) is alarm
+    expected = "log-loss 1.26 is over 1.25, the most of the training rows (mean 1)"
+    assert detector.reason == (expected if alarm else "")
+
+
 @pytest.mark.parametrize("losses", [None, np.full(49, 1e6)])
 def test_too_few_outcomes_say_nothing_about_the_accuracy(
     reference: Reference, losses: np.ndarray | None

@@ -198,7 +198,7 @@ def frames(hospital: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "missing target": good.assign(
             length_of_stay_days=good["length_of_stay_days"].where(good.index > 3)
         ),
-        "text target": good.assign(length_of_stay_days="long"),
+        "one class": good.assign(length_of_stay_days="long"),
         "few": good.head(12),
         "times": good.assign(discharged=good["admission_time"]),
         "bad time": good.assign(admission_time="31/12/2024"),
@@ -211,7 +211,7 @@ MISTAKES = {
     "constant": ({}, "column(s) with one value only: age; add to drop_columns or remove"),
     "missing": ({}, "missing values (4 of 200 rows): age; fill them, or set missing_values to"),
     "missing target": ({}, "length_of_stay_days is missing or infinite in 4 row(s)"),
-    "text target": ({}, "not numbers; give a numeric column"),
+    "one class": ({}, "target 'length_of_stay_days' has one class only; give rows of two"),
     "few": ({}, "12 rows are fewer than min_cluster_size=15"),
     "times": ({}, "column 'discharged' holds times, which are no features"),
     "bad time": ({}, "time column 'admission_time' is neither numbers nor ISO 8601 dates"),
@@ -333,6 +333,49 @@ def test_score_writes_null_rows_with_a_status_and_all_others(run, registered, ho
     table = pd.read_csv(output)
     assert table.loc[4, "status"] == "missing: age"
     assert table["prediction"].isna().tolist() == [i == 4 for i in range(30)]
+
+
+def test_classes_go_from_a_csv_through_every_command(run, stays, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "hdbscan_params: {min_cluster_size: 20}\n"
+        "lgb_timeseries_params: {num_leaves: 7, n_estimators: 20}\n"
+    )
+    known, new = tmp_path / "known.csv", tmp_path / "new.csv"
+    stays.head(700).drop(columns="nursing_hours").to_csv(known, index=False)
+    stays.tail(300).drop(columns="nursing_hours").to_csv(new, index=False)
+    roles = {"target": "stay", "time": "admission_time", "id": "patient_id"}
+    name = {"model_name": "csv-stays"}
+    trained = run("train", data=known, config=config, holdout=0.2, **name, **roles)
+    assert trained.exit_code == 0, trained.output
+    assert "error (log-loss) of stay:" in trained.output
+    assert "  right    folds " in trained.output
+    uri = "models:/csv-stays@champion"
+    judged = run("evaluate", data=new, model_uri=uri, baseline_uri=uri)
+    assert judged.exit_code == 0, judged.output
+    assert "log-loss " in judged.output
+    assert "accuracy " in judged.output
+    assert "AUC " in judged.output
+    again = run("retrain", data=new, **name)
+    assert "is @champion now; log-loss" in again.output or "@challenger; log-loss" in again.output
+    written = tmp_path / "scored.csv"
+    scored = run("score", data=new, model_uri=f"{uri}", output=written)
+    assert scored.exit_code == 0, scored.output
+    found = pd.read_csv(written)
+    assert list(found.columns[:3]) == ["patient_id", "admission_time", "prediction"]
+    assert (found["prediction"] == stays.tail(300)["stay"].to_numpy()).mean() > 0.6
+    for column in ("probability_länger, 日本", 'probability_say "mid" day', "probability_short"):
+        assert found[column].between(0, 1).all()
+
+
+def test_a_baseline_of_another_task_is_one_line(
+    run, registered, registered_classes, stays, tmp_path
+):
+    data = tmp_path / "data.parquet"
+    stays.tail(50).to_parquet(data)
+    options = {"data": data, "model_uri": registered_classes.model_uri}
+    line = failure(run("evaluate", baseline_uri=registered.model_uri, **options))
+    assert "the model is judged by log-loss and the baseline by RMSE" in line
 
 
 def test_score_gives_the_same_whatever_the_batch_size(registered, hospital):

@@ -4,10 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss, roc_auc_score
 
 from tsclust_model.metrics import (
     _SILHOUETTE_SAMPLE,
+    METRICS,
     SILHOUETTE_ROWS,
+    calculate_classification_metrics,
     calculate_clustering_metrics,
     calculate_model_metrics,
     silhouette_rows,
@@ -184,3 +187,52 @@ def test_r2_is_none_where_the_outcome_does_not_vary(y: list[float]):
 
 def test_model_metrics_of_no_row_are_none():
     assert calculate_model_metrics([], []) == {"rmse": None, "mae": None, "r2": None}
+
+
+@pytest.fixture(scope="module")
+def forecasts() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(7)
+    P = rng.dirichlet([1, 2, 3], size=200)
+    return rng.integers(0, 3, 200), P
+
+
+def test_figures_of_classes_are_those_of_sklearn(forecasts):
+    codes, P = forecasts
+    found = calculate_classification_metrics(codes, P)
+    assert found["accuracy"] == (P.argmax(axis=1) == codes).sum() / 200
+    assert found["log_loss"] == pytest.approx(log_loss(codes, P), rel=1e-12)
+    assert found["auc"] == pytest.approx(roc_auc_score(codes, P, multi_class="ovr"), rel=1e-12)
+    named = calculate_classification_metrics(np.array(list("xyz"))[codes], P, list("xyz"))
+    assert named == found
+
+
+def test_two_classes_have_the_area_of_the_second(forecasts):
+    codes, P = forecasts[0] % 2, forecasts[1][:, :2]
+    P = P / P.sum(axis=1, keepdims=True)
+    found = calculate_classification_metrics(codes, P)
+    assert found["auc"] == pytest.approx(roc_auc_score(codes, P[:, 1]), rel=1e-12)
+
+
+def test_what_is_undefined_of_classes_is_none(forecasts):
+    nothing = calculate_classification_metrics([], np.empty((0, 3)))
+    assert nothing == {"accuracy": None, "log_loss": None, "auc": None}
+    one = calculate_classification_metrics([1], np.array([[0.2, 0.5, 0.3]]))
+    assert one == {"accuracy": 1.0, "log_loss": -math.log(0.5), "auc": None}
+    codes, P = forecasts
+    some = calculate_classification_metrics(np.minimum(codes, 1), P)
+    expected = [roc_auc_score(np.minimum(codes, 1) == code, P[:, code]) for code in (0, 1)]
+    assert some["auc"] == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def test_a_class_that_was_thought_impossible_costs_as_much_as_one_in_a_million():
+    found = calculate_classification_metrics(["a", "new"], np.array([[0, 1.0], [0, 1.0]]), "ab")
+    assert found["log_loss"] == pytest.approx(-math.log(1e-6), rel=1e-12)
+    assert found["accuracy"] == 0.0
+
+
+@pytest.mark.parametrize(("name", "expected"), [("rmse", 3.0), ("log_loss", 9.0)])
+def test_a_metric_is_made_of_the_mean_loss_and_back(name, expected):
+    metric = METRICS[name]
+    assert metric.name == name
+    assert metric.of(9.0) == expected
+    assert metric.loss(metric.of(9.0)) == 9.0

@@ -95,7 +95,7 @@ class ClassModel(ClusterModels):
         share = self.weight if weight is None else weight
         n_classes = len(self.outcome.classes)
         P, shares = class_forecast(self.global_booster, X, n_classes), np.zeros(len(X))
-        for cluster, rows in rows_by_cluster(labels) if share > 0 else ():
+        for cluster, rows in rows_by_cluster(labels) if share > 0 and len(X) else ():
             if cluster in self.cluster_boosters:
                 own = class_forecast(self.cluster_boosters[cluster], X[rows], n_classes)
                 P[rows], shares[rows] = blend(P[rows], own, share), share
@@ -251,28 +251,30 @@ def class_forecast(booster: lgb.Booster, X: np.ndarray, n_classes: int) -> np.nd
 
 
 def fit_temperature(probabilities: Sequence[np.ndarray], codes: Sequence[np.ndarray]) -> float:
-    """The temperature that makes out-of-fold probabilities most likely, or 1.
+    """The temperature that makes out-of-fold probabilities more likely in every fold, or 1.
 
-    One number cannot overfit as isotonic steps or a slope and offset for each class can, and it
+    One number cannot overfit as isotonic steps, or a slope and offset for each class, can, and it
     changes the order of no two classes (Guo et al. 2017, *On Calibration of Modern Neural
-    Networks*). It is used only if the one of the older folds lowers the log-loss of the newest by
-    more than a standard error.
+    Networks*). Of the folds' own best ones it is the nearest to 1, if all are on one side of it:
+    the log-loss is convex in 1 / T, so that it is lower in each fold then. It is used if it saves
+    more than one standard error.
 
     Parameters
     ----------
     probabilities : sequence of ndarray, shape (n_valid, n_classes) for each fold
     codes : sequence of ndarray of int, shape (n_valid,) for each fold
     """
-    older = _best_temperature(np.concatenate(probabilities[:-1]), np.concatenate(codes[:-1]))
+    best = [_best_temperature(P, c) for P, c in zip(probabilities, codes, strict=True)]
+    temperature = min(best) if min(best) > 1 else max(best)
+    if min(best) <= 1 <= max(best):
+        return 1.0
+    P, truth = np.concatenate(probabilities), np.concatenate(codes)
     before, after = (
-        log_losses(true_probabilities(tempered(probabilities[-1], t), codes[-1]))
-        for t in (1.0, older)
+        log_losses(true_probabilities(tempered(P, t), truth)) for t in (1.0, temperature)
     )
     gain = before - after
     error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
-    if gain.mean() <= error:
-        return 1.0
-    return _best_temperature(np.concatenate(probabilities), np.concatenate(codes))
+    return temperature if gain.mean() > error else 1.0
 
 
 def tempered(P: np.ndarray, temperature: float) -> np.ndarray:

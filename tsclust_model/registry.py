@@ -122,7 +122,7 @@ def tag_version(name: str, version: str, tags: Mapping[str, Any]) -> None:
 
 def describe_version(name: str, version: str, text: str) -> None:
     """Set what the registry's page of a version says, in Markdown."""
-    with _translated(f"version {version} of '{name}' cannot be described"):
+    with translated(f"version {version} of '{name}' cannot be described"):
         MlflowClient().update_model_version(name, version, description=text)
 
 

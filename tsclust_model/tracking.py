@@ -438,7 +438,7 @@ def log_page(
     page_name: str, page: str, figures_name: str, figures: Mapping[str, Any], note: str
 ) -> None:
     """A report under the active run: its page, its figures as JSON, and the run's description."""
-    with _translated("the report cannot be logged"):
+    with translated("the report cannot be logged"):
         mlflow.log_text(page, page_name)
         mlflow.log_text(json.dumps(figures, indent=1), figures_name)
         mlflow.set_tag(MLFLOW_RUN_NOTE, note)

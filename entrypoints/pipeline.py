@@ -18,7 +18,7 @@ from tsclust_model.settings import load_settings
 GOOD = ("done", "unchanged")
 
 
-@click.option("--config", required=True, help="YAML file; docs/operations.md has the keys")
+@click.option("--config", required=True, help="YAML file; docs/configuration_guide.md has the keys")
 @click.option("--json", default=False, type=bool, help="print JSON only")
 def main(config: str, json: bool) -> None:
     """Ingest, check, retrain if needed, evaluate and record; exit 1 if a person has to look."""

@@ -16,7 +16,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def messages(path: Path) -> list[tuple[int, str]]:
-    """Line and text of what a module raises or warns of, with `GAP` for what varies.
+    """Line and text of what a module raises, warns of or blocks for, with `GAP` for what varies.
 
     Followed are f-strings, sums, conditions, constants of the module, names assigned in the same
     function, the arguments that a helper of the module is called with, and the texts it returns.
@@ -38,6 +38,8 @@ def _raised(function: _Function) -> Iterator[tuple[int, ast.expr]]:
         name = ast.unparse(call.func)
         if name == "warnings.warn" or (isinstance(node, ast.Raise) and name not in _BUGS):
             yield node.lineno, call.args[0]
+        elif name.endswith(".problem"):  # of the quality of data: check, column, message
+            yield node.lineno, call.args[2]
 
 
 def _own(function: _Function) -> Iterator[ast.AST]:
@@ -90,6 +92,8 @@ class _Module:
             yield node.orelse, scope
         elif isinstance(node, ast.Name):
             yield from self._values(node.id, scope)
+        elif (chosen := _looked_up(node)) is not None:
+            yield from ((value, scope) for value in chosen)
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func).removeprefix("self.")
             for function in self.functions:
@@ -123,6 +127,16 @@ class _Module:
             assigned = isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == name
             if assigned and name not in _names(item.value):
                 yield item.value, scope
+
+
+def _looked_up(node: ast.expr) -> list[ast.expr] | None:
+    """The values of ``{...}[key]`` and ``{...}.get(key, default)``."""
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Dict):
+        return node.value.values
+    function = node.func if isinstance(node, ast.Call) else None
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Dict):
+        return [*function.value.values, *node.args[1:]] if function.attr == "get" else None
+    return None
 
 
 def _names(node: ast.AST) -> set[str]:

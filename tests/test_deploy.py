@@ -14,6 +14,7 @@ from conftest import PROJECT
 
 import tsclust_model
 from tsclust_model.config import PipelineConfig
+from tsclust_model.settings import load_settings
 
 DEPLOY = PROJECT / "deploy"
 MANIFESTS = {
@@ -162,12 +163,19 @@ def test_the_service_finds_the_pods_of_the_deployment():
     assert [port["targetPort"]] == [found["name"] for found in container("Deployment")["ports"]]
 
 
-def test_the_settings_of_the_pods_are_settings():
+def test_the_settings_of_the_pods_are_settings(tmp_path):
     files = MANIFESTS["settings-ConfigMap-tsclust-settings"]["data"]
-    config = PipelineConfig.from_dict(yaml.safe_load(files["train.yaml"]))
-    assert config.history_dir == "/var/lib/tsclust/history"
     used = re.findall(r"/etc/tsclust/([\w.]+)", str(PODS))
     assert set(used) == set(files)
+    config = PipelineConfig.from_dict(yaml.safe_load(files["train.yaml"]))
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(files["pipeline.yaml"])
+    settings = load_settings(path)
+    assert settings.pipeline == config
+    assert settings.model_name == "timeseries-clustering"  # what the endpoint serves
+    shared = (config.history_dir, settings.data.versions_dir, settings.monitoring.dir)
+    for folder in (*shared, settings.data.path):
+        assert folder.startswith("/var/lib/tsclust/")
 
 
 def instructions() -> list[tuple[str, str]]:

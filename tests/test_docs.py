@@ -17,7 +17,7 @@ from test_project import FLOORS
 
 import tsclust_model
 from tsclust_model.config import PipelineConfig
-from tsclust_model.settings import LoopSettings
+from tsclust_model.settings import LoopSettings, load_settings
 
 DOCS = PROJECT / "docs"
 CONFIGURATION = (DOCS / "configuration_guide.md").read_text()
@@ -87,6 +87,19 @@ def test_the_guide_names_no_setting_that_does_not_exist():
     assert sorted(shown) == sorted(documented_defaults())
 
 
+def test_the_loop_of_the_guide_can_be_loaded(tmp_path, monkeypatch):
+    (text,) = re.findall(r"```yaml\n(.*?)```", CONFIGURATION, flags=re.DOTALL)
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(text + "quality: {mode: off, checks: {added: off}}\n")
+    monkeypatch.setenv("TSCLUST_DATA__PATH", "new.csv")
+    settings = load_settings(path)
+    assert (settings.data.path, settings.data.id) == ("new.csv", "patient_id")
+    assert settings.pipeline.hdbscan_params["min_samples"] == 10  # the preset's
+    assert settings.mlflow.tracking_uri == "sqlite:///mlflow.db"
+    # YAML reads a plain off as false
+    assert (settings.quality.mode, settings.quality.checks) == ("off", {"added": "off"})
+
+
 def known_messages() -> dict[str, str]:
     """The messages with something fixed in them, and where one is raised."""
     return {
@@ -142,7 +155,15 @@ def test_messages_follow_f_strings_helpers_and_conditions(tmp_path):
     ]
 
 
-def test_the_picture_of_the_architecture_names_every_module():
+def test_the_page_of_the_architecture_names_every_module_on_its_floor():
     text = (DOCS / "architecture.md").read_text()
-    named = {module for modules in FLOORS.values() for module in modules} - {"__init__"}
-    assert {module for module in named if not re.search(rf"\b{module}\b", text)} == set()
+    shown = {
+        int(floor): set(re.findall(r"`(\w+)`", names))
+        for floor, names in re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE)
+    }
+    wrong = [
+        f"floor {floor}: {', '.join(sorted((modules - {'__init__'}) ^ shown.get(floor, set())))}"
+        for floor, modules in FLOORS.items()
+        if modules - {"__init__"} != shown.get(floor, set())
+    ]
+    assert not wrong, "add to, or remove from, docs/architecture.md:\n" + "\n".join(wrong)

@@ -15,7 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -27,7 +35,10 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import ConfigurationError, suggestion
 from tsclust_model.yaml_files import read_yaml
 
-Mode = Literal["off", "warn", "block"]
+# YAML reads a plain off as false.
+_Off = BeforeValidator(lambda value: "off" if value is False else value)
+Mode = Annotated[Literal["off", "warn", "block"], _Off]
+Console = Annotated[Literal["human", "json", "off"], _Off]
 ModelType = Literal["lightgbm", "logistic", "random_forest"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -133,7 +144,7 @@ class LoggingSettings(_Section):
     """What the entry point writes of its steps."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    console: Literal["human", "json", "off"] = "human"
+    console: Console = "human"
     file: Text | None = Field(default=None, description="JSON lines, rotated")
     max_bytes: Annotated[int, Field(ge=1000)] = 5_000_000
     backups: Annotated[int, Field(ge=0)] = 3

@@ -12,8 +12,9 @@ import click
 from entrypoints import command
 from entrypoints.logs import logging_to
 from tsclust_model.errors import PipelineError
-from tsclust_model.loop import FIGURES, run_pipeline
+from tsclust_model.loop import run_pipeline
 from tsclust_model.settings import load_settings
+from tsclust_model.workspace import FIGURES
 
 GOOD = ("done", "unchanged")
 

@@ -34,10 +34,10 @@ FLOORS = {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
         *("advice", "cluster_evaluation", "report_rows"),
     },
-    6: {"registry", "analysis_cache", "report_pictures"},
+    6: {"registry", "analysis_cache", "baselines", "report_pictures"},
     7: {"retraining", "analysis", "thresholds", "model_store", "report"},
     8: {"training", "reporting", "report_figures"},
-    9: {"pipeline", "operations"},
+    9: {"pipeline", "operations", "baseline_training", "workspace"},
     10: {"loop"},
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
@@ -59,13 +59,8 @@ NEIGHBOURS = {
     ("reporting", "report_figures"),
 }
 MAY_IMPORT_MLFLOW = {
-    "pyfunc",
-    "tracking",
-    "serving",
-    "model_code",
-    "registry",
-    "thresholds",
-    "model_store",
+    *("pyfunc", "tracking", "serving", "model_code", "registry", "thresholds", "model_store"),
+    "baselines",
 }
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))
 

@@ -11,17 +11,15 @@ it up.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from tsclust_model.baseline_training import BaselineTraining, retrain_baseline, train_baseline
+from tsclust_model.baselines import LIGHTGBM, MODEL_TYPE_TAG, Baseline
 from tsclust_model.errors import (
     DataLoadError,
     DataValidationError,
@@ -29,40 +27,45 @@ from tsclust_model.errors import (
     PipelineError,
     RetrainingError,
 )
-from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.generation import Generation
-from tsclust_model.history import DataVersioner
-from tsclust_model.model_monitor import ModelMonitor
-from tsclust_model.operations import maintain, observe
-from tsclust_model.quality import kept_rows, validate_data_quality
-from tsclust_model.registry import CHAMPION, PREVIOUS, alias_version, answers, registered_generation
+from tsclust_model.operations import Observation, maintain, observe
+from tsclust_model.quality import SCHEMA_CHECKS, validate_data_quality
+from tsclust_model.registry import CHAMPION, PREVIOUS, alias_version, answers
 from tsclust_model.retraining import retrain_lock
-from tsclust_model.settings import LoopSettings, load_settings, mlflow_variables
-from tsclust_model.tables import read_table
+from tsclust_model.settings import load_settings, mlflow_variables
+from tsclust_model.tables import mixed_as_texts, read_table
 from tsclust_model.thresholds import failed_thresholds, tag_validation
 from tsclust_model.tracking import ExperimentManager, error_handler
-from tsclust_model.training import open_history, train_table
-from tsclust_model.validation import Roles, canonical_rows, in_time_order
+from tsclust_model.training import (
+    Retraining,
+    labelled_window,
+    open_history,
+    retrain_model,
+    train_table,
+)
+from tsclust_model.workspace import (
+    FIGURES,
+    Model,
+    Workspace,
+    feature_means,
+    figures,
+    score_name,
+)
 
 STEPS = ("ingest", "check_quality", "check_monitor", "train", "evaluate", "record")
-"""In their order; each is a function of this module."""
-FIGURES = ("accuracy", "rmse", "mae", "r2", "log_loss", "auc")
-"""What `evaluate` and the summary say of the serving model; None where it has no such figure."""
 
 OnStep = Callable[[str, Mapping[str, Any]], None]
-
-
 _Step = Callable[..., Any]
 
 
 def _step(function: _Step) -> _Step:
-    """A step as it is called: with the path of the YAML in the place of its settings."""
+    """A step as it is called: with the path of the YAML in the place of its workspace."""
 
     @functools.wraps(function)
     def run(config_path: str | Path, *arguments: Any) -> dict[str, Any]:
         settings = load_settings(config_path)
         with mlflow_variables(settings.mlflow):
-            return function(settings, *arguments)
+            return function(Workspace(settings), *arguments)
 
     return run
 
@@ -85,8 +88,9 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
         not answer: the data is kept, and the next call goes on). ``data_version``,
         ``model_version`` and ``model_uri`` (what serves), ``retrained``, ``promoted``, ``reasons``
         (list), ``accuracy``, ``rmse``, ``mae``, ``r2``, ``log_loss`` and ``auc`` (None where
-        undefined), ``validation_status``, ``quality``, ``caught_up`` (versions that an earlier call
-        had left), ``durations`` {step: seconds} and ``message``.
+        undefined), ``validation_status``, ``failures`` (thresholds that are not met), ``quality``,
+        ``caught_up`` (versions that an earlier call had left), ``durations`` {step: seconds} and
+        ``message``.
 
     Raises
     ------
@@ -96,7 +100,7 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
         The settings or the data cannot be used, or a step failed; the champion is untouched.
     """
     settings = load_settings(config_path)
-    path = str(config_path)
+    work = Workspace(settings)
     durations: dict[str, float] = {}
 
     def took(name: str, started: float, result: Mapping[str, Any]) -> None:
@@ -107,43 +111,44 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
     def handle(version: str) -> dict[str, Any]:
         """One version through all steps, in a run of its own."""
         outcome: dict[str, Any] = {}
-        experiments = ExperimentManager(settings.pipeline.experiment_name)
+        experiments = ExperimentManager(work.config.experiment_name)
         with experiments.run("pipeline", {"phase": "pipeline", "data_version": version}):
             for name in STEPS[1:]:
                 started = time.perf_counter()
-                outcome = advance(name, path, version, outcome)
+                outcome = advance(name, config_path, version, outcome)
                 if name in outcome:
                     took(name, started, outcome[name])
         return dict(outcome["record"])
 
-    with mlflow_variables(settings.mlflow), retrain_lock(_folder(settings) / ".loop.lock"):
+    with mlflow_variables(settings.mlflow), retrain_lock(work.folder / ".loop.lock"):
         started = time.perf_counter()
         with error_handler("ingest"):
-            found = ingest(path)
+            found = ingest(config_path)
         took("ingest", started, found)
         current = found["data_version"]
         try:
-            done = dealt_with(path, current)
+            done = dealt_with(config_path, current)
             left = found["pending"] if done is None else found["pending"][:-1]
             summaries = [handle(version) for version in left]
             summary = done or summaries.pop()
         except MLflowIntegrationError:
             if answers():
                 raise
-            summary = _deferred(current, settings)
-            summaries = []
+            summary, summaries = _deferred(work, current), []
     caught_up = [item["data_version"] for item in summaries]
     return summary | {"caught_up": caught_up, "durations": durations}
 
 
 def advance(
-    step: str, config_path: str, data_version: str, outcome: Mapping[str, Any]
+    step: str, config_path: str | Path, data_version: str, outcome: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Take one of the `STEPS` after ``ingest``, if what the steps before it found calls for it.
 
     Parameters
     ----------
-    step, config_path, data_version : str
+    step : str
+    config_path : path
+    data_version : str
     outcome : mapping
         The results of the steps that were taken, by their names; empty before the first.
 
@@ -170,19 +175,33 @@ def advance(
         raise  # perhaps only for now
     except PipelineError as error:
         # Or this version would stand in the way of every later one.
-        settings = load_settings(config_path)
-        _monitor(settings).record_metrics(
-            None,
-            data_version,
-            None,
-            {"failed": type(error).__name__, "settings": _digest(settings)},
-        )
+        work = Workspace(load_settings(config_path))
+        failed = {"failed": type(error).__name__, "settings": work.digest}
+        work.monitor().record_metrics(None, data_version, None, failed)
         raise
     return dict(outcome) | {step: result}
 
 
 @_step
-def ingest(settings: LoopSettings) -> dict[str, Any]:
+def dealt_with(work: Workspace, data_version: str) -> dict[str, Any] | None:
+    """What to say of a version that was recorded under these settings, with the same champion."""
+    found = [r for r in work.monitor().records() if r["data_version"] == data_version]
+    if not found or "summary" not in found[-1] or found[-1]["settings"] != work.digest:
+        return None
+    last, when = found[-1]["summary"], found[-1]["recorded_at"]
+    if last["status"] != "done" or last["model_version"] != alias_version(work.name, CHAMPION):
+        return None
+    return dict(last) | {
+        "status": "unchanged",
+        "retrained": False,
+        "promoted": False,
+        "reasons": [],
+        "message": f"nothing to do: data version {data_version} was dealt with at {when}",
+    }
+
+
+@_step
+def ingest(work: Workspace) -> dict[str, Any]:
     """Read the data and keep it as a version.
 
     Returns
@@ -196,82 +215,76 @@ def ingest(settings: LoopSettings) -> dict[str, Any]:
     DataLoadError
         The table cannot be read.
     """
-    data, markers = settings.data, settings.pipeline.missing_markers
+    data = work.settings.data
     try:
-        frame = _one_type(read_table(data.path, data.text_columns, markers))
-        versions = _versions(settings)
-        version = versions.register(frame)
+        frame = read_table(data.path, data.text_columns, work.config.missing_markers)
+        version = work.versions.register(mixed_as_texts(frame))
     except DataValidationError as error:
         raise DataLoadError(f"data: {error}") from error
-    known = {record["data_version"] for record in _monitor(settings).records()}
-    left = [v for v in reversed(versions.list_versions()) if v not in known and v != version]
+    known = {record["data_version"] for record in work.monitor().records()}
+    older = reversed(work.versions.list_versions())
+    left = [found for found in older if found not in known and found != version]
     return {"data_version": version, "n_rows": len(frame), "pending": [*left, version]}
 
 
 @_step
-def check_quality(settings: LoopSettings, data_version: str) -> dict[str, Any]:
+def check_quality(work: Workspace, data_version: str) -> dict[str, Any]:
     """Hold a version against the schema of the champion; see `validate_data_quality`.
 
     The report is kept, and the later steps read the rows that it leaves.
     """
-    version = alias_version(settings.model_name, CHAMPION)
-    schema = None
-    if version is not None:
-        schema = _champion(settings, version).info.get("quality")
-    data, quality, config = settings.data, settings.quality, settings.pipeline
-    frame, _ = _versions(settings).load(data_version)
+    version = alias_version(work.name, CHAMPION)
+    schema = None if version is None else work.model(version).info.get("quality")
+    data = work.settings.data
+    frame, _ = work.versions.load(data_version)
     report = validate_data_quality(
         frame,
         "ingest",
         schema=schema,
-        time=data.time if data.time in frame else None,
+        time=data.time,
         duplicates=bool(data.time or data.id),
-        allow_missing=config.missing_values == "impute",
-        markers=config.missing_markers,
-        **quality.model_dump(),
+        allow_missing=work.config.missing_values == "impute",
+        markers=work.config.missing_markers,
+        **work.settings.quality.model_dump(),
     )
-    _write_json(_quality_path(settings, data_version), report)
+    work.keep_report(data_version, report)
     return report
 
 
 @_step
-def check_monitor(settings: LoopSettings, data_version: str) -> dict[str, Any]:
+def check_monitor(work: Workspace, data_version: str) -> dict[str, Any]:
     """Ask whether a retrain is due: no model yet, too low an accuracy, drift.
 
     Returns
     -------
     dict
-        ``retrain``, ``reasons`` (list), ``drift``, ``message`` and the `FIGURES` of the champion
-        on these rows.
+        ``retrain``, ``reasons`` (list), ``waits`` (a retrain is due, but nothing to learn from),
+        ``drift``, ``message`` and the `FIGURES` of the champion on these rows.
     """
-    name = settings.model_name
-    version = alias_version(name, CHAMPION)
+    version = alias_version(work.name, CHAMPION)
     if version is None:
-        decision = _monitor(settings).should_retrain(None, None, no_model_yet=True)
-        return _decision(decision.reasons, None, "there is no model yet", {})
-    champion = _champion(settings, version)
-    frame = _rows(settings, data_version)
-    seen = observe(name, frame, settings.pipeline)
-    figures = _figures(champion, _labelled(champion, _unseen(settings, champion, data_version)))
-    monitor = _monitor(settings, champion)
+        first = work.monitor().should_retrain(None, None, no_model_yet=True)
+        found: dict[str, Any] = dict.fromkeys(FIGURES)
+        return _decision(first.reasons, "", None, "there is no model yet") | found
+    champion = work.model(version)
+    frame = work.rows(data_version)
+    seen = _observed(work, champion, frame, data_version)
+    found = figures(champion, work.unseen(champion, data_version))
+    monitor = work.monitor(champion)
     if not monitor.drift_path.exists():  # the model was trained by somebody else
-        _set_reference(settings, champion, data_version)
+        work.remember_means(champion, data_version)
     decision = monitor.should_retrain(
-        figures[_score(champion)], _feature_means(champion, frame), n_samples=len(frame)
+        found[score_name(champion)], feature_means(champion, frame)[0], n_samples=len(frame)
     )
-    reasons = [*decision.reasons, *filter(None, [seen.reason])]
-    message = seen.message
-    if reasons and not seen.n_fresh:
-        message = (
-            f"a retrain is due ({'; '.join(reasons)}) and waits for labelled rows that the "
-            "champion was not trained on"
-        )
-        reasons = []
-    return _decision(reasons, decision.drift, message, figures)
+    own, wanted = _model_type(champion), work.settings.training.model_type
+    other = "" if own == wanted else f"training.model_type is {wanted}, the champion's is {own}"
+    reasons = [*decision.reasons, *filter(None, [seen.reason, other])]
+    waits_for = _obstacle(work.report(data_version), seen.n_fresh)
+    return _decision(reasons, waits_for, decision.drift, seen.message) | found
 
 
 @_step
-def train(settings: LoopSettings, data_version: str, reasons: Sequence[str]) -> dict[str, Any]:
+def train(work: Workspace, data_version: str, reasons: Sequence[str]) -> dict[str, Any]:
     """Train the first model, or a challenger for the champion.
 
     Returns
@@ -280,35 +293,33 @@ def train(settings: LoopSettings, data_version: str, reasons: Sequence[str]) -> 
         ``retrained``, ``promoted``, ``model_version`` (the new one), ``refused`` (why there is
         none) and ``message``.
     """
-    name, why = settings.model_name, "; ".join(reasons)
-    if alias_version(name, CHAMPION) is None:
-        training = train_table(
-            _rows(settings, data_version),
-            _roles(settings),
-            settings.pipeline,
-            source=settings.data.path,
-            holdout=settings.training.holdout,
-            model_name=name,
-            trigger=why,
-        )
-        _set_reference(settings, training.generation, data_version)
-        return _trained(training.version, True, f"trained ({why}): version {training.version}")
+    why = "; ".join(reasons)
+    version = alias_version(work.name, CHAMPION)
     try:
-        done = maintain(
-            name, config=settings.pipeline, reason=why, promote=settings.training.promote
-        )
+        if version is None:
+            new, promoted, message = _first(work, data_version, why)
+        else:
+            new, promoted, message = _next(work, work.model(version), version, why)
     except RetrainingError as error:
-        return _trained(None, False, f"a retrain was due ({why}), but {error}") | {
-            "refused": str(error)
+        return {
+            "retrained": False,
+            "promoted": False,
+            "model_version": None,
+            "refused": str(error),
+            "message": f"a retrain was due ({why}), but {error}",
         }
-    retraining = done.retraining
-    assert retraining is not None
-    _set_reference(settings, retraining.generation, data_version)
-    return _trained(retraining.version, retraining.promoted, done.message)
+    work.remember_means(work.model(new), data_version)
+    return {
+        "retrained": True,
+        "promoted": promoted,
+        "model_version": new,
+        "refused": None,
+        "message": message,
+    }
 
 
 @_step
-def evaluate(settings: LoopSettings, data_version: str) -> dict[str, Any]:
+def evaluate(work: Workspace, data_version: str) -> dict[str, Any]:
     """Judge the serving model on the rows of a version that it was not trained on.
 
     Returns
@@ -317,28 +328,29 @@ def evaluate(settings: LoopSettings, data_version: str) -> dict[str, Any]:
         ``model_version``, ``n_rows`` (labelled ones), the `FIGURES`, ``validation_status``
         (``PASSED``, ``FAILED``, or None without thresholds or rows) and ``failures``.
     """
-    name = settings.model_name
-    version = alias_version(name, CHAMPION)
+    version = alias_version(work.name, CHAMPION)
     if version is None:
-        raise MLflowIntegrationError(f"'{name}' has no @{CHAMPION}; run the loop from its start")
-    champion = _champion(settings, version)
-    rows = _labelled(champion, _unseen(settings, champion, data_version))
-    figures = _figures(champion, rows)
+        raise MLflowIntegrationError(
+            f"'{work.name}' has no @{CHAMPION}; run the loop from its start"
+        )
+    champion = work.model(version)
+    rows = work.unseen(champion, data_version)
+    found = figures(champion, rows)
     status, failures = None, []
-    if settings.monitoring.thresholds and len(rows):
-        failures = _failures(settings, figures, rows, version)
-        status = tag_validation(name, version, failures)
+    if work.settings.monitoring.thresholds and len(rows):
+        failures = _failures(work, found, rows, version)
+        status = tag_validation(work.name, version, failures)
     return {
         "model_version": version,
         "n_rows": len(rows),
-        **figures,
+        **found,
         "validation_status": status,
         "failures": failures,
     }
 
 
 @_step
-def record(settings: LoopSettings, data_version: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
+def record(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
     """Write down that a version is dealt with: in the run, and in the monitor's metrics.
 
     Parameters
@@ -351,23 +363,23 @@ def record(settings: LoopSettings, data_version: str, outcome: Mapping[str, Any]
     dict
         The summary of `run_pipeline`, without durations.
     """
-    summary = _summary(settings, data_version, outcome)
+    summary = _summary(work, data_version, outcome)
     quality = {f"quality_{key}": v for key, v in outcome["check_quality"]["metrics"].items()}
     tags = {
         "phase": "pipeline",
         "status": summary["status"],
         "data_version": data_version,
         "reasons": "; ".join(summary["reasons"]),
-        "hospital_profile_id": settings.pipeline.hospital_profile_id,
+        "hospital_profile_id": work.config.hospital_profile_id,
     }
-    experiments = ExperimentManager(settings.pipeline.experiment_name)
+    experiments = ExperimentManager(work.config.experiment_name)
     with experiments.active_or_new("pipeline", tags):
         experiments.log_metrics(quality | {key: summary[key] for key in FIGURES})
-    _monitor(settings).record_metrics(
-        summary["accuracy"] if summary["accuracy"] is not None else summary["r2"],
+    work.monitor().record_metrics(
+        summary["r2"] if summary["accuracy"] is None else summary["accuracy"],
         data_version,
         summary["model_version"],
-        {"summary": summary, "settings": _digest(settings)},
+        {"summary": summary, "settings": work.digest},
     )
     return summary
 
@@ -381,48 +393,108 @@ _STEP: dict[str, _Step] = {
 }
 
 
-def _summary(
-    settings: LoopSettings, data_version: str, outcome: Mapping[str, Any]
-) -> dict[str, Any]:
-    quality = outcome["check_quality"]
-    shown = {key: quality[key] for key in ("decision", "problems", "removed", "n_rows", "n_kept")}
-    empty = dict.fromkeys(FIGURES) | {"validation_status": None, "failures": []}
-    summary: dict[str, Any] = {
-        "status": "blocked",
-        "data_version": data_version,
-        "model_version": alias_version(settings.model_name, CHAMPION),
-        "model_uri": f"models:/{settings.model_name}@{CHAMPION}",
-        "retrained": False,
-        "promoted": False,
-        "reasons": [],
-        **empty,
-        "quality": shown,
+def _observed(
+    work: Workspace, champion: Model, frame: pd.DataFrame, data_version: str
+) -> Observation:
+    """What the champion's own detectors say; a baseline has none."""
+    if isinstance(champion, Generation):
+        return observe(work.name, frame, work.config)
+    work.unseen(champion, data_version)  # the rows join the history
+    window = labelled_window(champion, open_history(work.config, work.name), work.config)
+    n_fresh = int(window.outside(champion.info["trained_on"]).sum())
+    return Observation(f"{len(frame)} rows and no drift", "", n_fresh)
+
+
+def _model_type(model: Model) -> str:
+    return LIGHTGBM if isinstance(model, Generation) else str(model.info[MODEL_TYPE_TAG])
+
+
+def _first(work: Workspace, data_version: str, why: str) -> tuple[str, bool, str]:
+    """Train the first model: its version, that it serves, and a message."""
+    training, frame = work.settings.training, work.rows(data_version)
+    shared: dict[str, Any] = {
+        "source": work.settings.data.path,
+        "holdout": training.holdout,
+        "model_name": work.name,
+        "trigger": why,
     }
-    if quality["decision"] == "block":
-        worst = [item["message"] for item in quality["problems"] if item["severity"] == "block"]
-        return summary | {"message": f"data version {data_version} is blocked: {'; '.join(worst)}"}
-    decision, training = outcome["check_monitor"], outcome.get("train")
-    message = f"nothing is due: {decision['message']}"
-    if training is not None:
-        message = training["message"]
-        summary |= {key: training[key] for key in ("retrained", "promoted")}
-    elif decision["message"].startswith("a retrain is due"):
-        message = decision["message"]
-    refused = training is not None and training["refused"] is not None
-    return summary | {
-        "status": "refused" if refused else "done",
-        "reasons": list(decision["reasons"]),
-        **{key: outcome["evaluate"][key] for key in empty},
+    if training.model_type == LIGHTGBM:
+        version = train_table(frame, work.roles, work.config, **shared).version
+    else:
+        kind = (training.model_type, training.params)
+        version = train_baseline(frame, work.roles, work.config, *kind, **shared).version
+    return version, True, f"trained ({why}): version {version}"
+
+
+def _next(work: Workspace, champion: Model, version: str, why: str) -> tuple[str, bool, str]:
+    """Train a challenger: its version, whether it serves, and a message."""
+    training, config = work.settings.training, work.config
+    done: Retraining | BaselineTraining | None
+    if training.model_type != LIGHTGBM:
+        kind = (training.model_type, training.params)
+        done = retrain_baseline(
+            champion, version, work.name, config, *kind, why, promote=training.promote
+        )
+    elif isinstance(champion, Baseline):
+        done = retrain_model(champion, version, work.name, config, why, promote=training.promote)
+    else:
+        done = maintain(work.name, config=config, reason=why, promote=training.promote).retraining
+    assert done is not None
+    assert done.comparison is not None
+    outcome = "is @champion now" if done.promoted else "stays @challenger"
+    message = f"retrained ({why}): version {done.version} {outcome}; {done.comparison.reason}"
+    return done.version, done.promoted, message
+
+
+def _failures(
+    work: Workspace, found: Mapping[str, Any], rows: pd.DataFrame, version: str
+) -> list[str]:
+    """Thresholds that are not met; changes are against ``@previous``, if there is one."""
+    wanted = {
+        name: fields.model_dump(exclude_none=True)
+        for name, fields in work.settings.monitoring.thresholds.items()
+    }
+    before = alias_version(work.name, PREVIOUS)
+    if before is not None and before != version:
+        return failed_thresholds(wanted, found, figures(work.model(before), rows))
+    changes = ("min_absolute_change", "min_relative_change")
+    alone = {
+        name: {key: value for key, value in fields.items() if key not in changes}
+        for name, fields in wanted.items()
+        if "threshold" in fields
+    }
+    return failed_thresholds(alone, found)
+
+
+def _obstacle(report: Mapping[str, Any], n_fresh: int) -> str:
+    """What a retrain has to wait for; empty for nothing."""
+    changed = [p["message"] for p in report["problems"] if p["check"] in SCHEMA_CHECKS]
+    if changed:  # with quality.mode warn such data goes on, but no champion learns from it
+        return f"data of the known schema: {'; '.join(changed)}"
+    return "" if n_fresh else "labelled rows that the champion was not trained on"
+
+
+def _decision(
+    reasons: Sequence[str], waits_for: str, drift: float | None, message: str
+) -> dict[str, Any]:
+    waits = bool(reasons and waits_for)
+    if waits:
+        message = f"a retrain is due ({'; '.join(reasons)}) and waits for {waits_for}"
+    return {
+        "retrain": bool(reasons) and not waits,
+        "reasons": [] if waits else list(reasons),
+        "waits": waits,
+        "drift": drift,
         "message": message,
     }
 
 
-def _deferred(data_version: str, settings: LoopSettings) -> dict[str, Any]:
+def _empty_summary(work: Workspace, data_version: str, status: str) -> dict[str, Any]:
     return {
-        "status": "deferred",
+        "status": status,
         "data_version": data_version,
         "model_version": None,
-        "model_uri": f"models:/{settings.model_name}@{CHAMPION}",
+        "model_uri": f"models:/{work.name}@{CHAMPION}",
         "retrained": False,
         "promoted": False,
         "reasons": [],
@@ -430,185 +502,37 @@ def _deferred(data_version: str, settings: LoopSettings) -> dict[str, Any]:
         "validation_status": None,
         "failures": [],
         "quality": None,
+    }
+
+
+def _summary(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    quality = outcome["check_quality"]
+    summary = _empty_summary(work, data_version, "done") | {
+        "model_version": alias_version(work.name, CHAMPION),
+        "quality": {
+            key: quality[key] for key in ("decision", "problems", "removed", "n_rows", "n_kept")
+        },
+    }
+    if quality["decision"] == "block":
+        worst = [item["message"] for item in quality["problems"] if item["severity"] == "block"]
+        message = f"data version {data_version} is blocked: {'; '.join(worst)}"
+        return summary | {"status": "blocked", "message": message}
+    decision, training = outcome["check_monitor"], outcome.get("train")
+    message = decision["message"] if decision["waits"] else f"nothing is due: {decision['message']}"
+    if training is not None:
+        message = training["message"]
+        summary |= {key: training[key] for key in ("retrained", "promoted")}
+        if training["refused"] is not None:
+            summary["status"] = "refused"
+    shown = (*FIGURES, "validation_status", "failures")
+    judged = {key: outcome["evaluate"][key] for key in shown}
+    return summary | judged | {"reasons": list(decision["reasons"]), "message": message}
+
+
+def _deferred(work: Workspace, data_version: str) -> dict[str, Any]:
+    return _empty_summary(work, data_version, "deferred") | {
         "message": (
             f"MLflow does not answer; data version {data_version} is kept, nothing was changed, "
             "and the next call goes on from here"
-        ),
+        )
     }
-
-
-@_step
-def dealt_with(settings: LoopSettings, data_version: str) -> dict[str, Any] | None:
-    """What to say of a version that was recorded under these settings, with the same champion."""
-    found = [r for r in _monitor(settings).records() if r["data_version"] == data_version]
-    if not found or "summary" not in found[-1] or found[-1]["settings"] != _digest(settings):
-        return None
-    last = found[-1]["summary"]
-    if last["status"] != "done" or last["model_version"] != alias_version(
-        settings.model_name, CHAMPION
-    ):
-        return None
-    when = found[-1]["recorded_at"]
-    return dict(last) | {
-        "status": "unchanged",
-        "retrained": False,
-        "promoted": False,
-        "reasons": [],
-        "message": f"nothing to do: data version {data_version} was dealt with at {when}",
-    }
-
-
-def _decision(
-    reasons: Sequence[str], drift: float | None, message: str, figures: Mapping[str, Any]
-) -> dict[str, Any]:
-    return {
-        "retrain": bool(reasons),
-        "reasons": list(reasons),
-        "drift": drift,
-        "message": message,
-        **(dict.fromkeys(FIGURES) | dict(figures)),
-    }
-
-
-def _trained(version: str | None, promoted: bool, message: str) -> dict[str, Any]:
-    return {
-        "retrained": version is not None,
-        "promoted": promoted,
-        "model_version": version,
-        "refused": None,
-        "message": message,
-    }
-
-
-def _failures(
-    settings: LoopSettings, figures: Mapping[str, Any], rows: pd.DataFrame, version: str
-) -> list[str]:
-    """Thresholds that are not met; changes are against ``@previous``, if there is one."""
-    wanted = {
-        name: {key: value for key, value in found.model_dump().items() if value is not None}
-        for name, found in settings.monitoring.thresholds.items()
-    }
-    before = alias_version(settings.model_name, PREVIOUS)
-    if before is None or before == version:
-        changes = ("min_absolute_change", "min_relative_change")
-        absolute = {
-            name: {key: v for key, v in fields.items() if key not in changes}
-            for name, fields in wanted.items()
-        }
-        return failed_thresholds({k: v for k, v in absolute.items() if "threshold" in v}, figures)
-    return failed_thresholds(wanted, figures, _figures(_champion(settings, before), rows))
-
-
-def _figures(model: Generation, rows: pd.DataFrame) -> dict[str, Any]:
-    """The `FIGURES` on labelled rows; all None without any."""
-    report = evaluate_generation(model, rows) if len(rows) else {}
-    return {name: report.get(name) for name in FIGURES}
-
-
-def _score(model: Generation) -> str:
-    """The figure that `accuracy_min_threshold` is about."""
-    return "r2" if model.metric.name == "rmse" else "accuracy"
-
-
-def _labelled(model: Generation, frame: pd.DataFrame) -> pd.DataFrame:
-    target = model.roles.target
-    if target not in frame:
-        return frame.head(0)
-    known = frame[frame[target].notna()].reset_index(drop=True)
-    return known[model.schema.encode(known).scorable].reset_index(drop=True)
-
-
-def _unseen(settings: LoopSettings, model: Generation, data_version: str) -> pd.DataFrame:
-    """Rows of a version that the model was not trained on, as the history keeps them."""
-    frame = in_time_order(_rows(settings, data_version), model.roles.time)
-    history = open_history(settings.pipeline, settings.model_name)
-    batch = history.register(canonical_rows(frame, model.schema, model.roles))
-    rows, _ = history.load(batch)
-    start, stop = model.info["trained_on"].get(batch, (0, 0))
-    return pd.concat([rows.iloc[:start], rows.iloc[stop:]], ignore_index=True)
-
-
-def _feature_means(model: Generation, frame: pd.DataFrame) -> dict[str, float]:
-    X = model.schema.encode(frame).X
-    return {
-        feature.name: float(np.nanmean(X[:, i]))
-        for i, feature in enumerate(model.schema.features)
-        if feature.is_number and not np.isnan(X[:, i]).all()
-    }
-
-
-def _set_reference(settings: LoopSettings, model: Generation, data_version: str) -> None:
-    """Measure drift from these rows on: whatever they showed is dealt with."""
-    known = model.reference.features
-    _monitor(settings, model).update_reference_distribution(
-        _feature_means(model, _rows(settings, data_version)),
-        dict(zip(known.names, map(float, known.scale), strict=True)),
-    )
-
-
-def _rows(settings: LoopSettings, data_version: str) -> pd.DataFrame:
-    """The rows of a version that its quality report has left."""
-    frame, _ = _versions(settings).load(data_version)
-    path = _quality_path(settings, data_version)
-    return kept_rows(frame, json.loads(path.read_bytes()))
-
-
-def _one_type(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of mixed types (from JSON) as texts, which can be kept and are then judged."""
-    mixed = [
-        name
-        for name in map(str, frame)
-        if frame[name].dtype == object
-        and pd.api.types.infer_dtype(frame[name], skipna=True).startswith("mixed")
-    ]
-    texts = {name: frame[name].map(str, na_action="ignore") for name in mixed}
-    return frame.assign(**texts) if mixed else frame
-
-
-def _roles(settings: LoopSettings) -> Roles:
-    data = settings.data
-    return Roles(data.target, data.features, data.resources, data.time, data.id)
-
-
-def _champion(settings: LoopSettings, version: str) -> Generation:
-    return registered_generation(settings.model_name, version)
-
-
-def _folder(settings: LoopSettings) -> Path:
-    return Path(settings.monitoring.dir) / settings.model_name
-
-
-def _versions(settings: LoopSettings) -> DataVersioner:
-    return DataVersioner(Path(settings.data.versions_dir) / settings.model_name)
-
-
-def _monitor(settings: LoopSettings, model: Generation | None = None) -> ModelMonitor:
-    monitoring = settings.monitoring
-    label = "accuracy" if model is None or _score(model) == "accuracy" else "R²"
-    return ModelMonitor(
-        _folder(settings),
-        monitoring.metrics_file,
-        monitoring.drift_file,
-        monitoring.accuracy_min_threshold,
-        monitoring.drift_threshold,
-        monitoring.drift_min_samples,
-        score_name=label,
-    )
-
-
-def _quality_path(settings: LoopSettings, data_version: str) -> Path:
-    return _folder(settings) / "quality" / f"{data_version}.json"
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content))
-    partial.replace(path)
-
-
-def _digest(settings: LoopSettings) -> str:
-    """Of what decides; where logs and runs go does not."""
-    text = settings.model_dump_json(exclude={"logging", "mlflow"})
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

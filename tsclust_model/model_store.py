@@ -15,10 +15,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from sklearn.base import BaseEstimator
 
+from tsclust_model.baselines import how_kept
 from tsclust_model.config import NAME_PATTERN
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
-from tsclust_model.pyfunc import SegmentForecaster, model_arguments, requirements
+from tsclust_model.pyfunc import SegmentForecaster, model_arguments
 from tsclust_model.registry import translated
 
 _MODEL, _METADATA, _STORE = "model", "metadata.json", "registry.db"
@@ -179,8 +180,7 @@ def _write(model: Any, metadata: Mapping[str, Any], folder: Path) -> None:
             folder / _MODEL, python_model=SegmentForecaster(parts), **arguments
         )
     elif isinstance(model, BaseEstimator):
-        # Inferring the requirements takes mlflow 12 s.
-        mlflow.sklearn.save_model(model, str(folder / _MODEL), pip_requirements=requirements())
+        mlflow.sklearn.save_model(model, str(folder / _MODEL), **how_kept())
     else:
         raise MLflowIntegrationError(
             f"a {type(model).__name__} cannot be kept; give a Generation or a scikit-learn "

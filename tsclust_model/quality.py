@@ -23,6 +23,8 @@ from tsclust_model.errors import DataValidationError, suggestion
 
 MODES = ("off", "warn", "block")
 OK = "ok"
+SCHEMA_CHECKS = ("removed", "renamed", "type", "unit")
+"""Checks that say the table is another one than the model knows."""
 
 _MOST_CATEGORIES = 200
 _NUMERIC = ("integer", "floating", "mixed-integer-float")

@@ -188,6 +188,12 @@ def answers() -> bool:
     return True
 
 
+def version_tags(name: str, version: str) -> dict[str, str]:
+    """The tags of a version."""
+    with translated(f"version {version} of '{name}' cannot be read"):
+        return dict(MlflowClient().get_model_version(name, version).tags)
+
+
 def registered_at(name: str, version: str) -> datetime:
     """When a version was registered (UTC)."""
     with translated(f"version {version} of '{name}' cannot be read"):
@@ -262,8 +268,7 @@ def registered_generation(name: str, version: str) -> Generation:
     MLflowIntegrationError
         As `load_generation`.
     """
-    with translated(f"version {version} of '{name}' cannot be read"):
-        digest = MlflowClient().get_model_version(name, version).tags.get(STATE_TAG)
+    digest = version_tags(name, version).get(STATE_TAG)
     found = _KEPT.pop(digest, None) if digest else None
     if found is None:
         found = load_generation(f"models:/{name}/{version}")

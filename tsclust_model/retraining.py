@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,27 @@ import pandas as pd
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import DriftMonitor, DriftWindow, Reference
 from tsclust_model.errors import RetrainingError
-from tsclust_model.generation import Generation
+from tsclust_model.metrics import Metric
 from tsclust_model.monitoring import Clock, utc_now
 from tsclust_model.results import BatchResult
+from tsclust_model.validation import Roles
+
+
+class Judged(Protocol):
+    """What a comparison and a window ask of a model, whichever it is."""
+
+    @property
+    def info(self) -> dict[str, Any]: ...
+
+    @property
+    def roles(self) -> Roles: ...
+
+    @property
+    def metric(self) -> Metric: ...
+
+    def losses(self, frame: pd.DataFrame) -> np.ndarray:
+        """The loss of each labelled row, shape (n,); NaN where it cannot be scored."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,9 +88,7 @@ class Comparison:
         return self.figures | {k: v for k, v in own.items() if k not in ("champion", "challenger")}
 
 
-def compare(
-    champion: Generation, challenger: Generation, frame: pd.DataFrame, margin: float
-) -> Comparison:
+def compare(champion: Judged, challenger: Judged, frame: pd.DataFrame, margin: float) -> Comparison:
     """Compare two generations on labelled rows that both can score.
 
     Parameters

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.baselines import Baseline
 from tsclust_model.classification import ClassModel, fold_blend_classes
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import (
@@ -41,7 +42,7 @@ from tsclust_model.report import model_card
 from tsclust_model.report_figures import Watched
 from tsclust_model.reporting import fit_report, log_report, now
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
-from tsclust_model.retraining import Comparison, compare, retrain_lock
+from tsclust_model.retraining import Comparison, Judged, compare, retrain_lock
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import (
     ArtifactManager,
@@ -60,7 +61,7 @@ from tsclust_model.validation import (
 COMPARED_SHARE = 0.2
 """Newest share of the window on which champion and challenger are compared."""
 
-_FEWEST_ROWS = 50
+FEWEST_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def train_table(
     if not 0 <= holdout < 1:
         raise ConfigurationError(f"holdout is {holdout!r}; it must be a share from 0 to below 1")
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("training", _tags("training", trigger, config)) as run_id:
+    with experiments.run("training", run_tags("training", trigger, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             known, unseen = split_newest(frame, roles.time, holdout)
@@ -177,7 +178,10 @@ def train_table(
             data = training_data(known, roles, config)
             n_features = data.X.shape[1]
             stage.log({"n_rows": len(known), "n_holdout": len(unseen), "n_features": n_features})
-        info = {"source": source, "quality": _quality(known, data, roles, config, list(frame))}
+        info = {
+            "source": source,
+            "quality": quality_schema(known, data, roles, config, list(frame)),
+        }
         fitted = _fit(experiments, known, data, roles, config, info)
         with experiments.stage("Performance-Report") as stage:
             control = shuffled_control(fitted, data, config)
@@ -213,7 +217,7 @@ def _with_history(
 
 
 def retrain_model(
-    champion: Generation,
+    champion: Generation | Baseline,
     champion_version: str,
     model_name: str,
     config: PipelineConfig,
@@ -229,7 +233,7 @@ def retrain_model(
 
     Parameters
     ----------
-    champion : Generation
+    champion : Generation or Baseline
     champion_version : str
         The version that must still be serving when the challenger takes over.
     model_name : str
@@ -251,10 +255,10 @@ def retrain_model(
     history = open_history(config, model_name)
     with retrain_lock(history.base_dir / ".retrain.lock"):
         window = labelled_window(champion, history, config)
-        if len(window.frame) < _FEWEST_ROWS:
+        if len(window.frame) < FEWEST_ROWS:
             raise RetrainingError(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
-                f"{_FEWEST_ROWS}; call record_outcomes, or give y with the batches"
+                f"{FEWEST_ROWS}; call record_outcomes, or give y with the batches"
             )
         n_known = len(window.frame) - int(len(window.frame) * COMPARED_SHARE)
         try:
@@ -273,7 +277,7 @@ def retrain_model(
             raise RetrainingError(f"the challenger could not be fitted: {error}") from error
 
 
-def _same_task(champion: Generation, config: PipelineConfig) -> PipelineConfig:
+def _same_task(champion: Generation | Baseline, config: PipelineConfig) -> PipelineConfig:
     """The configuration with the champion's task: nothing else can be compared with it."""
     task = "regression" if champion.classes is None else "classification"
     if config.task not in ("auto", task):
@@ -285,7 +289,7 @@ def _same_task(champion: Generation, config: PipelineConfig) -> PipelineConfig:
 
 
 def _challenge(
-    champion: Generation,
+    champion: Generation | Baseline,
     champion_version: str,
     name: str,
     config: PipelineConfig,
@@ -300,7 +304,7 @@ def _challenge(
     known, newest = window.frame.iloc[:n_known], window.frame.iloc[n_known:]
     fresh = window.outside(champion.info["trained_on"])[n_known:]
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("retraining", _tags("retraining", reason, config)) as run_id:
+    with experiments.run("retraining", run_tags("retraining", reason, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             known, ordering = _with_keys(known, roles)
@@ -309,13 +313,14 @@ def _challenge(
             stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
         seen = champion.info.get("quality", {}).get("seen", [])
         info = {
-            "quality": _quality(known, data, roles, config, seen),
+            "quality": quality_schema(known, data, roles, config, seen),
             "source": "history",
             "trained_on": window.ranges(n_known),
             "history_from": champion.info["history_from"],
         }
         fitted = _fit(experiments, known, data, roles, config, info)
-        fitted = _with_old_ids(champion, fitted, known)
+        if isinstance(champion, Generation):  # a baseline has no segments
+            fitted = _with_old_ids(champion, fitted, known)
         challenger = fitted.generation
         with experiments.stage("Performance-Report") as stage:
             comparison = compare(champion, challenger, newest[fresh], config.promotion_margin)
@@ -333,7 +338,7 @@ def _challenge(
                 newest,
                 about | {"reason": reason},
                 control.fold_losses["blend"],
-                champion=champion,
+                champion=champion if isinstance(champion, Generation) else None,
                 comparison=comparison,
                 watched=watched,
                 names=segment_names(name),
@@ -359,7 +364,7 @@ def _challenge(
     )
 
 
-def _quality(
+def quality_schema(
     known: pd.DataFrame,
     data: TrainingData,
     roles: Roles,
@@ -386,7 +391,7 @@ def _row_hashes(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
     return pd.util.hash_pandas_object(frame[sorted(frame.columns)], index=False).to_numpy()
 
 
-def labelled_window(champion: Generation, history: DataVersioner, config: PipelineConfig) -> Window:
+def labelled_window(champion: Judged, history: DataVersioner, config: PipelineConfig) -> Window:
     """The newest labelled rows of the champion's own table, each of them once."""
     window = history.window(
         config.expanding_window_size, champion.roles.target, champion.info["history_from"]
@@ -490,7 +495,8 @@ def _told(
     return told | {"replaced": replaced, "made_at": now()}
 
 
-def _tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str | None]:
+def run_tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str | None]:
+    """The tags of a run that trains."""
     return {
         "phase": phase,
         "trigger": trigger,

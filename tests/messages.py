@@ -130,13 +130,17 @@ class _Module:
 
 
 def _looked_up(node: ast.expr) -> list[ast.expr] | None:
-    """The values of ``{...}[key]`` and ``{...}.get(key, default)``."""
+    """The values of a list, of ``{...}[key]``, ``{...}.get(key, default)`` and ``" ".join(...)``."""
+    if isinstance(node, ast.List):
+        return node.elts
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Dict):
         return node.value.values
-    function = node.func if isinstance(node, ast.Call) else None
-    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Dict):
-        return [*function.value.values, *node.args[1:]] if function.attr == "get" else None
-    return None
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return None
+    owner, method = node.func.value, node.func.attr
+    if isinstance(owner, ast.Dict) and method == "get":
+        return [*owner.values, *node.args[1:]]
+    return node.args if isinstance(owner, ast.Constant) and method == "join" else None
 
 
 def _names(node: ast.AST) -> set[str]:

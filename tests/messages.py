@@ -130,7 +130,7 @@ class _Module:
 
 
 def _looked_up(node: ast.expr) -> list[ast.expr] | None:
-    """The values of a list, of ``{...}[key]``, ``{...}.get(key, default)`` and ``" ".join(...)``."""
+    """The values of a list, a dict that is asked for a key, and a ``" ".join``."""
     if isinstance(node, ast.List):
         return node.elts
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Dict):

@@ -20,6 +20,8 @@ import numpy as np
 
 from tsclust_model.errors import DataValidationError
 
+_ZERO = 1e-12
+
 
 @dataclass(frozen=True)
 class RetrainDecision:
@@ -237,7 +239,7 @@ class ModelMonitor:
 def _divisor(reference: float, scale: float) -> float:
     """What a distance is a share of; 1 for a feature that is always 0."""
     found = max(abs(reference), scale if math.isfinite(scale) else 0.0)
-    return found if found > 0 else 1.0
+    return found if found > _ZERO else 1.0
 
 
 def _finite(value: Any) -> Any:

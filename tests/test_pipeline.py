@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -635,6 +636,23 @@ def test_the_report_holds_the_serving_models_figures(fit):
     assert report.clustering_metrics["n_clusters"] == 5
     assert all({"rmse", "mae", "r2"} <= set(found) for found in report.model_metrics.values())
     assert pipeline.last_performance_report is report
+
+
+def test_the_report_is_a_page_with_pictures_of_rows_the_model_has_not_seen(fit, stream, tmp_path):
+    pipeline = fit()
+    pipeline.process_batch(features(stream[:120]), stream[TARGET][:120])
+    report = pipeline.get_performance_report(tmp_path / "report")
+    assert sorted(report.visualizations) == [
+        *("batches", "cluster_heatmap", "cluster_map", "condensed_tree", "figures"),
+        *("performance_report", "predicted", "residuals", "silhouette"),
+    ]
+    assert all(Path(path).is_file() for path in report.visualizations.values())
+    figures = json.loads(Path(report.visualizations["figures"]).read_text())
+    assert figures["accuracy"]["all"]["n_rows"] == 120
+    assert figures["drift"]["history"]["rmse"] == [
+        pipeline.get_performance_metrics(["rmse"])["rmse"][0]["value"]
+    ]
+    assert figures["model"]["phase"] == "serving"
 
 
 def test_the_model_is_described(fit):

@@ -50,11 +50,18 @@ from tsclust_model.registry import (
     segment_names,
     versions_trained_on,
 )
+from tsclust_model.reporting import evaluation_report, save_page, watched_batches
 from tsclust_model.results import BatchResult, ClusteringResult, PerformanceReport
 from tsclust_model.retraining import AdaptiveRetrainingManager
 from tsclust_model.tables import write_table
 from tsclust_model.tracking import ExperimentManager, MetricWriter
-from tsclust_model.training import Retraining, open_history, retrain_model, train_table
+from tsclust_model.training import (
+    Retraining,
+    labelled_window,
+    open_history,
+    retrain_model,
+    train_table,
+)
 from tsclust_model.validation import Roles
 
 # What takes effect at once; everything else when a model is fitted.
@@ -293,7 +300,8 @@ class TimeSeriesClusteringPipeline:
         serving = self._fitted()
         self._call("pre_training")
         retraining = retrain_model(
-            serving.generation, serving.version, self._model_name, self.config, trigger_reason
+            *(serving.generation, serving.version, self._model_name, self.config, trigger_reason),
+            watched=watched_batches(self._monitor, serving.generation.metric.name),
         )
         if retraining.promoted:
             self._serve(
@@ -386,13 +394,43 @@ class TimeSeriesClusteringPipeline:
             "errors": self._errors.get_error_statistics()["total_errors"],
         }
 
-    def get_performance_report(self) -> PerformanceReport:
-        """Clustering and accuracy of the serving model, out of fold."""
+    def get_performance_report(self, save_dir: str | Path | None = None) -> PerformanceReport:
+        """Clustering and accuracy of the serving model, as figures, a page and pictures.
+
+        The page is about the labelled rows of the history; accuracy and drift are those of rows
+        the model was not fitted on.
+
+        Parameters
+        ----------
+        save_dir : str or Path, optional
+            Folder of the page and the pictures; default: ``report`` in the model's history.
+        """
         serving = self._fitted()
+        generation = serving.generation
+        history = open_history(self.config, self._model_name)
+        window = labelled_window(generation, history, self.config)
+        paths = {}
+        if len(window.frame):
+            about = {
+                "phase": "serving",
+                "made_at": f"{self._clock():%Y-%m-%d %H:%M UTC}",
+                "model_name": self._model_name,
+                "version": serving.version,
+                "source": "history",
+            }
+            figures = evaluation_report(
+                generation,
+                window.frame,
+                about,
+                unseen=window.frame[window.outside(generation.info["trained_on"])],
+                watched=watched_batches(self._monitor, generation.metric.name),
+                names=segment_names(self._model_name),
+            )
+            paths = save_page(figures, Path(save_dir or history.base_dir / "report"))
         self._last_report = PerformanceReport(
             serving.clustering,
-            dict(serving.generation.target.scores.clusters),
-            {},
+            dict(generation.target.scores.clusters),
+            paths,
             self._clock(),
             serving.version,
         )

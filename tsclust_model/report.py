@@ -67,7 +67,7 @@ def model_card(figures: Mapping[str, Any]) -> str:
         f"{len(model['features'])} columns, by {segments['n_segments']} density segments "
         f"(HDBSCAN on {clustered}) and LightGBM, blended with one global model.",
         f"**Data.** {number(model['n_rows'])} rows from {_md(model.get('source') or 'memory')}"
-        f"{_period(model)}; sha256 `{(model['data_sha256'] or 'unknown')[:12]}`.",
+        f"{_md(_period(model))}; sha256 {(model['data_sha256'] or 'unknown')[:12]}.",
         f"**How good.** {_quality(figures)}",
         f"**Limits.** {_limits(figures)}",
         "**Intended use.** Planning for groups of cases (beds, staff, supplies) by people who read "
@@ -175,7 +175,7 @@ def _quality(figures: Mapping[str, Any]) -> str:
     text = f"{label} {number(everyone['value'])}"
     if everyone["error"] is not None:
         text += f" ± {number(everyone['error'], 2)}"
-    text += f" on {accuracy['basis']}"
+    text += f" on {_md(accuracy['basis'])}"
     saved = figures["worth"]["saved"]
     if saved is not None:
         text += f"; {percent(saved)} less than one global model"

@@ -40,6 +40,12 @@ CLASS_COLUMNS = [
 ]
 """What is shown of a group beside the measure."""
 
+TOLD = (
+    *("phase", "made_at", "model_name", "version", "run_id", "source", "period", "reason"),
+    *("replaced", "baseline", "n_holdout", "n_evaluated", "n_not_scored"),
+)
+"""What only the caller of `report_figures` knows; None is not shown."""
+
 _APART = 3
 _WORSE = 0.10
 _ALPHA = 0.05
@@ -92,8 +98,7 @@ def report_figures(
     evidence : Evidence or None
         None where no row with a known outcome was forecast unseen.
     about : mapping
-        What only the caller knows: ``phase``, ``made_at``, ``model_name``, ``version``,
-        ``source``, ``rows``, ``period`` and whatever else `report` shows of a model.
+        What only the caller knows, by the names of `TOLD`.
     folds : Evidence, optional
         Of the fit itself, where `evidence` is of other rows: what segments are worth there.
     comparison : Comparison, optional
@@ -159,29 +164,33 @@ def report_figures(
 def _model(generation: Generation, about: Mapping[str, Any]) -> dict[str, Any]:
     info, roles = generation.info, generation.roles
     config = info["config"]
-    return dict(about) | {
-        "target": roles.target,
-        "resources": list(roles.resources),
-        "features": generation.schema.names,
-        "cluster_features": list(generation.schema.cluster_features),
-        "id": roles.id,
-        "time": roles.time,
-        "n_rows": info["n_rows"],
-        "fitted_rows": info.get("fitted_rows", info["n_rows"]),
-        "data_sha256": info.get("data_sha256"),
-        "lineage": info["lineage"],
-        "settings": {
-            "min_cluster_size": config["hdbscan_params"].get("min_cluster_size"),
-            "min_samples": config["hdbscan_params"].get("min_samples"),
-            "min_cluster_rows": config["min_cluster_rows"],
-            "combine": config["combine"],
-            "coverage": config["coverage"],
-            "missing_values": config["missing_values"],
-            "noise_threshold": config["noise_threshold"],
-            "max_reference_rows": config["max_reference_rows"],
-        },
-        "reference_rows": len(generation.segmentation.density.points),
-    }
+    return (
+        dict.fromkeys(TOLD)
+        | dict(about)
+        | {
+            "target": roles.target,
+            "resources": list(roles.resources),
+            "features": generation.schema.names,
+            "cluster_features": list(generation.schema.cluster_features),
+            "id": roles.id,
+            "time": roles.time,
+            "n_rows": info["n_rows"],
+            "fitted_rows": info.get("fitted_rows", info["n_rows"]),
+            "data_sha256": info.get("data_sha256"),
+            "lineage": info["lineage"],
+            "settings": {
+                "min_cluster_size": config["hdbscan_params"].get("min_cluster_size"),
+                "min_samples": config["hdbscan_params"].get("min_samples"),
+                "min_cluster_rows": config["min_cluster_rows"],
+                "combine": config["combine"],
+                "coverage": config["coverage"],
+                "missing_values": config["missing_values"],
+                "noise_threshold": config["noise_threshold"],
+                "max_reference_rows": config["max_reference_rows"],
+            },
+            "reference_rows": len(generation.segmentation.density.points),
+        }
+    )
 
 
 def _segments(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import pandas as pd
 from tsclust_model.drift import DriftWindow
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import FittedGeneration, Generation
+from tsclust_model.monitoring import PerformanceMonitor
 from tsclust_model.registry import name_and_version, segment_names
 from tsclust_model.report import plain_figures, render, run_note
 from tsclust_model.report_advice import next_steps
@@ -99,16 +103,35 @@ def evaluation_report(
     frame: pd.DataFrame,
     about: Mapping[str, Any],
     *,
+    unseen: pd.DataFrame | None = None,
     comparison: Comparison | None = None,
     watched: Watched | None = None,
     names: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
-    """The figures and pictures of a model on a labelled table; see `fit_report`."""
+    """The figures and pictures of a model on a labelled table.
+
+    Parameters
+    ----------
+    generation : Generation
+    frame : DataFrame
+        Whose segments are shown.
+    about : mapping
+        See `report_figures`.
+    unseen : DataFrame, optional
+        Those of the rows that the model was not fitted on; default: all. Accuracy and drift are
+        theirs.
+    comparison, watched, names
+        As for `fit_report`.
+    """
     segments = frame_segments(generation, frame)
     n_scored = len(segments.labels)
-    evidence = _on_frame(generation, frame, "the {n} rows given")
+    unseen = frame if unseen is None else unseen
+    evidence, newest = None, None
+    if _n_scorable(generation, unseen):
+        evidence = _on_frame(generation, unseen, "{n} rows that were not fitted")
+        newest = _window(generation, unseen)
     facts = {
-        "n_evaluated": n_scored,
+        "n_evaluated": 0 if evidence is None else len(evidence.labels),
         "n_not_scored": len(frame) - n_scored,
         "period": period(frame, generation.roles.time),
     }
@@ -118,11 +141,45 @@ def evaluation_report(
         evidence,
         facts | dict(about),
         comparison=comparison,
-        newest=_window(generation, frame),
+        newest=newest,
         watched=watched,
         names=names,
     )
     return _completed(figures, generation, segments, evidence)
+
+
+def watched_batches(monitor: PerformanceMonitor, metric: str) -> Watched:
+    """Noise ratio and accuracy over the batches a monitor has seen, and its alerts.
+
+    Parameters
+    ----------
+    monitor : PerformanceMonitor
+    metric : str
+        Name of the accuracy.
+    """
+    history: dict[str, list[float]] = {}
+    for record in monitor.records():
+        if record.metric_name in ("noise_ratio", metric):
+            history.setdefault(record.metric_name, []).append(record.value)
+    return Watched(
+        history,
+        {name: limit for name, limit in monitor.alert_thresholds.items() if name in history},
+        [f"{alert.message} ({alert.severity})" for alert in monitor.alerts()],
+    )
+
+
+def save_page(figures: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Write the page, its figures and its pictures, and return their paths by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "performance_report": (PAGE, render(figures).encode()),
+        "figures": (FIGURES, json.dumps(plain_figures(figures), indent=1).encode()),
+    }
+    for picture in figures["pictures"]:
+        contents[picture["name"]] = (f"{picture['name']}.png", base64.b64decode(picture["png"]))
+    for file_name, content in contents.values():
+        (folder / file_name).write_bytes(content)
+    return {name: str(folder / file_name) for name, (file_name, _) in contents.items()}
 
 
 def log_report(figures: Mapping[str, Any]) -> None:
@@ -184,7 +241,7 @@ def _completed(
     figures: dict[str, Any],
     generation: Generation,
     segments: SegmentRows,
-    evidence: Evidence,
+    evidence: Evidence | None,
 ) -> dict[str, Any]:
     figures["next"] = next_steps(figures)
     figures["pictures"] = report_pictures(generation, segments, evidence, figures)

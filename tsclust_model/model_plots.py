@@ -155,10 +155,8 @@ def predicted_plot(truth: np.ndarray, prediction: np.ndarray, unit: str, few: in
     unit = shown_text(unit)
     figure, plot = new_figure(f"predicted: {unit}", f"actual: {unit}")
     _cells(figure, plot, prediction, truth, few)
-    if len(truth):
-        line = np.quantile(np.concatenate([truth, prediction]), _MIDDLE)
-        plot.plot(line, line, color=COLOURS[3], linewidth=1, linestyle="--", label="equal")
-        plot.legend(fontsize=7, loc="upper left")
+    plot.axline((0, 0), slope=1, color=COLOURS[3], linewidth=1, linestyle="--", label="equal")
+    plot.legend(fontsize=7, loc="upper left")
     return figure
 
 
@@ -442,6 +440,12 @@ def _cells(figure: Figure, plot: Any, x: np.ndarray, y: np.ndarray, few: int) ->
             inside &= (low <= values) & (values <= high)
         x, y = x[inside], y[inside]
     drawn = plot.hexbin(x, y, gridsize=cells, mincnt=few, cmap=_HEAT, linewidths=0.1)
+    shown = np.asarray(drawn.get_offsets())
+    if few > 1 and len(shown):
+        low, high = shown.min(axis=0), shown.max(axis=0)
+        margin = np.maximum((high - low) * 0.08, 1e-9 + np.abs(high) * 0.01)
+        plot.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        plot.set_ylim(low[1] - margin[1], high[1] + margin[1])
     bar = figure.colorbar(drawn, ax=plot)
     bar.set_label("rows in a cell", fontsize=8)
     bar.ax.tick_params(labelsize=7)

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,13 @@ def only_local(engine: str) -> None:
             f"engine '{engine}' is not there yet; use 'local', or mlflow.pyfunc.spark_udf "
             "to score in Spark (README, 'Spark')"
         )
+
+
+def beside(figures: Mapping[str, Any], prefix: str, wape: float | None = None) -> str:
+    """MASE of the simple forecasts of series, and the WAPE of what is served."""
+    simple = (("base", "bank"), ("Theta", "theta"), ("seasonal naive", "seasonal_naive"))
+    line = "   ".join(f"{label} {figures[f'mase_{way}']:.4g}" for label, way in simple)
+    return f"{prefix}{line}" + ("" if wape is None else f"   (WAPE served {wape:.2%})")
 
 
 def in_shell(*words: str) -> str:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
+import pandas as pd
 
-from entrypoints import DATA_HELP, command, optional
+from entrypoints import DATA_HELP, beside, command, optional
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.evaluation import evaluate_generation
-from tsclust_model.generation import Generation
 from tsclust_model.metrics import Metric
+from tsclust_model.panel import HeldBack, Panel
 from tsclust_model.registry import load_generation, name_and_version
-from tsclust_model.reporting import evaluation_report, log_report, named_segments, now
+from tsclust_model.reporting import (
+    evaluation_report,
+    log_report,
+    named_segments,
+    now,
+    series_report,
+)
 from tsclust_model.retraining import compare
+from tsclust_model.series_evaluation import evaluate_series
+from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
+from tsclust_model.series_table import series_panel
 from tsclust_model.settings import load_settings
 from tsclust_model.tables import content_digest, read_table
 from tsclust_model.thresholds import failed_thresholds, tag_validation
@@ -55,30 +66,23 @@ def main(
     settings = PipelineConfig.from_dict(generation.info["config"])
     experiments = ExperimentManager(settings.experiment_name)
     with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}) as run_id:
-        report = evaluate_generation(generation, frame)
+        report = _report(generation, frame)
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
         metric = generation.metric
-        before = None if baseline is None else evaluate_generation(baseline, frame)
+        before = None if baseline is None else _report(baseline, frame)
         limit, against = _limit(report, metric, baseline, before)
         figures = {name: v for name, v in report.items() if not isinstance(v, dict)}
         experiments.log_metrics(figures | {f"{metric.name}_limit": limit})
         ArtifactManager(settings.hospital_profile_id).save_report(_json(report), "evaluation.json")
-        comparison = None if baseline is None else compare(baseline, generation, frame, 0.0)
-        page = evaluation_report(
-            generation,
-            frame,
-            {
-                "phase": "evaluation",
-                "made_at": now(),
-                "model_name": model_uri,
-                "source": data,
-                "baseline": baseline_uri,
-                "run_id": run_id,
-            },
-            comparison=comparison,
-            names=named_segments(model_uri),
-        )
-        log_report(page)
+        told = {
+            "phase": "evaluation",
+            "made_at": now(),
+            "model_name": model_uri,
+            "source": data,
+            "baseline": baseline_uri,
+            "run_id": run_id,
+        }
+        log_report(_page(generation, baseline, frame, told))
         _show(report, metric)
         found = report[metric.name]
         lines = []
@@ -104,10 +108,44 @@ def _thresholds(config: str | None) -> dict[str, dict[str, Any]]:
     return {name: item.model_dump(exclude_none=True) for name, item in found.items()}
 
 
+def _report(generation: AnyGeneration, frame: pd.DataFrame) -> dict[str, Any]:
+    """Figures of labelled rows, or of the last `horizon` values of each series."""
+    if not isinstance(generation, SeriesGeneration):
+        return evaluate_generation(generation, frame)
+    return evaluate_series(generation, _newest(generation, _panel(generation, frame)))
+
+
+def _panel(generation: SeriesGeneration, frame: pd.DataFrame) -> Panel:
+    schema, config = generation.schema, PipelineConfig.from_dict(generation.info["config"])
+    roles = replace(generation.roles, frequency=schema.frequency)
+    return series_panel(frame, roles, config.gap_policy, schema.missing_markers)
+
+
+def _newest(generation: SeriesGeneration, panel: Panel) -> HeldBack:
+    return panel.held_back(generation.schema.horizon, generation.schema.horizon)
+
+
+def _page(
+    generation: AnyGeneration,
+    baseline: AnyGeneration | None,
+    frame: pd.DataFrame,
+    told: dict[str, Any],
+) -> dict[str, Any]:
+    """The report's figures."""
+    names = named_segments(str(told["model_name"]))
+    if isinstance(generation, SeriesGeneration):
+        panel = _panel(generation, frame)
+        held = _newest(generation, panel)
+        comparison = None if baseline is None else compare(baseline, generation, held, 0.0)
+        return series_report(generation, panel, held, told, comparison=comparison, names=names)
+    comparison = None if baseline is None else compare(baseline, generation, frame, 0.0)
+    return evaluation_report(generation, frame, told, comparison=comparison, names=names)
+
+
 def _limit(
     report: dict[str, Any],
     metric: Metric,
-    baseline: Generation | None,
+    baseline: AnyGeneration | None,
     before: dict[str, Any] | None,
 ) -> tuple[float, str]:
     """The error that must not be exceeded, and what it is."""
@@ -127,18 +165,23 @@ def _json(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any], metric: Metric) -> None:
-    click.echo(f"{report['n_rows']} rows, {report['n_not_scored']} not scored")
+    unit = "series" if "wape" in report else "rows"
+    click.echo(f"{report['n_rows']} {unit}, {report['n_not_scored']} not scored")
     click.echo(
         f"{metric.label} {report[metric.name]:.4g} (global alone "
         f"{report[f'{metric.name}_global']:.4g}, clusters alone "
         f"{report[f'{metric.name}_cluster']:.4g})   {_second(report)}"
     )
+    if unit == "series":
+        click.echo(beside(report, "simple: ", report["wape"]))
     click.echo(f"{report['noise_ratio']:.1%} noise")
     if "coverage" in report:
         inside = report["interval_coverage"]
         click.echo(f"{inside:.1%} inside the {report['coverage']:.0%} intervals")
     for name, figures in report["resources"].items():
-        click.echo(f"{name}: RMSE {figures['rmse']:.4g}")
+        known = metric.name if unit == "series" else "rmse"
+        found = figures[known]
+        click.echo(f"{name}: {known.upper()} " + ("undefined" if found is None else f"{found:.4g}"))
 
 
 def _second(report: dict[str, Any]) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import click
 import pandas as pd
 from tqdm import tqdm
 
 from entrypoints import DATA_HELP, command, only_local
-from tsclust_model.generation import Generation
 from tsclust_model.registry import load_generation
+from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
+from tsclust_model.series_scoring import score_series
 from tsclust_model.tables import read_table, write_table
 from tsclust_model.validation import OK
 
@@ -24,23 +26,34 @@ def main(data: str, model_uri: str, output: str, engine: str) -> None:
     only_local(engine)
     generation = load_generation(model_uri)
     frame = read_table(data, generation.schema.text_columns, generation.schema.missing_markers)
-    forecasts = score(generation, frame)
-    keys = [name for name in (generation.roles.id, generation.roles.time) if name in frame]
-    write_table(pd.concat([frame[keys], forecasts], axis=1), output)
+    if isinstance(generation, SeriesGeneration):
+        forecasts, unit = score_series(generation, frame, score), "series"
+        write_table(forecasts, output)
+        forecasts = forecasts.drop_duplicates(generation.schema.id)
+    else:
+        forecasts, unit = score(generation, frame), "rows"
+        keys = [name for name in (generation.roles.id, generation.roles.time) if name in frame]
+        write_table(pd.concat([frame[keys], forecasts], axis=1), output)
     refused = int((forecasts["status"] != OK).sum())
     noise = (forecasts["cluster_source"] == "knn").mean()
-    click.echo(f"{output}: {len(frame)} rows, {refused} not scored (column 'status' says why)")
+    click.echo(
+        f"{output}: {len(forecasts)} {unit}, {refused} not scored (column 'status' says why)"
+    )
     click.echo(f"{noise:.1%} noise, served by the nearest segment (cluster_source 'knn')")
 
 
-def score(generation: Generation, frame: pd.DataFrame) -> pd.DataFrame:
+def score(generation: AnyGeneration, frame: pd.DataFrame) -> pd.DataFrame:
     """The forecasts of a table, made `batch_size` rows at a time."""
     size = generation.info["config"]["batch_size"]
+    return pd.concat([generation.predict(part) for part in _chunks(frame, size)])
+
+
+def _chunks(frame: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
     starts = tqdm(
         range(0, len(frame), size), desc="score", leave=False, disable=not sys.stderr.isatty()
     )
-    parts = [generation.predict(frame.iloc[start : start + size]) for start in starts]
-    return pd.concat(parts)
+    for start in starts:
+        yield frame.iloc[start : start + size]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import click
 from entrypoints import (
     DATA_HELP,
     activation,
+    beside,
     command,
     in_shell,
     load_config,
@@ -14,6 +15,7 @@ from entrypoints import (
     optional,
     split_names,
 )
+from tsclust_model.series_table import require_series_roles
 from tsclust_model.tables import read_table
 from tsclust_model.training import Training, train_table
 from tsclust_model.validation import Roles
@@ -21,12 +23,17 @@ from tsclust_model.validation import Roles
 
 @click.option("--data", required=True, help=DATA_HELP)
 @click.option("--target", required=True, help="column to predict")
-@click.option("--features", default="", callback=split_names, help="input columns [all others]")
+@click.option(
+    "--features",
+    default="",
+    callback=split_names,
+    help="input columns [all others; none of series]",
+)
 @click.option("--resources", default="", callback=split_names, help="further columns to predict")
 @click.option("--time", default="", callback=optional, help="column that orders the rows")
 @click.option("--id", default="", callback=optional, help="column that says whose row it is")
-@click.option("--horizon", default=0, help="steps ahead; 0 predicts the target of the same row")
-@click.option("--frequency", default="", callback=optional, help="of series, with a horizon")
+@click.option("--horizon", default=0, help="periods ahead; 0 predicts the target of the same row")
+@click.option("--frequency", default="", callback=optional, help="MS, W, D, h ... [guessed]")
 @click.option("--holdout", default=0.0, help="newest share that is only evaluated on")
 @click.option("--config", default="", callback=optional, help="YAML file of PipelineConfig")
 @click.option(
@@ -49,11 +56,12 @@ def main(
 ) -> None:
     """Find segments, fit their models and register them as one MLflow model."""
     only_local(engine)
-    if horizon or frequency:
-        raise click.UsageError("horizon and frequency are not there yet; leave them out")
     settings = load_config(config)
-    frame = read_table(data, missing_markers=settings.missing_markers)
-    roles = Roles(target, features, resources, time, id)
+    roles = Roles(target, features, resources, time, id, horizon, frequency)
+    if horizon:
+        require_series_roles(roles)
+    texts = [id] if id and horizon else []
+    frame = read_table(data, texts, settings.missing_markers)
     training = train_table(
         frame, roles, settings, source=data, holdout=holdout, model_name=model_name, trigger="train"
     )
@@ -64,9 +72,10 @@ def show(training: Training, data: str) -> None:
     """The last screen: what was found, where it is, what to type next."""
     report = training.report
     found, worth, held = report["clustering"], report["worth"], report["holdout"]
+    unit = "series" if training.generation.roles.horizon else "rows"
     served = "the nearest segment" if found["n_clusters"] else "the global model"
     click.echo(
-        f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} rows, "
+        f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} {unit}, "
         f"{found['noise_ratio']:.1%} noise (served by {served})"
     )
     metric = training.generation.metric
@@ -90,7 +99,12 @@ def show(training: Training, data: str) -> None:
         shares = [("folds", worth["accuracy_blend"])]
         shares += [("holdout", held["accuracy"])] if held is not None else []
         click.echo("  right    " + "   ".join(f"{name} {share:.1%}" for name, share in shares))
-    if held is not None and "coverage" in held:
+    if unit == "series":
+        click.echo(beside(worth, "  simple   "))
+        for kind in ("filled", "dropped", "copies", "without_values", "shorter_than_a_season"):
+            if report["gaps"][kind]:
+                click.echo(f"  {kind.replace('_', ' ')}: {report['gaps'][kind]}")
+    if held is not None and "interval_coverage" in held:
         click.echo(
             f"  {held['interval_coverage']:.1%} of the holdout inside the "
             f"{held['coverage']:.0%} intervals"

@@ -23,8 +23,9 @@ import pytest
 
 from entrypoints.main import ROLES
 from tsclust_model.config import PipelineConfig
-from tsclust_model.datasets import make_hospital
+from tsclust_model.datasets import make_hospital, make_ward_series
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
+from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.training import Training, train_table
 from tsclust_model.validation import Roles, TrainingData, training_data
 
@@ -33,6 +34,15 @@ REAL_DATA = PROJECT.parent / "shared" / "data"
 
 HOSPITAL_ROLES = ROLES
 HOSPITAL_CONFIG = PipelineConfig(hdbscan_params={"min_cluster_size": 30, "min_samples": 5})
+
+WARD_ROLES = Roles(
+    "beds",
+    features=("temperature",),
+    resources=("nursing_hours",),
+    time="month",
+    id="ward_id",
+    horizon=6,
+)
 
 VITALS = (
     "age",
@@ -168,6 +178,38 @@ def store(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield uri
     assert mlflow.active_run() is None, "the test left a run open"
     mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(scope="session")
+def wards() -> pd.DataFrame:
+    """60 wards over 48 months: a long table of series."""
+    return make_ward_series(60, 48, random_state=5)
+
+
+@pytest.fixture(scope="session")
+def registered_wards(store_folder: Path, wards: pd.DataFrame) -> Training:
+    """A model of the wards' first 42 months, ``wards@champion``; do not retrain it."""
+    uri = f"sqlite:///{store_folder}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(store_folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(uri)
+        training = train_table(
+            wards[wards["month"] < "2023-07-01"],
+            WARD_ROLES,
+            PipelineConfig(),
+            holdout=0.1,
+            model_name="wards",
+        )
+        mlflow.set_tracking_uri(before)
+    return training
+
+
+@pytest.fixture(scope="session")
+def ward_model(registered_wards: Training) -> SeriesGeneration:
+    assert isinstance(registered_wards.generation, SeriesGeneration)
+    return registered_wards.generation
 
 
 @pytest.fixture(scope="session")

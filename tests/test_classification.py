@@ -10,7 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICK, STAY_CONFIG, STAY_ROLES, VITALS
+from conftest import QUICK, REAL_DATA, STAY_CONFIG, STAY_ROLES, VITALS
 from mlflow import MlflowClient
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
@@ -22,6 +22,7 @@ from tsclust_model.classification import (
     fold_blend_log_loss,
     tempered,
 )
+from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, RetrainingError
 from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.folds import Fold, time_ordered_folds
@@ -261,6 +262,11 @@ def test_folds_that_disagree_on_the_temperature_leave_it_at_1():
     assert nearest == pytest.approx(1 / 0.8, rel=0.1)
 
 
+def test_folds_in_which_nothing_happened_calibrate_nothing():
+    P = np.tile([0.9, 0.1], (200, 1))
+    assert fit_temperature([P, P], [np.zeros(200, dtype=int)] * 2) == 1.0
+
+
 def test_models_that_are_too_sure_of_noise_are_calibrated(X, labels):
     noise = np.random.default_rng(6).integers(0, 2, N)
     bold = {"n_estimators": 200, "num_leaves": 31, "min_data_in_leaf": 3, "learning_rate": 0.2}
@@ -403,6 +409,28 @@ def test_numbers_are_classes_where_the_task_says_so(stays):
     assert "stay" not in found.text_columns
 
 
+@pytest.mark.skipif(not REAL_DATA.exists(), reason=f"the real data is not at {REAL_DATA}")
+def test_on_real_prices_probabilities_are_worth_more_than_the_base_rate():
+    frame = pd.read_parquet(REAL_DATA / "elec2_nsw.parquet").iloc[20000:26000]
+    frame = frame.assign(before=frame["class"].shift())[1:]
+    known, newest = frame[:4200], frame[4200:]
+    columns = ("period", "nswprice", "nswdemand", "vicprice", "vicdemand", "transfer", "before")
+    roles = Roles("class", columns, time="t")
+    config = PipelineConfig(
+        hdbscan_params={"min_cluster_size": 100}, lgb_timeseries_params=QUICK, task="classification"
+    )
+    data = training_data(known, roles, config)
+    found = fit_generation(data, config, {"roles": vars(roles)}).generation
+    figures = evaluate_generation(found, newest)
+    share = known["class"].mean()
+    y = newest["class"].to_numpy()
+    base = log_loss(y, np.tile([1 - share, share], (len(y), 1)))
+    assert figures["log_loss"] < 0.75 * base
+    # Prices rise for hours on end: nothing here is better than "as half an hour ago".
+    assert figures["accuracy"] > (newest["before"] == newest["class"]).mean() - 0.03
+    assert set(found.predict(newest)["prediction"]) == {"0", "1"}
+
+
 # -- the loop ----------------------------------------------------------------------------------
 
 
@@ -477,11 +505,14 @@ def test_arrays_without_names_and_lists_of_classes_are_accepted(store):
     rng = np.random.default_rng(8)
     X = np.concatenate([rng.normal(size=(100, 2)), rng.normal(8, 1, size=(100, 2))])
     X = X[rng.permutation(200)]
-    y = np.where(X[:, 0] + rng.normal(size=200) > 4, "right", "left").tolist()
+    y = pd.Categorical(np.where(X[:, 0] + rng.normal(size=200) > 4, "right", "left"))
     config = replace(STAY_CONFIG, model_registry_prefix=f"lists-{next(_numbers)}")
     pipeline = TimeSeriesClusteringPipeline(config)
     pipeline.fit_initial(X, y)
-    assert set(pipeline.process_batch(X[:50], y[:50]).timeseries_predictions) == {"left", "right"}
+    assert set(pipeline.process_batch(X[:50], list(y[:50])).timeseries_predictions) == {
+        "left",
+        "right",
+    }
     with pytest.raises(DataValidationError, match="target has 3 values for 50 rows"):
         pipeline.process_batch(X[:50], y[:3])
     pipeline.close()

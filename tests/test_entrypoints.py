@@ -20,6 +20,7 @@ from conftest import PROJECT, REAL_DATA
 from mlflow import MlflowClient
 
 from entrypoints import command
+from tsclust_model.series_input import series_rows
 
 SECRET = 987654.25
 
@@ -188,6 +189,57 @@ def test_on_the_demo_the_blend_beats_global_by_a_tenth_and_a_control_does_not(ru
     assert worth["fold_rmse_control"] >= 0.99 * worth["fold_rmse_global"]
 
 
+WARDS = {
+    "target": "beds",
+    "resources": "nursing_hours",
+    "features": "temperature",
+    "time": "month",
+    "id": "ward_id",
+}
+
+
+def test_series_are_trained_evaluated_scored_and_retrained_by_the_same_table(
+    run, wards, config, tmp_path
+):
+    data, newest = tmp_path / "wards.csv", tmp_path / "newest.csv"
+    is_new = wards["month"] >= "2023-07-01"
+    wards[~is_new].to_csv(data, index=False)
+    wards[is_new].to_csv(newest, index=False)
+    trained = run(
+        "train", data=data, config=config, model_name="cli-wards", horizon=6, holdout=0.1, **WARDS
+    )
+    assert trained.exit_code == 0, trained.output
+    assert "clusters in 60 series" in trained.output
+    assert "error (MASE) of beds:" in trained.output
+    assert "  simple   base " in trained.output
+    uri = "models:/cli-wards@champion"
+
+    evaluated = run("evaluate", data=data, model_uri=uri, baseline_uri=uri)
+    assert evaluated.exit_code == 0, evaluated.output
+    assert "60 series, 0 not scored" in evaluated.output
+    assert "seasonal naive" in evaluated.output
+    assert "nursing_hours: MASE" in evaluated.output
+
+    for name in ("scored.csv", "scored.parquet"):
+        scored = run("score", data=data, model_uri=uri, output=tmp_path / name)
+        assert scored.exit_code == 0, scored.output
+        assert "60 series, 0 not scored" in scored.output
+    table = pd.read_parquet(tmp_path / "scored.parquet")
+    assert list(table.columns[:4]) == ["ward_id", "month", "step", "prediction"]
+    assert len(table) == 360
+    rows = tmp_path / "rows.parquet"
+    series_rows(
+        wards[~is_new], "ward_id", "month", "beds", ["nursing_hours"], ["temperature"]
+    ).to_parquet(rows)
+    assert run("score", data=rows, model_uri=uri, output=tmp_path / "again.parquet").exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "again.parquet"), table)
+
+    retrained = run("retrain", data=newest, model_name="cli-wards", config=config)
+    assert retrained.exit_code == 0, retrained.output
+    assert "retrained (Manual request): version 2" in retrained.output
+    assert "MASE" in retrained.output
+
+
 def frames(hospital: pd.DataFrame) -> dict[str, pd.DataFrame]:
     good = hospital.head(200)
     return {
@@ -242,7 +294,8 @@ def test_a_table_that_cannot_be_trained_on_is_one_line(run, hospital, config, tm
         ({"model_name": "a/b"}, "model_name is 'a/b'"),
         ({"holdout": "1.5"}, "holdout is 1.5"),
         ({"engine": "spark"}, "engine 'spark' is not there yet"),
-        ({"horizon": "12"}, "horizon and frequency are not there yet"),
+        ({"horizon": "12", "id": ""}, "a forecast over a horizon needs id"),
+        ({"frequency": "MS"}, "give a horizon too"),
     ],
 )
 def test_a_wrong_option_of_train_is_one_line(run, data, config, options, expected):

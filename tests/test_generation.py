@@ -20,8 +20,10 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
 from tsclust_model.forecasting import OutputModel, fold_blend_rmse
-from tsclust_model.generation import FittedGeneration, Generation, Stage, fit_generation
+from tsclust_model.generation import FittedGeneration, Generation, fit_generation
+from tsclust_model.metrics import RMSE
 from tsclust_model.results import NOISE
+from tsclust_model.stages import Stage
 from tsclust_model.state import digest, pack_arrays, pack_json, seal, unpack_arrays, unpack_json
 from tsclust_model.validation import Roles, TrainingData, training_data
 
@@ -683,13 +685,20 @@ def test_no_request_compiles_again_what_the_first_one_compiled(generation, hospi
 
 
 def in_format_1(generation: Generation) -> dict[str, bytes]:
-    """Texts beside the scores, the fallback's own copy of its rows, and no packed trees."""
+    """Texts beside the scores, the fallback's own copy of its rows, no packed trees, and errors
+    that could only be those of numbers."""
     parts = generation.to_parts()
     del parts["forest.npz"]
     for key in ("target", *(f"resource-{i}" for i in range(len(generation.resources)))):
         texts = unpack_json(parts.pop(f"{key}-texts.json"))
         first = {"global": texts.pop("-1"), "clusters": texts}
-        parts[f"{key}.json"] = pack_json(unpack_json(parts[f"{key}.json"]) | first)
+        content = unpack_json(parts[f"{key}.json"])
+        scores = content["scores"]
+        old = {name: scores[name] for name in ("n_rows", "clusters")} | {"rmse": scores["errors"]}
+        parts[f"{key}.json"] = pack_json(content | first | {"scores": old})
+    reference = unpack_json(parts["reference.json"])
+    del reference["metric"]
+    parts["reference.json"] = pack_json(reference)
     arrays = unpack_arrays(parts["segmentation.npz"])
     labels = arrays.pop("point_labels")
     inside = labels != NOISE
@@ -706,3 +715,5 @@ def test_a_state_of_the_first_format_gives_the_same_answers(generation, hospital
     pd.testing.assert_frame_equal(found.predict(hospital), answer, check_exact=True)
     assert (answer["cluster_source"] == "knn").any()
     assert found.target.cluster_texts == generation.target.cluster_texts
+    assert found.target.scores == generation.target.scores
+    assert found.metric == generation.metric == RMSE

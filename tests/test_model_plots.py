@@ -70,7 +70,8 @@ def test_two_hundred_clusters_get_twenty_names():
     labels = np.repeat(np.arange(200), 3)
     plot = axes(cluster_map(np.random.default_rng(2).normal(size=(600, 2)), labels))
     assert len(plot.texts) == 20
-    assert len(plot.collections) == 200
+    assert len(plot.collections) == 21
+    assert [text.get_text() for text in plot.get_legend().get_texts()] == ["180 smaller segments"]
 
 
 def test_clusters_come_the_largest_first_without_noise():

@@ -13,10 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import PROJECT
+from mlflow.exceptions import MlflowException
+from mlflow.types import DataType
+from mlflow.types.schema import Array
 
 from tsclust_model import pyfunc
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.pyfunc import SegmentForecaster, log_generation, open_generation, seal_generation
+from tsclust_model.series_input import series_rows
 from tsclust_model.serving import RequestError
 from tsclust_model.state import MANIFEST, digest
 
@@ -248,3 +252,115 @@ def test_rows_of_the_answer_follow_the_index_of_the_request(generation, rows):
     np.testing.assert_array_equal(
         answer.sort_index()["prediction"], generation.predict(rows)["prediction"]
     )
+
+
+@pytest.fixture(scope="module")
+def series_frame(wards) -> pd.DataFrame:
+    return series_rows(wards, "ward_id", "month", "beds", ["nursing_hours"], ["temperature"])
+
+
+@pytest.fixture
+def ward_pyfunc(store, registered_wards):
+    return mlflow.pyfunc.load_model(registered_wards.model_uri)
+
+
+def test_the_signature_of_series_declares_arrays_and_the_example_fits_it(
+    ward_pyfunc, registered_wards
+):
+    signature = ward_pyfunc.metadata.signature
+    lists = Array(DataType.double)
+    assert {item.name: item.type for item in signature.inputs.inputs} == {
+        "series_id": DataType.string,
+        "last_timestamp": DataType.datetime,
+        "y": lists,
+        "nursing_hours": lists,
+        "temperature": lists,
+    }
+    outputs = {item.name: item.type for item in signature.outputs.inputs}
+    assert list(outputs) == registered_wards.generation.output_columns
+    assert outputs["prediction_lower"] == outputs["resource_nursing_hours"] == lists
+    answer = ward_pyfunc.predict(ward_pyfunc.input_example)
+    assert set(answer["status"]) == {"ok"}
+
+
+def test_a_model_of_series_gives_the_same_bits_through_mlflow(
+    ward_pyfunc, series_frame, ward_model
+):
+    found = ward_pyfunc.predict(series_frame, params={"coverage": 0.5})
+    expected = ward_model.predict(series_frame, 0.5)
+    for name in ("prediction", "prediction_lower", "prediction_upper", "resource_nursing_hours"):
+        np.testing.assert_array_equal(np.stack(list(found[name])), np.stack(list(expected[name])))
+    assert found["cluster"].tolist() == expected["cluster"].tolist()
+
+
+@pytest.mark.parametrize("serialization", ["cloudpickle", "code"])
+def test_a_model_of_series_loads_without_the_package_installed(
+    store, ward_model, series_frame, tmp_path, serialization
+):
+    with mlflow.start_run():
+        uri = log_generation(ward_model, serialization).model_uri
+    series_frame.to_parquet(tmp_path / "rows.parquet")
+    code = SERIES_PREDICT
+    forbidden = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    environment = forbidden if serialization == "code" else {}
+    answer = run_elsewhere(
+        code, uri, str(tmp_path / "rows.parquet"), folder=tmp_path, **environment
+    )
+    expected = [cell.tolist() for cell in ward_model.predict(series_frame)["prediction"]]
+    assert json.loads(answer) == expected
+
+
+SERIES_PREDICT = """
+import json, sys, mlflow, pandas as pd
+model = mlflow.pyfunc.load_model(sys.argv[1])
+out = model.predict(pd.read_parquet(sys.argv[2]))
+print(json.dumps([cell.tolist() for cell in out["prediction"]]))
+"""
+
+
+def refused(frame: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """What mlflow refuses, and the remedy that the README tells."""
+    whole = frame["y"].map(lambda y: [round(v) for v in y])
+    return {
+        "whole numbers": (
+            frame.assign(y=whole),
+            frame.assign(y=whole.map(lambda y: [*map(float, y)])),
+        ),
+        "tuples": (frame.assign(y=frame["y"].map(tuple)), frame),
+        "a null cell": (
+            frame.assign(y=pd.Series([None, *frame["y"][1:]], dtype=object)),
+            frame.assign(y=pd.Series([[], *frame["y"][1:]], dtype=object)),
+        ),
+        "zoned times": (
+            frame.assign(last_timestamp=frame["last_timestamp"].dt.tz_localize("Europe/Berlin")),
+            frame,
+        ),
+        "whole-number ids": (frame.assign(series_id=range(len(frame))), frame),
+    }
+
+
+@pytest.mark.parametrize(
+    "case", ["whole numbers", "tuples", "a null cell", "zoned times", "whole-number ids"]
+)
+def test_mlflow_refuses_what_the_readme_says_and_takes_the_remedy(ward_pyfunc, series_frame, case):
+    bad, good = refused(series_frame.head(3))[case]
+    with pytest.raises(MlflowException):
+        ward_pyfunc.predict(bad)
+    assert len(ward_pyfunc.predict(good)) == 3
+
+
+def test_the_parts_of_a_model_of_series_have_names(ward_pyfunc, ward_model):
+    model = ward_pyfunc.unwrap_python_model()
+    assert sorted(model.timeseries_models) == sorted(c for c in ward_model.target.texts if c != -1)
+    assert set(model.resource_models) == {"nursing_hours"}
+    assert set(model.global_models) == {"target", "nursing_hours"}
+    assert len(model.scaler.mean) == 3
+
+
+def test_a_changed_part_of_a_state_of_series_is_found(ward_model):
+    sealed = seal_generation(ward_model)
+    for name in sealed:
+        changed = bytearray(sealed[name])
+        changed[len(changed) // 2] ^= 1
+        with pytest.raises(MLflowIntegrationError, match="state"):
+            open_generation(sealed | {name: bytes(changed)})

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from conftest import HOSPITAL_CONFIG, HOSPITAL_ROLES
 from mlflow import MlflowClient
+from scipy.stats import norm
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
@@ -33,6 +34,8 @@ from tsclust_model.report_advice import next_steps
 from tsclust_model.report_figures import Watched
 from tsclust_model.reporting import evaluation_report, fit_report, period
 from tsclust_model.retraining import compare
+from tsclust_model.series_report_rows import series_evidence
+from tsclust_model.series_table import series_panel
 from tsclust_model.training import open_history, retrain_model, shuffled_control, train_table
 from tsclust_model.validation import Roles, training_data
 
@@ -430,3 +433,72 @@ def test_a_retrain_reports_who_moved_and_keeps_the_columns_it_reports_by(hospita
     ids = {item["id"] for item in figures["segments"]["found"]}
     assert ids == set(done.generation.cluster_ids)
     assert figures["model"]["reason"] == "because"
+
+
+@pytest.mark.usefixtures("store")
+def test_classes_are_reported_by_log_loss_and_what_was_right(registered_classes):
+    uri = f"runs:/{registered_classes.run_id}/performance-report.json"
+    figures = mlflow.artifacts.load_dict(uri)
+    assert figures["measure"]["name"] == "log_loss"
+    assert [column["label"] for column in figures["measure"]["columns"]] == ["Right", "AUC"]
+    held = registered_classes.report["holdout"]
+    everyone = figures["accuracy"]["all"]
+    assert everyone["value"] == pytest.approx(held["log_loss"])
+    assert everyone["accuracy"] == pytest.approx(held["accuracy"])
+    assert everyone["auc"] == pytest.approx(held["auc"])
+    ways = {way["way"]: way["value"] for way in figures["worth"]["tables"][0]["ways"]}
+    worth = registered_classes.report["worth"]
+    assert ways == {
+        way: pytest.approx(worth[f"log_loss_{way}"])
+        for way in ("global", "cluster", "blend", "control")
+    }
+    classes = registered_classes.generation.classes
+    totals = figures["totals"]["all"]["outputs"]
+    names = {f"{classes.name}: {text}" for text in classes.classes}
+    assert names <= set(totals)
+    assert sum(totals[name]["expected"] for name in names) == pytest.approx(everyone["n_rows"])
+    pictures = [picture["name"] for picture in figures["pictures"]]
+    assert "confusion" in pictures
+    assert "residuals" not in pictures
+    page = mlflow.artifacts.load_text(uri.replace(".json", ".html"))
+    read = Page(page)
+    assert {name for name, _ in SECTIONS} <= set(read.ids)
+    assert f"{everyone['accuracy']:.1%} of the rows: the likeliest class came" in read.text
+
+
+@pytest.mark.usefixtures("store")
+def test_series_are_reported_by_mase_with_forecasts_and_intervals(registered_wards):
+    uri = f"runs:/{registered_wards.run_id}/performance-report.json"
+    figures = mlflow.artifacts.load_dict(uri)
+    held = registered_wards.report["holdout"]
+    everyone = figures["accuracy"]["all"]
+    assert figures["measure"]["label"] == "MASE"
+    assert everyone["value"] == pytest.approx(held["mase"])
+    assert everyone["interval_coverage"] == pytest.approx(held["interval_coverage"])
+    assert everyone["n_rows"] == held["n_rows"] - held["n_not_scored"]
+    rolling, unseen = figures["worth"]["tables"]
+    assert rolling["basis"] == "rolling origins inside the training series"
+    ways = {way["way"]: way["value"] for way in rolling["ways"]}
+    assert ways["control"] == pytest.approx(registered_wards.report["worth"]["mase_control"])
+    ways = {way["way"]: way["value"] for way in unseen["ways"]}
+    assert ways["seasonal_naive"] == pytest.approx(held["mase_seasonal_naive"])
+    assert figures["model"]["unit"] == "series"
+    assert [picture["name"] for picture in figures["pictures"]][-1] == "forecasts"
+    read = Page(mlflow.artifacts.load_text(uri.replace(".json", ".html")))
+    assert {name for name, _ in SECTIONS} <= set(read.ids)
+    assert "sums over those periods" in read.text
+
+
+def test_the_total_of_a_series_adds_up_its_known_steps(ward_model, wards):
+    panel = series_panel(wards, replace(ward_model.roles, frequency=ward_model.schema.frequency))
+    held = panel.held_back(ward_model.schema.horizon, ward_model.schema.horizon)
+    held.y[0, 1:] = np.nan
+    evidence = series_evidence(ward_model, held, "held back")
+    found = ward_model.forecast(held.panel, ward_model.coverage).target
+    target = evidence.target
+    assert target.truth[0] == held.y[0, 0]
+    assert target.prediction[0] == found.prediction[0, 0]
+    assert target.truth[1] == pytest.approx(held.y[1].sum())
+    deviation = (found.upper[1] - found.lower[1]).sum() / 2 / norm.ppf(0.95)
+    assert target.variance[1] == pytest.approx(deviation**2)
+    assert evidence.losses["blend"] == pytest.approx(ward_model.losses(held), abs=1e-12)

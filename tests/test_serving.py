@@ -13,53 +13,61 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tsclust_model.series_input import series_rows
 from tsclust_model.serving import _public_text
 
 SECRET = "Mrs-Secret-4711"
 
 
 @pytest.fixture(scope="session")
-def server(registered, store_folder: Path) -> Iterator[str]:
-    """URL of a server of hospital@champion; its log stands beside the store."""
-    with serving(registered.model_uri, store_folder) as url:
-        yield url
-
-
-@contextmanager
-def serving(model_uri: str, store_folder: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def servers(
+    registered, registered_wards, registered_classes, store_folder: Path
+) -> Iterator[dict[str, str]]:
+    """URLs of a server of each model; they come up at once. Their logs stand beside the store."""
     programs = str(Path(sys.executable).parent)
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{store_folder}/mlflow.db",
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
     }
-    command = f"mlflow models serve -m {model_uri} --env-manager local -p {port}"
-    with (store_folder / "serve.log").open("wb") as log:
-        process = subprocess.Popen(
-            command.split(),
-            stdout=log,
-            stderr=log,
-            env=environment,
-            cwd=store_folder,
-            start_new_session=True,
-        )
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while not answers(f"{url}/ping"):
-        assert process.poll() is None, (store_folder / "serve.log").read_text()[-3000:]
-        assert time.monotonic() < deadline, "the server did not come up"
-    yield url
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(timeout=30)
+    processes, urls = [], {}
+    for training in (registered, registered_wards, registered_classes):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = f"mlflow models serve -m {training.model_uri} --env-manager local -p {port}"
+        with (store_folder / f"serve-{training.model_name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command.split(),
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=store_folder,
+                start_new_session=True,
+            )
+        processes.append(process)
+        urls[training.model_name] = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 180
+    for process, (name, url) in zip(processes, urls.items(), strict=True):
+        while not answers(f"{url}/ping"):
+            log_text = (store_folder / f"serve-{name}.log").read_text()
+            assert process.poll() is None, log_text[-3000:]
+            assert time.monotonic() < deadline, "the server did not come up"
+    yield urls
+    for process in processes:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def server(servers) -> str:
+    """URL of a server of hospital@champion."""
+    return servers["hospital"]
 
 
 def answers(url: str) -> bool:
@@ -231,7 +239,7 @@ def test_no_row_reaches_the_servers_log(server, rows, store_folder):
     for body, kind in broken(rows).values():
         ask(server, body, kind)
     ask(server, *as_json(rows.assign(ward=SECRET)))
-    assert SECRET not in (store_folder / "serve.log").read_text()
+    assert SECRET not in (store_folder / "serve-hospital.log").read_text()
 
 
 def test_unknown_messages_of_mlflow_are_replaced_whole():
@@ -251,19 +259,17 @@ def test_floats_survive_the_journey_exactly(server, rows, registered):
     assert found == expected["cluster_strength"].tolist()
 
 
-def test_classes_are_served_as_python_gives_them_in_strict_json(
-    registered_classes, stays, store_folder
-):
+def test_classes_are_served_as_python_gives_them_in_strict_json(servers, registered_classes, stays):
     generation = registered_classes.generation
     rows = stays[generation.schema.names].tail(40).reset_index(drop=True)
     rows.loc[1, "ward"] = "new ward"
     rows.loc[2, "age"] = None  # missing values are imputed: it is scored
     records = rows.astype(object).where(rows.notna(), None).to_dict(orient="records")
     infinite = records[3] | {"age": float("inf")}
-    with serving(registered_classes.model_uri, store_folder) as url:
-        status, text = ask(url, json.dumps({"dataframe_records": [*records, infinite]}))
-        single = ask(url, json.dumps({"dataframe_records": records[:1]}))
-        refused = ask(url, json.dumps({"dataframe_records": [{"age": SECRET}]}))
+    url = servers["stays"]
+    status, text = ask(url, json.dumps({"dataframe_records": [*records, infinite]}))
+    single = ask(url, json.dumps({"dataframe_records": records[:1]}))
+    refused = ask(url, json.dumps({"dataframe_records": [{"age": SECRET}]}))
     assert status == 200
     *found, unscored = strict(text)["predictions"]
     expected = generation.predict(rows)
@@ -276,3 +282,82 @@ def test_classes_are_served_as_python_gives_them_in_strict_json(
     assert strict(single[1])["predictions"] == found[:1]
     assert refused[0] == 400
     assert SECRET not in refused[1]
+
+
+@pytest.fixture(scope="session")
+def ward_server(servers) -> str:
+    """URL of a server of wards@champion."""
+    return servers["wards"]
+
+
+@pytest.fixture
+def ward_rows(wards) -> pd.DataFrame:
+    return series_rows(wards, "ward_id", "month", "beds", ["nursing_hours"], ["temperature"])
+
+
+def with_time_texts(rows: pd.DataFrame) -> pd.DataFrame:
+    """JSON has no times."""
+    return rows.assign(last_timestamp=rows["last_timestamp"].dt.strftime("%Y-%m-%d"))
+
+
+@pytest.mark.parametrize("form", [as_json, as_records, as_parquet])
+def test_series_get_the_bits_of_python_in_every_form_that_carries_arrays(
+    ward_server, ward_rows, registered_wards, form
+):
+    rows = ward_rows if form is as_parquet else with_time_texts(ward_rows)
+    status, text = ask(ward_server, *form(rows))
+    assert status == 200, text
+    found = pd.DataFrame(strict(text)["predictions"])
+    expected = registered_wards.generation.predict(ward_rows)
+    assert list(found.columns) == list(expected.columns)
+    for name in expected:
+        want = [v.tolist() if isinstance(v, np.ndarray) else v for v in expected[name]]
+        assert found[name].tolist() == want, name
+
+
+def test_a_series_that_cannot_be_scored_is_null_and_the_reply_strict(ward_server, ward_rows):
+    rows = with_time_texts(ward_rows.head(3))
+    rows.at[1, "y"] = [None] * len(rows.at[1, "y"])
+    status, text = ask(ward_server, *as_records(rows))
+    assert status == 200, text
+    found = strict(text)["predictions"]
+    assert [row["status"] for row in found] == ["ok", "missing: y", "ok"]
+    assert {v for k, v in found[1].items() if k != "status"} == {None}
+
+
+def test_a_list_of_whole_numbers_is_refused_and_a_null_before_it_is_the_remedy(
+    ward_server, ward_rows
+):
+    """What JavaScript sends; mlflow reads such a list as int64 and converts none to double."""
+    rows = with_time_texts(ward_rows.head(1)).assign(y=[[int(v) for v in ward_rows["y"].iloc[0]]])
+    status, text = ask(ward_server, *as_records(rows))
+    assert status == 400
+    assert "\n" not in strict(text)["message"]
+    padded = rows.copy()
+    for name in ("y", "nursing_hours", "temperature"):
+        padded[name] = [[None, *rows[name].iloc[0]]]
+    status, text = ask(ward_server, *as_records(padded))
+    assert status == 200, text
+    _, plain = ask(ward_server, *as_records(with_time_texts(ward_rows.head(1))))
+    assert strict(text) == strict(plain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"y": SECRET},
+        {"y": [SECRET]},
+        {"y": None},
+        {"last_timestamp": SECRET},
+        {"series_id": 4711},
+    ],
+    ids=["a text", "texts", "no list", "no time", "a number as id"],
+)
+def test_a_broken_series_request_is_one_line_without_its_values(ward_server, ward_rows, change):
+    record = with_time_texts(ward_rows.head(1)).to_dict("records")[0] | change
+    status, text = ask(ward_server, json.dumps({"dataframe_records": [record]}))
+    assert SECRET not in text
+    assert "stack_trace" not in strict(text)
+    if "series_id" not in change:
+        assert status == 400
+        assert "\n" not in strict(text)["message"]

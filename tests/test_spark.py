@@ -7,8 +7,11 @@ import shutil
 import sys
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
+
+from tsclust_model.series_input import series_rows
 
 pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark'")
 if shutil.which("java") is None:
@@ -71,3 +74,30 @@ def test_spark_gives_the_classes_of_python(spark, store, registered_classes, sta
     assert [found[i] for i in range(100)] == expected.where(expected.notna(), None).to_dict(
         orient="records"
     )
+
+
+@pytest.mark.parametrize("partitions", [1, 5])
+def test_series_get_the_bits_of_python_too(spark, store, registered_wards, wards, partitions):
+    rows = series_rows(wards, "ward_id", "month", "beds", ["nursing_hours"], ["temperature"])
+    rows.at[7, "y"] = [None] * 48
+    forecast = mlflow.pyfunc.spark_udf(spark, registered_wards.model_uri, env_manager="local")
+    lists = pyspark.sql.types.ArrayType(pyspark.sql.types.DoubleType())
+    schema = pyspark.sql.types.StructType(
+        [
+            pyspark.sql.types.StructField("series_id", pyspark.sql.types.StringType()),
+            pyspark.sql.types.StructField("last_timestamp", pyspark.sql.types.TimestampType()),
+            *(pyspark.sql.types.StructField(name, lists) for name in rows.columns[2:]),
+        ]
+    )
+    table = spark.createDataFrame(rows, schema).repartition(partitions)
+    answer = table.withColumn("out", forecast()).select("series_id", "out").collect()
+    found = {row["series_id"]: row["out"].asDict() for row in answer}
+    expected = registered_wards.generation.predict(rows)
+    assert found[rows.at[7, "series_id"]]["status"] == "missing: y"
+    for series, (_, want) in zip(rows["series_id"], expected.iterrows(), strict=True):
+        for name, value in want.items():
+            got = found[series][name]
+            if isinstance(value, np.ndarray):
+                assert got == value.tolist(), name
+            else:
+                assert got == (None if pd.isna(value) else value), name

@@ -134,3 +134,14 @@ def test_a_failed_training_is_marked_and_registers_nothing(hospital):
 def test_an_impossible_holdout_is_refused(hospital, holdout):
     with pytest.raises(ConfigurationError, match="holdout is"):
         train_table(hospital, HOSPITAL_ROLES, holdout=holdout)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"task": "classification"}, {"lgb_timeseries_params": {"objective": "binary"}}],
+    ids=["task", "objective"],
+)
+def test_series_of_classes_are_refused_in_one_line(hospital, settings):
+    roles = Roles("age", time="admission_time", id="ward", horizon=3)
+    with pytest.raises(ConfigurationError, match=r"^series are forecast as numbers; leave task"):
+        train_table(hospital, roles, PipelineConfig(**settings))

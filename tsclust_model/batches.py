@@ -28,10 +28,13 @@ def training_frame(
     taken = sorted(set(columns) & set(frame.columns))
     if taken:
         raise DataValidationError(f"X has a column '{taken[0]}', which is predicted; take it out")
-    values = {name: validate_target(v, len(frame), name) for name, v in resources.items()}
+    values: dict[str, Any] = {
+        name: validate_target(v, len(frame), name) for name, v in resources.items()
+    }
     classes = pd.Series(y)
     if holds_classes(classes):
-        values[target] = _one_each(classes, len(frame), target)
+        _one_each(classes, len(frame), target)
+        values[target] = classes.array
     else:
         values[target] = validate_target(y, len(frame), target)
     return frame.assign(**values), target

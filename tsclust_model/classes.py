@@ -16,7 +16,7 @@ from tsclust_model.errors import DataValidationError
 
 MOST_CLASSES = 100
 _LONGEST = 200
-_WHOLE = 1e15  # beyond it floats are not told apart by whole numbers
+_WHOLE = 2**53  # beyond it floats do not hold every whole number
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f]+")
 _AS_BOOLEAN = {"1": "true", "1.0": "true", "0": "false", "0.0": "false"}
 _KINDS = {
@@ -53,6 +53,7 @@ class ClassTarget:
         Parameters
         ----------
         column : Series
+            As texts, if it was of categories: somebody has said that its numbers are names.
         name : str
         known : ClassTarget, optional
             Of the model this one may follow: its kind, and its classes too, so that the columns
@@ -159,8 +160,6 @@ def check_names(target: ClassTarget, taken: Collection[str | None]) -> None:
 
 
 def _kind(column: pd.Series, name: str) -> str:
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return "text"  # somebody has said that its numbers are names
     inferred = pd.api.types.infer_dtype(column, skipna=True)
     held = any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in column)
     if inferred not in _KINDS or held:
@@ -197,6 +196,8 @@ def _refuse_clashes(target: ClassTarget) -> None:
 
 
 def _number_text(value: Any) -> str:
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -257,13 +257,16 @@ def fit_temperature(probabilities: Sequence[np.ndarray], codes: Sequence[np.ndar
     changes the order of no two classes (Guo et al. 2017, *On Calibration of Modern Neural
     Networks*). Of the folds' own best ones it is the nearest to 1, if all are on one side of it:
     the log-loss is convex in 1 / T, so that it is lower in each fold then. It is used if it saves
-    more than one standard error.
+    more than one standard error. A fold in which one class only happened says nothing: there, the
+    surer the better.
 
     Parameters
     ----------
     probabilities : sequence of ndarray, shape (n_valid, n_classes) for each fold
     codes : sequence of ndarray of int, shape (n_valid,) for each fold
     """
+    if any(np.ptp(c) == 0 for c in codes):
+        return 1.0
     best = [_best_temperature(P, c) for P, c in zip(probabilities, codes, strict=True)]
     temperature = min(best) if min(best) > 1 else max(best)
     if min(best) <= 1 <= max(best):

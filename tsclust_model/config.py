@@ -333,6 +333,7 @@ _RULES: dict[str, _Rule] = {
     "drop_columns": _NAME_LIST,
     "audit_columns": _NAME_LIST,
     "planning_columns": _NAME_LIST,
+    "gap_policy": _one_of("error", "fill", "drop"),
     "combine": _one_of("blend", "cluster", "global"),
     "coverage": _number(0, 1, closed=False),
     "serialization": _one_of("cloudpickle", "code"),
@@ -415,7 +416,7 @@ class PipelineConfig:
     batch_size : int, 1000
         Rows that are scored at a time; results do not depend on it.
     expanding_window_size : int, 10000
-        Newest rows that a retrain reads.
+        Newest rows that a retrain reads; of series, the newest periods of each.
     experiment_name, model_registry_prefix, hospital_profile_id : str
         Where runs and versions go: the registered model is ``<prefix>``, or
         ``<prefix>-<hospital_profile_id>``.
@@ -438,6 +439,9 @@ class PipelineConfig:
         not be features; ``drop_columns`` keeps them out of the model.
     planning_columns : list of str
         Columns by whose groups the report shows totals, e.g. the ward.
+    gap_policy : {'error', 'fill', 'drop'}
+        What happens to series that lack periods: an error that names them, a straight line
+        between the neighbours, or the series is left out.
     combine : {'blend', 'cluster', 'global'}
         How global and cluster models are combined; 'blend' weighs clusters where they earn it.
     coverage : float, 0.9
@@ -480,6 +484,7 @@ class PipelineConfig:
     drop_columns: list[str] = field(default_factory=list)
     audit_columns: list[str] = field(default_factory=list)
     planning_columns: list[str] = field(default_factory=list)
+    gap_policy: str = "error"
     combine: str = "blend"
     coverage: float = 0.9
     serialization: str = "cloudpickle"

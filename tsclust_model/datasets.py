@@ -185,6 +185,61 @@ def generate_synthetic_data(
     return pd.DataFrame(X, columns=names).assign(target=y.astype(np.int64))
 
 
+# Kinds of wards: level, yearly growth, months of the peak, height of the season, noise (shares).
+_WARDS = (
+    ("pneumology", 60.0, 0.01, 0, 0.35, 0.05),
+    ("surgery", 45.0, 0.06, 5, 0.08, 0.04),
+    ("geriatrics", 80.0, -0.04, 0, 0.15, 0.03),
+    ("allergology", 25.0, 0.02, 4, 0.60, 0.08),
+)
+
+
+def make_ward_series(
+    n_series: int = 60, n_periods: int = 60, *, random_state: int = 42
+) -> pd.DataFrame:
+    """Occupied beds of made-up wards by month: a long table of series.
+
+    Four kinds of wards, of different season, growth and noise.
+
+    Parameters
+    ----------
+    n_series, n_periods : int
+        Wards, and months from January 2020 on; 1 or more each.
+    random_state : int
+
+    Returns
+    -------
+    DataFrame
+        ``ward_id``, ``month``, ``beds`` (target), ``nursing_hours`` (a resource) and
+        ``temperature`` (a covariate, degrees Celsius), oldest month of the first ward first.
+    """
+    if n_series < 1 or n_periods < 1:
+        raise ConfigurationError("n_series and n_periods must be 1 or more")
+    rng = np.random.default_rng(random_state)
+    months = np.arange(n_periods)
+    phase = 2 * np.pi * months / 12
+    temperature = 10 - 9 * np.cos(phase) + rng.normal(0, 1.5, n_periods)
+    wards = []
+    for number in range(n_series):
+        name, level, growth, peak, height, noise = _WARDS[number % len(_WARDS)]
+        size = level * rng.uniform(0.6, 1.6)
+        season = 1 + height * rng.uniform(0.8, 1.2) * np.cos(phase - 2 * np.pi * peak / 12)
+        trend = 1 + growth * rng.uniform(0.7, 1.3) * months / 12
+        beds = np.maximum(size * season * trend * (1 + noise * rng.normal(size=n_periods)), 0)
+        wards.append(
+            pd.DataFrame(
+                {
+                    "ward_id": f"{name}-{number:03d}",
+                    "month": pd.date_range("2020-01-01", periods=n_periods, freq="MS"),
+                    "beds": np.round(beds, 0) + 0.0,
+                    "nursing_hours": np.round(beds * 5.5 * rng.normal(1, 0.03, n_periods), 1),
+                    "temperature": np.round(temperature, 1) + 0.0,
+                }
+            )
+        )
+    return pd.concat(wards, ignore_index=True)
+
+
 def _admissions(rng: np.random.Generator, kind: np.ndarray, moved: np.ndarray) -> tuple[Any, ...]:
     """Vitals, ward, emergency, stay, nursing hours and cost of each row, by its kind."""
     n_rows = len(kind)

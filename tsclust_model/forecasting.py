@@ -386,7 +386,7 @@ class OutputFits:
         final: bool = True,
     ) -> None:
         self._threads, self._X, self._outcomes, self.folds = threads, X, outcomes, folds
-        self._settings, self._categorical = _training_params(params), categorical
+        self._settings, self._categorical = training_params(params), categorical
         self._loss = np.abs if params.get("objective") in _ABSOLUTE else np.square
         self._parts = [(i, fold.train) for i, fold in enumerate(folds)]
         if final:
@@ -438,7 +438,7 @@ class OutputFits:
 
         A global model of a fold forecasts all of the fold's rows, before the clusters are known.
         """
-        boosters = _train(
+        boosters = train_boosters(
             self._X[job.rows],
             {name: y[job.rows] for name, y in self._outcomes.items()},
             self._settings,
@@ -484,12 +484,12 @@ def rows_by_cluster(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return [(int(cluster), rows) for cluster, rows in zip(clusters, parts, strict=True)]
 
 
-def _training_params(params: Mapping[str, Any]) -> dict[str, Any]:
+def training_params(params: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(params) | _MANAGED
     return {"n_estimators": 100} | settings
 
 
-def _train(
+def train_boosters(
     X: np.ndarray,
     outcomes: Mapping[str, np.ndarray],
     settings: Mapping[str, Any],

@@ -7,9 +7,8 @@ Nothing here is edited after the fit: retraining makes another generation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -42,6 +41,7 @@ from tsclust_model.intervals import Calibration
 from tsclust_model.lineage import first_lineage
 from tsclust_model.metrics import METRICS, RMSE, Metric
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.stages import Stages, silent
 from tsclust_model.state import (
     Parts,
     StoredTexts,
@@ -63,25 +63,7 @@ _EXAMPLE_TRIES = 8
 _REFERENCE_ROWS = 5_000
 
 
-class Stage:
-    """What a step of training tells whoever watches it; this one keeps it to itself."""
-
-    def log(self, figures: Mapping[str, Any]) -> None:
-        """Figures of the step, by name; None is undefined."""
-
-    def progress(self, done: int, total: int) -> None:
-        """`done` of `total` pieces of work are finished."""
-
-
-Stages = Callable[[str], AbstractContextManager[Stage]]
-
-
-def silent(name: str) -> AbstractContextManager[Stage]:
-    """The `Stages` of somebody who does not watch."""
-    return nullcontext(Stage())
-
-
-class _NullableLong(pd.arrays.IntegerArray):
+class NullableLong(pd.arrays.IntegerArray):
     """Whole numbers whose nulls survive mlflow's ``spark_udf``.
 
     It casts every long column to int64 and every string column to numpy's str, which have no null;
@@ -93,7 +75,7 @@ class _NullableLong(pd.arrays.IntegerArray):
         return self if keep else super().astype(dtype, copy=copy)
 
 
-class _NullableText(pd.arrays.StringArray):
+class NullableText(pd.arrays.StringArray):
     """Texts whose nulls survive in the same way."""
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
@@ -129,30 +111,23 @@ class Forecast:
     probabilities: np.ndarray
 
 
-@dataclass(frozen=True)
-class Generation:
-    """A fitted pipeline.
+class FittedPipeline:
+    """What a fitted pipeline says of itself, whatever its rows are.
 
     Attributes
     ----------
-    schema : Schema
+    schema : Schema or SeriesSchema
     segmentation : Segmentation
-    target : OutputModel or ClassModel
-        Of a number, or of classes.
-    resources : dict of str to OutputModel
-    reference : Reference
-        What drift is measured against.
+    resources : dict
+        A model for each resource.
     info : dict
-        What a reader should know, as JSON: ``config``, ``roles``, ``n_rows``, ``clustering``
-        (metrics), ``cluster_sizes``, and what training adds.
+        What a reader should know, as JSON.
     """
 
-    schema: Schema
+    schema: Any
     segmentation: Segmentation
-    target: OutputModel | ClassModel
-    resources: dict[str, OutputModel]
-    reference: Reference
-    info: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any]
+    info: dict[str, Any]
 
     @property
     def roles(self) -> Roles:
@@ -178,7 +153,7 @@ class Generation:
     @property
     def classes(self) -> ClassTarget | None:
         """The classes of the target; None if it is a number."""
-        return self.target.outcome if isinstance(self.target, ClassModel) else None
+        return None
 
     @property
     def text_columns(self) -> list[str]:
@@ -201,6 +176,42 @@ class Generation:
             *(f"resource_{name}" for name in self.resources),
             "status",
         ]
+
+    @property
+    def cluster_ids(self) -> list[int]:
+        """Ids of the segments, sorted."""
+        return sorted(int(c) for c in np.unique(self.segmentation.density.label) if c != NOISE)
+
+
+@dataclass(frozen=True)
+class Generation(FittedPipeline):
+    """A fitted pipeline.
+
+    Attributes
+    ----------
+    schema : Schema
+    segmentation : Segmentation
+    target : OutputModel or ClassModel
+        Of a number, or of classes.
+    resources : dict of str to OutputModel
+    reference : Reference
+        What drift is measured against.
+    info : dict
+        What a reader should know, as JSON: ``config``, ``roles``, ``n_rows``, ``clustering``
+        (metrics), ``cluster_sizes``, and what training adds.
+    """
+
+    schema: Schema
+    segmentation: Segmentation
+    target: OutputModel | ClassModel
+    resources: dict[str, OutputModel]
+    reference: Reference
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> ClassTarget | None:
+        """The classes of the target; None if it is a number."""
+        return self.target.outcome if isinstance(self.target, ClassModel) else None
 
     def assign(self, X: np.ndarray) -> Assignment:
         """Segments of encoded rows, shape (n, n_features)."""
@@ -317,16 +328,16 @@ class Generation:
                 map(number, (forecast.prediction, forecast.lower, forecast.upper))
             )
         else:
-            own = [_NullableText(spread(forecast.prediction, pd.NA))]
+            own = [NullableText(spread(forecast.prediction, pd.NA))]
             own += map(number, np.ascontiguousarray(forecast.probabilities.T))
         columns = [
             *own,
-            _NullableLong(spread(assignment.labels), masked.copy()),
-            _NullableText(spread(assignment.source, pd.NA)),
+            NullableLong(spread(assignment.labels), masked.copy()),
+            NullableText(spread(assignment.source, pd.NA)),
             number(assignment.strength),
             number(forecast.weight),
             *map(number, forecast.resources.values()),
-            _NullableText(encoded.status),
+            NullableText(encoded.status),
         ]
         answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index, copy=False)
         answer.columns = self._output_index.copy()  # made once: texts take pandas a while
@@ -373,11 +384,6 @@ class Generation:
             if self.segmentation.assign(row.reshape(1, -1)).is_noise[0]:
                 break
         return row
-
-    @property
-    def cluster_ids(self) -> list[int]:
-        """Ids of the segments, sorted."""
-        return sorted(int(c) for c in np.unique(self.segmentation.density.label) if c != NOISE)
 
     def renumbered(self, ids: Mapping[int, int], lineage: Mapping[str, Any]) -> Generation:
         """The same pipeline with other cluster ids, and where they come from in its info."""

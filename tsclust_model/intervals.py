@@ -15,6 +15,9 @@ ENOUGH = 100
 _MOST = 1_000
 _ALL = NOISE
 
+_FEWEST_A_STEP, _MOST_A_STEP = 50, 400
+_SHRUNK_BY = 200
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -78,3 +81,101 @@ def _thinned(residuals: np.ndarray) -> np.ndarray:
     if len(ordered) <= _MOST:
         return ordered
     return ordered[np.round(np.linspace(0, len(ordered) - 1, _MOST)).astype(np.int64)]
+
+
+@dataclass(frozen=True)
+class StepCalibration:
+    """Sorted scaled residuals of forecasts over a horizon, step by step.
+
+    A segment's quantile is shrunk towards that of all series by ``n / (n + 200)``, n being its
+    series in the residuals: few series say little about a tail.
+
+    Attributes
+    ----------
+    residuals : mapping of int to ndarray of float64, shape (horizon, n_kept)
+        Sorted along the second axis; -1 is all series, other keys are segments.
+    counts : mapping of int to int
+        Series behind the residuals of each segment.
+    """
+
+    residuals: Mapping[int, np.ndarray]
+    counts: Mapping[int, int]
+
+    @classmethod
+    def fit(
+        cls,
+        residuals: np.ndarray,
+        steps: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        horizon: int,
+    ) -> StepCalibration:
+        """Calibrate on residuals of forecasts, shape (m,), their steps (from 1) and segments.
+
+        Weights, shape (m,), let older residuals count less (Barber et al. 2023).
+        """
+        parts = {_ALL: _by_step(residuals, steps, weights, horizon)}
+        counts = {}
+        for cluster in np.unique(labels[labels != NOISE]):
+            own = labels == cluster
+            counts[int(cluster)] = int((own & (steps == 1)).sum())
+            if counts[int(cluster)] >= _FEWEST_A_STEP:
+                parts[int(cluster)] = _by_step(residuals[own], steps[own], weights[own], horizon)
+        return cls(parts, {cluster: n for cluster, n in counts.items() if cluster in parts})
+
+    def offsets(self, labels: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+        """Distance of the lower and the upper bound from a forecast, shape (n, horizon) each.
+
+        Parameters
+        ----------
+        labels : ndarray of int64, shape (n,)
+        coverage : float
+            Above 0 and below 1.
+        """
+        known, inverse = np.unique(labels, return_inverse=True)
+        everyone = self._offsets_of(_ALL, coverage)
+        table = []
+        for label in known:
+            n = self.counts.get(int(label), 0)
+            own = self._offsets_of(int(label), coverage) if n else everyone
+            share = n / (n + _SHRUNK_BY)
+            table.append(share * own + (1 - share) * everyone)
+        found = np.array(table).reshape(-1, *everyone.shape)[inverse]
+        return found[:, :, 0], found[:, :, 1]
+
+    def _offsets_of(self, cluster: int, coverage: float) -> np.ndarray:
+        return np.array([_offsets(step, coverage) for step in self.residuals[cluster]])
+
+    def renumbered(self, ids: Mapping[int, int]) -> StepCalibration:
+        """The same residuals under other segment ids."""
+        return StepCalibration(
+            {ids.get(cluster, cluster): found for cluster, found in self.residuals.items()},
+            {ids.get(cluster, cluster): n for cluster, n in self.counts.items()},
+        )
+
+
+def _by_step(
+    residuals: np.ndarray, steps: np.ndarray, weights: np.ndarray, horizon: int
+) -> np.ndarray:
+    """Evenly spaced order statistics of each step; steps with few residuals ask their neighbours.
+
+    The neighbours are as many as it takes to have 50 residuals.
+    """
+    counts = np.bincount(steps, minlength=horizon + 1)[1 : horizon + 1]
+    n_kept = int(min(max(counts.max(), _FEWEST_A_STEP), _MOST_A_STEP))
+    places = (np.arange(n_kept) + 0.5) / n_kept
+    kept = np.empty((horizon, n_kept))
+    for step in range(1, horizon + 1):
+        reach = 0
+        while reach < horizon and _within(counts, step, reach) < _FEWEST_A_STEP:
+            reach += 1
+        near = np.flatnonzero(np.abs(steps - step) <= reach)
+        near = near[np.argsort(residuals[near], kind="stable")]
+        passed = np.cumsum(weights[near])
+        kept[step - 1] = residuals[near[np.searchsorted(passed, places * passed[-1])]]
+    return kept
+
+
+def _within(counts: np.ndarray, step: int, reach: int) -> int:
+    """Residuals of the steps that are at most `reach` away."""
+    return int(counts[max(step - 1 - reach, 0) : step + reach].sum())

@@ -54,7 +54,8 @@ class Metric:
 
 RMSE = Metric("rmse", "RMSE", squared=True)
 LOG_LOSS = Metric("log_loss", "log-loss")
-METRICS = {metric.name: metric for metric in (RMSE, LOG_LOSS)}
+MASE = Metric("mase", "MASE")
+METRICS = {metric.name: metric for metric in (RMSE, LOG_LOSS, MASE)}
 
 _LEAST_PROBABILITY = 1e-6
 

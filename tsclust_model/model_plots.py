@@ -29,6 +29,8 @@ MAP_ROWS = 4_000
 _CELLS = 30
 _MIDDLE = (0.005, 0.995)
 _NODES = 60
+_PALE = "#cccccc"
+_NAMED = 0.025  # a narrower cluster has no room for its number
 _STEPS = 100
 _HEAT = LinearSegmentedColormap.from_list("rows", ["#cfe3f2", COLOURS[0], "#002a45"])
 
@@ -61,12 +63,18 @@ def cluster_map(
     noise = shown[labels[shown] == NOISE]
     if noise.size:
         plot.scatter(*dots[noise].T, s=12, c=GREY, marker="x", linewidths=0.7, label="noise")
-    for cluster, _ in by_size(labels):
+    clusters = by_size(labels)
+    small = [cluster for cluster, _ in clusters[MOST_LABELS:]]
+    if small:
+        rows = shown[np.isin(labels[shown], small)]
+        name = f"{len(small)} smaller segments"
+        plot.scatter(*dots[rows].T, s=6, c=_PALE, marker="o", linewidths=0, label=name)
+    for cluster, _ in clusters[:MOST_LABELS]:
         rows = shown[labels[shown] == cluster]
         plot.scatter(
             *dots[rows].T, s=9, c=colour(cluster), marker=marker(cluster), linewidths=0, alpha=0.7
         )
-    for cluster, rows in by_size(labels)[:MOST_LABELS]:
+    for cluster, rows in clusters[:MOST_LABELS]:
         text = shown_text((names or {}).get(cluster, str(cluster)), 18)
         plot.annotate(
             text,
@@ -77,7 +85,7 @@ def cluster_map(
             weight="bold",
             bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": colour(cluster), "alpha": 0.9},
         )
-    if noise.size:
+    if noise.size or small:
         plot.legend(fontsize=7, loc="best")
     return figure
 
@@ -108,20 +116,20 @@ def condensed_tree_plot(
     for node in range(len(parent) - 1, 0, -1):
         size[parent[node]] += size[node]
     tops = {node for node in range(1, len(parent)) if label[node] != label[parent[node]]}
-    drawn = set(np.argsort(-size, kind="stable")[:_NODES].tolist())
+    drawn = _drawn_nodes(parent, size, tops)
     left = {0: 0.0}
     highest = float(np.quantile(point_lambda[np.isfinite(point_lambda)], 0.99)) * 1.05
     for node in range(len(parent)):
         if node not in drawn or node not in left:
             continue
         lambdas = np.minimum(np.sort(point_lambda[point_node == node]), highest)
-        children = [i for i in range(node + 1, len(parent)) if parent[i] == node and i in drawn]
+        children = np.flatnonzero(parent[1:] == node) + 1
         start = max(float(birth[node]), 0.0)
-        end = min(float(birth[children].min()), highest) if children else None
+        end = min(float(birth[children].min()), highest) if len(children) else None
         outline, middle = _outline(lambdas, int(size[node]), left[node], start, end)
-        shade = colour(int(label[node])) if label[node] != NOISE else "#cccccc"
+        shade = colour(int(label[node])) if label[node] != NOISE else _PALE
         plot.add_patch(Polygon(outline, closed=True, facecolor=shade, edgecolor="none"))
-        if node in tops and label[node] != NOISE:
+        if node in tops and label[node] != NOISE and size[node] >= _NAMED * size[0]:
             plot.annotate(
                 str(int(label[node])),
                 (middle, start),
@@ -132,13 +140,23 @@ def condensed_tree_plot(
                 fontsize=8,
                 weight="bold",
             )
-        at = middle - sum(int(size[child]) for child in children) / 2
-        for child in children:
+        at = middle - float(size[children].sum()) / 2
+        for child in children.tolist():
             left[child] = at
             at += int(size[child])
     plot.set_xlim(0, max(int(size[0]), 1))
     plot.set_ylim(highest, 0)
     return figure
+
+
+def _drawn_nodes(parent: np.ndarray, size: np.ndarray, tops: set[int]) -> set[int]:
+    """The largest nodes, and the way from the root to each of the 20 largest clusters."""
+    drawn = set(np.argsort(-size, kind="stable")[:_NODES].tolist())
+    for node in sorted(tops, key=lambda top: -size[top])[:MOST_LABELS]:
+        while node not in drawn:
+            drawn.add(node)
+            node = int(parent[node])
+    return drawn
 
 
 def predicted_plot(truth: np.ndarray, prediction: np.ndarray, unit: str, few: int = 1) -> Figure:

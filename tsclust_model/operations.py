@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from tsclust_model.drift import DriftMonitor, DriftWindow
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.registry import CHAMPION, alias_version, registered_generation
+from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
+from tsclust_model.series_table import series_panel
+from tsclust_model.series_training import canonical_series_rows, series_batch, series_window
 from tsclust_model.training import Retraining, labelled_window, open_history, retrain_model
 from tsclust_model.validation import in_time_order
 
@@ -145,7 +148,7 @@ class _Monitor:
     """The detectors of a champion between calls, in a file beside its history."""
 
     def __init__(
-        self, champion: Generation, version: str, config: PipelineConfig, model_name: str
+        self, champion: AnyGeneration, version: str, config: PipelineConfig, model_name: str
     ) -> None:
         self.champion = champion
         self.version = version
@@ -164,21 +167,25 @@ class _Monitor:
     def look_at(self, frame: pd.DataFrame) -> str:
         """Keep the rows, show them to the detectors once, and say what they looked like."""
         champion = self.champion
-        ordered = in_time_order(frame, champion.roles.time)
-        encoded = self.champion.schema.encode(ordered)
-        batch_id = self.history.register(champion.canonical_rows(ordered))
+        rows = self._kept(frame)
+        batch_id = self.history.register(rows)
         if batch_id in self.batches:
             return f"batch {batch_id} was seen before"
-        losses = self._losses(ordered)
         noise = []
-        scorable = np.flatnonzero(encoded.scorable)
-        for start in range(0, len(scorable), self.config.batch_size):
-            part = scorable[start : start + self.config.batch_size]
-            is_noise = self.champion.assign(encoded.X[part]).is_noise
+        if isinstance(champion, SeriesGeneration):
+            window = series_window(champion, self.history, self.config)
+            X, losses = series_batch(champion, window, batch_id, self.config)
+            assign = champion.segmentation.assign
+        else:
+            X, losses = self._encoded(frame)
+            assign = champion.assign
+        for start in range(0, len(X), self.config.batch_size):
+            part = slice(start, start + self.config.batch_size)
+            is_noise = assign(X[part]).is_noise
             noise.append(is_noise)
             known = losses[part][~np.isnan(losses[part])]
-            window = DriftWindow(encoded.X[part], is_noise, known if known.size else None)
-            if self.drift.update(window):
+            seen = DriftWindow(X[part], is_noise, known if known.size else None)
+            if self.drift.update(seen):
                 self.reason = self.drift.reason
         self.batches = [*self.batches, batch_id][-1000:]
         self._save({"drift": self.drift.state(), "batches": self.batches, "reason": self.reason})
@@ -204,14 +211,28 @@ class _Monitor:
         self.version = serving
         self._save({"drift": pause.state(), "batches": self.batches})
 
-    def _losses(self, frame: pd.DataFrame) -> np.ndarray:
-        """Losses, NaN where the outcome is not known."""
-        target = self.champion.roles.target
-        losses = np.full(len(frame), np.nan)
-        if target in frame:
-            known = np.flatnonzero(frame[target].notna())
-            losses[known] = self.champion.losses(frame.iloc[known])
-        return losses
+    def _kept(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows as the history keeps them, after they have been checked."""
+        champion = self.champion
+        if isinstance(champion, SeriesGeneration):
+            roles = replace(champion.roles, frequency=champion.schema.frequency)
+            series_panel(frame, roles, self.config.gap_policy, self.config.missing_markers)
+            return canonical_series_rows(frame, roles, self.config)
+        ordered = in_time_order(frame, champion.roles.time)
+        champion.schema.encode(ordered)
+        return champion.canonical_rows(ordered)
+
+    def _encoded(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """The scorable rows, oldest first, and their losses, NaN where no outcome is known."""
+        champion = self.champion
+        assert isinstance(champion, Generation)
+        ordered = in_time_order(frame, champion.roles.time)
+        encoded = champion.schema.encode(ordered)
+        losses = np.full(len(ordered), np.nan)
+        if champion.roles.target in ordered:
+            known = np.flatnonzero(ordered[champion.roles.target].notna())
+            losses[known] = champion.losses(ordered.iloc[known])
+        return encoded.X[encoded.scorable], losses[encoded.scorable]
 
     def _saved(self) -> dict[str, Any]:
         if not self.path.exists():

@@ -31,7 +31,7 @@ from tsclust_model.errors import (
     PipelineError,
     PredictionError,
 )
-from tsclust_model.generation import Forecast, Generation
+from tsclust_model.generation import FittedPipeline, Forecast, Generation
 from tsclust_model.monitoring import (
     Clock,
     ErrorHandler,
@@ -630,12 +630,18 @@ class TimeSeriesClusteringPipeline:
 
     def _serve(
         self,
-        generation: Generation,
+        generation: FittedPipeline,
         version: str,
         clustering: dict[str, Any],
         trained_at: datetime | None = None,
     ) -> None:
         """Let a generation serve from now on."""
+        if not isinstance(generation, Generation):
+            raise ConfigurationError(
+                f"'{self._model_name}' is a model of series, and this class takes rows of "
+                "features; ask it through mlflow.pyfunc.load_model with series_rows(...), and "
+                "retrain it with maintain(...)"
+            )
         costs = measured_costs(generation)
         when = trained_at or self._clock()
         self._serving = _Serving(generation, version, clustering, when, costs)

@@ -74,18 +74,22 @@ def silhouette_plot(values: np.ndarray, labels: np.ndarray) -> Figure:
     labels : ndarray of int, shape (n,)
         Without noise.
     """
-    figure, plot = new_figure("silhouette coefficient", "rows by cluster")
+    figure, plot = new_figure("silhouette coefficient", "rows by cluster", long_names=True)
     start = 0
-    for cluster in np.unique(labels):
+    clusters = np.unique(labels)
+    middles = []
+    for cluster in clusters:
         own = np.sort(values[labels == cluster])
         rows = np.arange(start, start + len(own))
-        plot.fill_betweenx(
-            rows, 0, own, color=colour(cluster), label=cluster_name(cluster), step="mid"
-        )
+        plot.fill_betweenx(rows, 0, own, color=colour(cluster), step="mid")
+        middles.append(start + len(own) / 2)
         start += len(own)
     plot.axvline(float(values.mean()), color=GREY, linestyle="--", label="mean")
-    plot.set_yticks([])
-    _legend(plot, len(np.unique(labels)) + 1)
+    if len(clusters) <= 24:
+        plot.set_yticks(middles, [cluster_name(int(c)) for c in clusters], fontsize=7)
+    else:
+        plot.set_yticks([])
+    plot.legend(fontsize=7, loc="upper left")
     return figure
 
 

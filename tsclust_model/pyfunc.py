@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import tempfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec
 from mlflow.types import Schema as MlflowSchema
+from mlflow.types.schema import Array
 from packaging.version import Version
 
 from tsclust_model import __version__
@@ -29,10 +31,15 @@ from tsclust_model.assignment import DensityTree
 from tsclust_model.clustering import Scaler
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
 from tsclust_model.fallback import KNNFallback
-from tsclust_model.generation import Generation
+from tsclust_model.forecasting import ClusterModels, OutputModel
+from tsclust_model.results import NOISE
+from tsclust_model.series_generation import AnyGeneration, SeriesGeneration, generation_of_parts
+from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID
+from tsclust_model.series_models import SeriesModel
 from tsclust_model.serving import RequestError, keep_rows_out_of_replies
 from tsclust_model.state import Parts, digest, open_sealed, seal
 
+Boosters = lgb.Booster | tuple[lgb.Booster, ...]
 PACKAGE = Path(__file__).parent
 _REQUIRED = ("mlflow", "numpy", "pandas", "scikit-learn", "hdbscan", "lightgbm", "numba")
 _REQUIRED_TOO = ("cloudpickle", "scipy", "pyarrow", "pyyaml", "fsspec")
@@ -104,20 +111,24 @@ class SegmentForecaster(PythonModel):
         return self.generation.segmentation.fallback
 
     @property
-    def timeseries_models(self) -> dict[int, lgb.Booster]:
-        """The target's models by cluster."""
-        return self.generation.target.cluster_boosters
+    def timeseries_models(self) -> dict[int, Boosters]:
+        """The target's models by cluster; of series, one for each base they correct."""
+        return _cluster_boosters(self.generation.target)
 
     @property
-    def resource_models(self) -> dict[str, dict[int, lgb.Booster]]:
+    def resource_models(self) -> dict[str, dict[int, Boosters]]:
         """Each resource's models by cluster."""
-        return {name: model.cluster_boosters for name, model in self.generation.resources.items()}
+        return {name: _cluster_boosters(model) for name, model in self._resources}
 
     @property
-    def global_models(self) -> dict[str, lgb.Booster]:
+    def global_models(self) -> dict[str, Boosters]:
         """The global model of the target and of each resource."""
-        named = {"target": self.generation.target} | self.generation.resources
-        return {name: model.global_booster for name, model in named.items()}
+        named = [("target", self.generation.target), *self._resources]
+        return {name: _global_boosters(model) for name, model in named}
+
+    @property
+    def _resources(self) -> list[tuple[str, OutputModel | SeriesModel]]:
+        return list(self.generation.resources.items())
 
     @property
     def state_digest(self) -> str:
@@ -127,12 +138,28 @@ class SegmentForecaster(PythonModel):
         return digest(self.parts)
 
 
-def seal_generation(generation: Generation) -> Parts:
+def _cluster_boosters(model: ClusterModels | SeriesModel) -> dict[int, Boosters]:
+    if isinstance(model, ClusterModels):
+        return dict(model.cluster_boosters)
+    return {cluster: _parsed(texts) for cluster, texts in model.texts.items() if cluster != NOISE}
+
+
+def _global_boosters(model: ClusterModels | SeriesModel) -> Boosters:
+    if isinstance(model, ClusterModels):
+        return model.global_booster
+    return _parsed(model.texts.get(NOISE, ()))
+
+
+def _parsed(texts: Iterable[str]) -> tuple[lgb.Booster, ...]:
+    return tuple(lgb.Booster(model_str=text) for text in texts)
+
+
+def seal_generation(generation: AnyGeneration) -> Parts:
     """The generation's state with checksums and the code it belongs to."""
     return seal(generation.to_parts(), __version__, code_digest())
 
 
-def open_generation(parts: Parts) -> Generation:
+def open_generation(parts: Parts) -> AnyGeneration:
     """The generation of a sealed state, after every check.
 
     One process runs one build of this package, whichever was imported first (mlflow issue 12395).
@@ -151,7 +178,7 @@ def open_generation(parts: Parts) -> Generation:
             f"the model was logged by tsclust_model {logged}, and this process has already "
             f"imported another build ({__version__}); load the model in a process of its own"
         )
-    return Generation.from_parts(parts)
+    return generation_of_parts(parts)
 
 
 @functools.cache
@@ -163,21 +190,32 @@ def code_digest() -> str:
     return found.hexdigest()
 
 
-def signature(generation: Generation) -> ModelSignature:
-    """Input columns by name (numbers as double, categories as string), outputs and `coverage`."""
-    inputs: list[Any] = [
-        ColSpec(DataType.double if feature.is_number else DataType.string, feature.name)
-        for feature in generation.schema.features
-    ]
+def signature(generation: AnyGeneration) -> ModelSignature:
+    """Input columns by name (numbers as double, categories as string), outputs and `coverage`.
+
+    A model of series takes and gives arrays of double, one row a series.
+    """
+    number: Any = DataType.double
+    inputs: list[Any]
+    if isinstance(generation, SeriesGeneration):
+        number = Array(DataType.double)
+        inputs = [ColSpec(DataType.string, SERIES_ID), ColSpec(DataType.datetime, LAST_TIMESTAMP)]
+        inputs += [ColSpec(number, name) for name in generation.schema.arrays.values()]
+    else:
+        inputs = [
+            ColSpec(DataType.double if feature.is_number else DataType.string, feature.name)
+            for feature in generation.schema.features
+        ]
     kinds = {
         "prediction": DataType.double if generation.classes is None else DataType.string,
         "cluster": DataType.long,
         "cluster_source": DataType.string,
+        "cluster_strength": DataType.double,
+        "cluster_weight": DataType.double,
         "status": DataType.string,
     }
     outputs: list[Any] = [
-        ColSpec(kinds.get(name, DataType.double), name, required=False)
-        for name in generation.output_columns
+        ColSpec(kinds.get(name, number), name, required=False) for name in generation.output_columns
     ]
     if generation.classes is not None:  # they have no bounds
         return ModelSignature(MlflowSchema(inputs), MlflowSchema(outputs))
@@ -193,7 +231,7 @@ def requirements() -> list[str]:
     return [f"{name}=={version(name)}" for name in (*_REQUIRED, *_REQUIRED_TOO)]
 
 
-def model_arguments(generation: Generation) -> tuple[Parts, dict[str, Any]]:
+def model_arguments(generation: AnyGeneration) -> tuple[Parts, dict[str, Any]]:
     """The sealed state, and what mlflow's ``save_model`` and ``log_model`` take beside it."""
     parts = seal_generation(generation)
     return parts, {
@@ -205,7 +243,7 @@ def model_arguments(generation: Generation) -> tuple[Parts, dict[str, Any]]:
     }
 
 
-def log_generation(generation: Generation, serialization: str = "cloudpickle") -> ModelInfo:
+def log_generation(generation: AnyGeneration, serialization: str = "cloudpickle") -> ModelInfo:
     """Log the generation as one MLflow model under the active run.
 
     Parameters

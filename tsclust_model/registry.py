@@ -18,8 +18,8 @@ from mlflow.exceptions import MlflowException
 
 from tsclust_model.config import NAME_PATTERN
 from tsclust_model.errors import ConfigurationError, MLflowIntegrationError
-from tsclust_model.generation import Generation
 from tsclust_model.pyfunc import SegmentForecaster
+from tsclust_model.series_generation import AnyGeneration
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -30,7 +30,7 @@ _SEGMENT = "segment."
 _DATA = "data.versions."
 _IDS_A_TAG = 60
 _MOST_KEPT = 2
-_KEPT: dict[str, Generation] = {}
+_KEPT: dict[str, AnyGeneration] = {}
 
 
 def check_model_name(name: str) -> str:
@@ -220,7 +220,7 @@ def name_and_version(model_uri: str) -> tuple[str, str]:
     return name, version
 
 
-def load_generation(model_uri: str) -> Generation:
+def load_generation(model_uri: str) -> AnyGeneration:
     """The fitted pipeline of a logged or registered model.
 
     Parameters
@@ -257,7 +257,7 @@ def load_generation(model_uri: str) -> Generation:
     return model.generation
 
 
-def registered_generation(name: str, version: str) -> Generation:
+def registered_generation(name: str, version: str) -> AnyGeneration:
     """The fitted pipeline of a registered version; the last two are kept, by their digest.
 
     The steps of the loop ask for the champion one after another, and to fetch it is most of what

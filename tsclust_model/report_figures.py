@@ -15,7 +15,6 @@ from scipy.stats import norm
 
 from tsclust_model import __version__, cluster_profiles
 from tsclust_model.drift import DriftWindow, Reference
-from tsclust_model.generation import Generation
 from tsclust_model.metrics import METRICS, calculate_classification_metrics
 from tsclust_model.preparation import Prepared
 from tsclust_model.report_groups import (
@@ -28,6 +27,10 @@ from tsclust_model.report_groups import (
 from tsclust_model.report_rows import Evidence, OutputRows, SegmentRows, mean_error
 from tsclust_model.results import NOISE
 from tsclust_model.retraining import Comparison
+from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
+from tsclust_model.series_models import WAYS as SERIES_WAYS
+from tsclust_model.series_models import SeriesModel
+from tsclust_model.windows import SHAPE_FEATURES
 
 FORMAT = 1
 NUMBER_COLUMNS = [
@@ -54,6 +57,9 @@ WAYS = {
     "cluster": "segments' own models alone",
     "blend": "blend (what is served)",
     "control": "blend with shuffled segments (control)",
+    "bank": "exponential filters (no model)",
+    "theta": "Theta (no model)",
+    "seasonal_naive": "the value a season ago",
 }
 
 
@@ -77,7 +83,7 @@ class Watched:
 
 
 def report_figures(
-    generation: Generation,
+    generation: AnyGeneration,
     segments: SegmentRows,
     evidence: Evidence | None,
     about: Mapping[str, Any],
@@ -152,6 +158,8 @@ def report_figures(
             "subgroups": _subgroups(evidence, audit),
             "accuracy": _accuracy(generation, evidence, names),
         }
+    if isinstance(generation, SeriesGeneration):
+        _add_rolling_origins(figures, generation)
     if comparison is not None or moves is not None:
         figures["generations"] = {
             "comparison": None if comparison is None else _compared(comparison),
@@ -161,7 +169,7 @@ def report_figures(
     return figures
 
 
-def _model(generation: Generation, about: Mapping[str, Any]) -> dict[str, Any]:
+def _model(generation: AnyGeneration, about: Mapping[str, Any]) -> dict[str, Any]:
     info, roles = generation.info, generation.roles
     config = info["config"]
     return (
@@ -171,7 +179,9 @@ def _model(generation: Generation, about: Mapping[str, Any]) -> dict[str, Any]:
             "target": roles.target,
             "resources": list(roles.resources),
             "features": generation.schema.names,
-            "cluster_features": list(generation.schema.cluster_features),
+            "cluster_features": _clustered(generation),
+            "unit": "series" if isinstance(generation, SeriesGeneration) else "rows",
+            "horizon": roles.horizon,
             "id": roles.id,
             "time": roles.time,
             "n_rows": info["n_rows"],
@@ -194,10 +204,10 @@ def _model(generation: Generation, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _segments(
-    generation: Generation, rows: SegmentRows, names: Mapping[int, str]
+    generation: AnyGeneration, rows: SegmentRows, names: Mapping[int, str]
 ) -> dict[str, Any]:
     """Size, strength and profile of each segment, the largest first."""
-    own_models = set(generation.target.clusters)
+    own_models = _own_models(generation)
     inside = rows.labels != NOISE
     clusters, codes = np.unique(rows.labels[inside], return_inverse=True)
     numbered = np.full(len(rows.labels), NOISE)
@@ -251,6 +261,37 @@ def _segments(
     }
 
 
+def _add_rolling_origins(figures: dict[str, Any], generation: SeriesGeneration) -> None:
+    """What the fit found out inside the training part, where only the means are kept."""
+    metric = generation.metric
+    scores = generation.info["scores"][metric.name]
+    everyone = scores.get("global")
+    ways = [
+        {
+            "way": way,
+            "label": WAYS[way],
+            "value": scores[way],
+            "error": None,
+            "saved": None if way == "global" or not everyone else 1 - scores[way] / everyone,
+            "saved_error": None,
+        }
+        for way in WAYS
+        if scores.get(way) is not None
+    ]
+    table = {"basis": "rolling origins inside the training series", "ways": ways}
+    if figures["worth"] is not None:
+        figures["worth"]["tables"].insert(0, table)
+        return
+    figures["measure"] = {"name": metric.name, "label": metric.label, "unit": "", "columns": []}
+    figures["worth"] = {
+        "tables": [table],
+        "saved": next((way["saved"] for way in ways if way["way"] == "blend"), None),
+        "weight": _weight(generation),
+        "combine": generation.info["config"]["combine"],
+        "n_own_models": len(_own_models(generation)),
+    }
+
+
 def _compared(comparison: Comparison) -> dict[str, Any]:
     """A comparison with the standard error of what is saved (delta method)."""
     metric = METRICS[comparison.metric]
@@ -267,16 +308,16 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _worth(generation: Generation, found: Sequence[Evidence]) -> dict[str, Any]:
+def _worth(generation: AnyGeneration, found: Sequence[Evidence]) -> dict[str, Any]:
     """What segments are worth, on each kind of rows; `saved` is on the last of them."""
     tables = [{"basis": evidence.basis, "ways": _ways(evidence)} for evidence in found]
     blend = next(way for way in tables[-1]["ways"] if way["way"] == "blend")  # type: ignore[index]
     return {
         "tables": tables,
         "saved": blend["saved"],  # type: ignore[index]
-        "weight": generation.target.weight,
+        "weight": _weight(generation),
         "combine": generation.info["config"]["combine"],
-        "n_own_models": len(generation.target.clusters),
+        "n_own_models": len(_own_models(generation)),
     }
 
 
@@ -365,12 +406,11 @@ def _subgroups(evidence: Evidence, audit: Sequence[str]) -> list[dict[str, Any]]
 
 
 def _accuracy(
-    generation: Generation, evidence: Evidence, names: Mapping[int, str]
+    generation: AnyGeneration, evidence: Evidence, names: Mapping[int, str]
 ) -> dict[str, Any]:
     """Errors and coverage of what is served, in all and by segment."""
     everyone = np.ones(len(evidence.labels), dtype=bool)
-    own = set(generation.target.clusters)
-    weight = generation.target.weight
+    weights = _weights(generation)
     return {
         "basis": evidence.basis,
         "coverage": generation.coverage,
@@ -380,7 +420,7 @@ def _accuracy(
             | {
                 "group": group.name,
                 "merged": group.merged,
-                "weight": weight if int(evidence.labels[group.rows][0]) in own else 0.0,
+                "weight": weights.get(int(evidence.labels[group.rows][0]), 0.0),
             }
             for group in shown_groups(evidence.labels, names)
         ],
@@ -421,15 +461,15 @@ def _errors(evidence: Evidence, rows: np.ndarray) -> dict[str, Any]:
 
 
 def _covered(output: OutputRows, rows: np.ndarray) -> float | None:
-    rows = rows & np.isfinite(output.lower)
-    if not rows.any():
-        return None
-    truth = output.truth[rows]
-    return float(((output.lower[rows] <= truth) & (truth <= output.upper[rows])).mean())
+    inside = output.inside[rows]
+    inside = inside[np.isfinite(inside)]
+    return float(inside.mean()) if inside.size else None
 
 
-def _importance(generation: Generation) -> list[dict[str, Any]]:
+def _importance(generation: AnyGeneration) -> list[dict[str, Any]]:
     """Share of the target's gain of each feature, in the global model and in what is served."""
+    if isinstance(generation, SeriesGeneration):
+        return []  # its features are windows of the series itself
     model = generation.target
     everyone = _shares(model.global_booster)
     served = everyone
@@ -450,12 +490,42 @@ def _importance(generation: Generation) -> list[dict[str, Any]]:
     ]
 
 
+def _own_models(generation: AnyGeneration) -> set[int]:
+    """Segments that have a model of their own."""
+    return {cluster for cluster in generation.target.texts if cluster != NOISE}
+
+
+def _weights(generation: AnyGeneration) -> dict[int, float]:
+    """Share of its own model in the forecast of each segment."""
+    target, own = generation.target, _own_models(generation)
+    if isinstance(target, SeriesModel):
+        place = SERIES_WAYS.index("cluster")
+        return {c: found[place] for c, found in target.shares.items() if c in own}
+    return dict.fromkeys(own, target.weight)
+
+
+def _weight(generation: AnyGeneration) -> float:
+    """Share of segments' own models in all."""
+    if isinstance(generation, SeriesGeneration):
+        return float(generation.info["scores"]["cluster_weight"])
+    return generation.target.weight
+
+
+def _clustered(generation: AnyGeneration) -> list[str]:
+    """What segments are found on."""
+    if isinstance(generation, SeriesGeneration):
+        return [name.replace("_", " ") for name in SHAPE_FEATURES]
+    return list(generation.schema.cluster_features)
+
+
 def _shares(booster: Any) -> np.ndarray:
     gains = np.asarray(booster.feature_importance("gain"), dtype=np.float64)
     return gains / gains.sum() if gains.sum() > 0 else gains
 
 
-def _drift(generation: Generation, newest: DriftWindow | None, watched: Watched) -> dict[str, Any]:
+def _drift(
+    generation: AnyGeneration, newest: DriftWindow | None, watched: Watched
+) -> dict[str, Any]:
     reference: Reference = generation.reference
     found: dict[str, Any] = {
         "reference": {

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn import config_context
 from sklearn.metrics import silhouette_samples
 
 from tsclust_model import model_plots, plots
-from tsclust_model.generation import Generation
 from tsclust_model.metrics import SILHOUETTE_ROWS, silhouette_rows
 from tsclust_model.report_rows import Evidence, SegmentRows
 from tsclust_model.results import NOISE
+from tsclust_model.series_generation import AnyGeneration
 
 _FEW = 3
 _FEATURES = 20
+_WORKING_MIB = 128  # distances at a time; scikit-learn takes 1,024
 
 
 def report_pictures(
-    generation: Generation,
+    generation: AnyGeneration,
     segments: SegmentRows,
     evidence: Evidence | None,
     figures: Mapping[str, Any],
@@ -34,18 +36,8 @@ def report_pictures(
     """
     found: list[dict[str, str]] = []
 
-    def add(
-        name: str, section: str, caption: str, alt: str, draw: Callable[[], Figure | None]
-    ) -> None:
-        figure = draw()
-        if figure is not None:
-            figure.patch.set_alpha(0.0)  # the page is light or dark
-            for axes in figure.axes:
-                axes.patch.set_alpha(0.0)
-            png = plots.as_base64(plots.as_png(figure))
-            found.append(
-                {"name": name, "section": section, "caption": caption, "alt": alt, "png": png}
-            )
+    def add(name: str, section: str, caption: str, alt: str, draw: Callable[[], Figure]) -> None:
+        found.append(_picture(name, section, caption, alt, draw()))
 
     _add_segments(add, generation, segments, figures["segments"])
     if evidence is not None and len(evidence.labels):
@@ -62,9 +54,28 @@ def report_pictures(
     return found
 
 
+def forecast_picture(series: Sequence[Mapping[str, Any]], unit: str) -> dict[str, str]:
+    """The picture of some series' forecasts; see `tsclust_model.model_plots.forecast_plot`."""
+    return _picture(
+        "forecasts",
+        "accuracy",
+        "Forecasts of a few series of the largest segments, by id, with their intervals.",
+        f"Known values, forecasts and outcomes of {len(series)} series.",
+        model_plots.forecast_plot(series, unit),
+    )
+
+
+def _picture(name: str, section: str, caption: str, alt: str, figure: Figure) -> dict[str, str]:
+    figure.patch.set_alpha(0.0)  # the page is light or dark
+    for axes in figure.axes:
+        axes.patch.set_alpha(0.0)
+    png = plots.as_base64(plots.as_png(figure))
+    return {"name": name, "section": section, "caption": caption, "alt": alt, "png": png}
+
+
 def _add_segments(
     add: Callable[..., None],
-    generation: Generation,
+    generation: AnyGeneration,
     rows: SegmentRows,
     figures: Mapping[str, Any],
 ) -> None:
@@ -83,9 +94,12 @@ def _add_segments(
     if not shown:
         return
     caption = "How well rows fit their segment (1) rather than the nearest other one (-1)."
-    values = _silhouettes(rows.X, rows.labels)
+    if len(figures["found"]) > len(shown):
+        caption += f" The {len(shown)} largest segments."
+    large = np.where(np.isin(rows.labels, list(names)), rows.labels, NOISE)
+    values = _silhouettes(rows.X, large)
     if values is not None:
-        inside = int((rows.labels != NOISE).sum())
+        inside = int((large != NOISE).sum())
         if inside > SILHOUETTE_ROWS:
             caption += f" A sample of {len(values[0]):,} of {inside:,} rows."
         mean = float(values[0].mean())
@@ -168,4 +182,5 @@ def _silhouettes(X: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     known = labels[rows]
     if not 2 <= len(np.unique(known)) < len(known):
         return None
-    return silhouette_samples(X[rows], known), known
+    with config_context(working_memory=_WORKING_MIB):
+        return silhouette_samples(X[rows], known), known

@@ -102,6 +102,8 @@ class OutputRows:
     pool : ndarray of int64, shape (n,)
         Position in `pools` of the errors that a row's own error is like.
     pools : sequence of Pool
+    shares : ndarray of float64, shape (n,), or None
+        Share of a row's values inside their intervals, where a row is a sum of several.
     """
 
     truth: np.ndarray
@@ -111,6 +113,15 @@ class OutputRows:
     variance: np.ndarray
     pool: np.ndarray
     pools: Sequence[Pool]
+    shares: np.ndarray | None = None
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Whether (or how much of) each row is inside its interval, 0 to 1; NaN unknown."""
+        if self.shares is not None:
+            return self.shares
+        inside = (self.lower <= self.truth) & (self.truth <= self.upper)
+        return np.where(self.known & np.isfinite(self.lower), inside, np.nan)
 
     @property
     def known(self) -> np.ndarray:

@@ -16,12 +16,13 @@ from tsclust_model.drift import DriftWindow
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import FittedGeneration, Generation
 from tsclust_model.monitoring import PerformanceMonitor
+from tsclust_model.panel import HeldBack, Panel
 from tsclust_model.registry import name_and_version, segment_names
 from tsclust_model.report import plain_figures, render, run_note
 from tsclust_model.report_advice import next_steps
 from tsclust_model.report_figures import Watched, report_figures
 from tsclust_model.report_groups import SMALLEST_GROUP, moved_rows
-from tsclust_model.report_pictures import report_pictures
+from tsclust_model.report_pictures import forecast_picture, report_pictures
 from tsclust_model.report_rows import (
     Evidence,
     SegmentRows,
@@ -31,6 +32,12 @@ from tsclust_model.report_rows import (
     training_segments,
 )
 from tsclust_model.retraining import Comparison
+from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
+from tsclust_model.series_report_rows import (
+    series_evidence,
+    series_segments,
+    shown_forecasts,
+)
 from tsclust_model.tracking import log_page
 from tsclust_model.validation import TrainingData
 
@@ -182,6 +189,52 @@ def save_page(figures: Mapping[str, Any], folder: Path) -> dict[str, str]:
     return {name: str(folder / file_name) for name, (file_name, _) in contents.items()}
 
 
+def series_report(
+    generation: SeriesGeneration,
+    panel: Panel,
+    held: HeldBack | None,
+    about: Mapping[str, Any],
+    *,
+    comparison: Comparison | None = None,
+    names: Mapping[int, str] | None = None,
+) -> dict[str, Any]:
+    """The figures and pictures of a model of series.
+
+    Parameters
+    ----------
+    generation : SeriesGeneration
+    panel : Panel
+        The series whose segments are shown.
+    held : HeldBack or None
+        Series up to an origin, and what followed that the model was not fitted on.
+    about : mapping
+        See `report_figures`.
+    comparison, names
+        As for `fit_report`.
+    """
+    aligned = panel.right_aligned()
+    assignment = generation.assign(aligned)
+    segments = series_segments(generation, panel, assignment)
+    evidence = None
+    if held is not None and len(held):
+        basis = f"{len(held):,} series and origins, {held.y.shape[1]} periods ahead, not fitted"
+        evidence = series_evidence(generation, held, basis)
+    first = panel.frequency.moved(panel.last_times, 1 - panel.lengths).min()
+    facts = {
+        "period": [str(first)[:10], str(panel.last_times.max())[:10]],
+        "n_holdout": 0 if held is None else len(held),
+    }
+    figures = report_figures(
+        generation, segments, evidence, facts | dict(about), comparison=comparison, names=names
+    )
+    figures = _completed(figures, generation, segments, evidence)
+    if evidence is not None and held is not None:
+        figures["pictures"].append(
+            forecast_picture(shown_forecasts(generation, held), generation.roles.target)
+        )
+    return figures
+
+
 def log_report(figures: Mapping[str, Any]) -> None:
     """Log the page and its figures under the active run, and describe the run."""
     log_page(PAGE, render(figures), FIGURES, plain_figures(figures), run_note(figures))
@@ -239,7 +292,7 @@ def _moves(champion: Generation, generation: Generation, frame: pd.DataFrame) ->
 
 def _completed(
     figures: dict[str, Any],
-    generation: Generation,
+    generation: AnyGeneration,
     segments: SegmentRows,
     evidence: Evidence | None,
 ) -> dict[str, Any]:

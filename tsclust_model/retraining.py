@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import DriftMonitor, DriftWindow, Reference
@@ -20,24 +19,6 @@ from tsclust_model.errors import RetrainingError
 from tsclust_model.metrics import Metric
 from tsclust_model.monitoring import Clock, utc_now
 from tsclust_model.results import BatchResult
-from tsclust_model.validation import Roles
-
-
-class Judged(Protocol):
-    """What a comparison and a window ask of a model, whichever it is."""
-
-    @property
-    def info(self) -> dict[str, Any]: ...
-
-    @property
-    def roles(self) -> Roles: ...
-
-    @property
-    def metric(self) -> Metric: ...
-
-    def losses(self, frame: pd.DataFrame) -> np.ndarray:
-        """The loss of each labelled row, shape (n,); NaN where it cannot be scored."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,19 +69,29 @@ class Comparison:
         return self.figures | {k: v for k, v in own.items() if k not in ("champion", "challenger")}
 
 
-def compare(champion: Judged, challenger: Judged, frame: pd.DataFrame, margin: float) -> Comparison:
+class Compared(Protocol):
+    """What a comparison needs of a generation, of whichever kind."""
+
+    @property
+    def metric(self) -> Metric: ...
+
+    def losses(self, rows: Any) -> np.ndarray:
+        """The loss of each row, shape (n,), NaN where there is none."""
+
+
+def compare(champion: Compared, challenger: Compared, rows: Any, margin: float) -> Comparison:
     """Compare two generations on labelled rows that both can score.
 
     Parameters
     ----------
-    champion, challenger : Generation
-    frame : DataFrame
-        Rows neither was trained on; may be empty.
+    champion, challenger : Generation or SeriesGeneration
+    rows : DataFrame or HeldBack
+        Rows, or series, neither was trained on; may be empty.
     margin : float
         Share of the metric (0 to 1) that the challenger must save.
     """
     metric = champion.metric
-    losses = [generation.losses(frame) for generation in (champion, challenger)]
+    losses = [generation.losses(rows) for generation in (champion, challenger)]
     both = ~np.isnan(losses[0]) & ~np.isnan(losses[1])
     n_rows = int(both.sum())
     if n_rows == 0:

@@ -217,7 +217,7 @@ def load_settings(path: str | Path) -> LoopSettings:
     except SettingsError as error:
         field = str(error).partition('"')[2].partition('"')[0]  # all it says of the variable
         raise ConfigurationError(
-            f"the variable TSCLUST_... of '{field}' cannot be read; write lists and mappings as "
+            f"a variable TSCLUST_{field.upper()}... cannot be read; write lists and mappings as "
             'JSON, for instance ["a", "b"]'
         ) from error
     try:

@@ -34,8 +34,10 @@ from tqdm import tqdm
 
 from tsclust_model.config import NAME_PATTERN, PipelineConfig
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.generation import Generation, Stage
+from tsclust_model.generation import FittedPipeline
 from tsclust_model.pyfunc import open_generation, read_parts, seal_generation, write_parts
+from tsclust_model.series_generation import AnyGeneration
+from tsclust_model.stages import Stage
 from tsclust_model.state import open_sealed, seal
 
 _METRICS_A_WRITE = 500
@@ -304,7 +306,9 @@ class ArtifactManager:
         self.profile = _checked_name(hospital_profile_id or "default")
         self.run_id = run_id
 
-    def save_model(self, model: Generation | lgb.Booster, model_name: str, model_type: str) -> str:
+    def save_model(
+        self, model: AnyGeneration | lgb.Booster, model_name: str, model_type: str
+    ) -> str:
         """Store a model as sealed plain data.
 
         Parameters
@@ -319,7 +323,7 @@ class ArtifactManager:
             That path, under the run's artifacts.
         """
         path = self._model_path(model_name, model_type)
-        if isinstance(model, Generation):
+        if isinstance(model, FittedPipeline):
             parts = seal_generation(model)
         elif isinstance(model, lgb.Booster):
             parts = seal({"booster.txt": model.model_to_string().encode()}, "", "")
@@ -333,7 +337,7 @@ class ArtifactManager:
             mlflow.log_artifacts(folder, path, run_id=self._run())
         return path
 
-    def load_model(self, model_name: str, model_type: str) -> Generation | lgb.Booster:
+    def load_model(self, model_name: str, model_type: str) -> AnyGeneration | lgb.Booster:
         """The model of `save_model`; nothing is parsed before its checksum is right."""
         parts = read_parts(Path(self.get_artifact_path(self._model_path(model_name, model_type))))
         if "booster.txt" in parts:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tsclust_model.baselines import Baseline
 from tsclust_model.classification import ClassModel, fold_blend_classes
-from tsclust_model.config import PipelineConfig
+from tsclust_model.config import CLASS_OBJECTIVES, PipelineConfig
 from tsclust_model.errors import (
     ConfigurationError,
     DataValidationError,
@@ -40,9 +40,20 @@ from tsclust_model.registry import (
 )
 from tsclust_model.report import model_card
 from tsclust_model.report_figures import Watched
-from tsclust_model.reporting import fit_report, log_report, now
+from tsclust_model.reporting import fit_report, log_report, now, series_report
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
-from tsclust_model.retraining import Comparison, Judged, compare, retrain_lock
+from tsclust_model.retraining import Comparison, compare, retrain_lock
+from tsclust_model.series_fitting import FittedSeries, fit_series_generation
+from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
+from tsclust_model.series_table import value_columns
+from tsclust_model.series_training import (
+    SeriesData,
+    series_challenge,
+    series_data,
+    series_figures,
+    series_window,
+    with_old_series_ids,
+)
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import (
     ArtifactManager,
@@ -81,7 +92,7 @@ class Training:
         The figures that are logged as ``report.json``.
     """
 
-    generation: Generation
+    generation: AnyGeneration
     clustering: ClusteringResult
     model_name: str
     version: str
@@ -115,7 +126,7 @@ class Retraining:
     report : dict
     """
 
-    generation: Generation
+    generation: AnyGeneration
     clustering: ClusteringResult
     model_name: str
     version: str
@@ -166,6 +177,13 @@ def train_table(
     name = check_model_name(model_name or config.registered_model_name)
     if not 0 <= holdout < 1:
         raise ConfigurationError(f"holdout is {holdout!r}; it must be a share from 0 to below 1")
+    asked = config.lgb_timeseries_params["objective"] in CLASS_OBJECTIVES
+    if roles.horizon and (asked or config.task == "classification"):
+        raise ConfigurationError("series are forecast as numbers; leave task or horizon out")
+    if roles.horizon:
+        return _train_series(frame, roles, config, source, holdout, name, trigger)
+    if roles.frequency is not None:
+        raise ConfigurationError("frequency is of series; give a horizon too, or leave it out")
     experiments = ExperimentManager(config.experiment_name)
     with experiments.run("training", run_tags("training", trigger, config)) as run_id:
         log_config(experiments, config)
@@ -198,6 +216,55 @@ def train_table(
     return Training(fitted.generation, fitted.clustering, name, version, replaced, run_id, report)
 
 
+def _train_series(
+    frame: pd.DataFrame,
+    roles: Roles,
+    config: PipelineConfig,
+    source: str,
+    holdout: float,
+    name: str,
+    trigger: str,
+) -> Training:
+    """`train_table` of a long table of series."""
+    value_columns(frame, roles)  # a role that is forgotten needs no run
+    experiments = ExperimentManager(config.experiment_name)
+    with experiments.run("training", run_tags("training", trigger, config)) as run_id:
+        log_config(experiments, config)
+        with experiments.stage("Preprocessing") as stage:
+            data = series_data(frame, roles, config, holdout)
+            stage.log(data.panel.gaps | {"n_periods": data.panel.n_periods})
+        fitted = _fit_series(experiments, data, roles, config, {"source": source})
+        with experiments.stage("Performance-Report") as stage:
+            report = series_figures(fitted, data.held)
+            about = _told(name, run_id, "training", alias_version(name, CHAMPION), source)
+            page = series_report(fitted.generation, data.panel, data.held, about)
+            stage.log(headline(report))
+        history = open_history(config, name)
+        batch_id = history.register(data.rows)
+        ours = {
+            "trained_on": {batch_id: [0, data.n_known]},
+            "history_from": history.sequence(batch_id),
+        }
+        generation = replace(fitted.generation, info=fitted.generation.info | ours)
+        version = _publish(experiments, generation, report, page, config, name)
+        replaced = set_champion(name, version, f"training ({trigger})")
+    return Training(generation, fitted.clustering, name, version, replaced, run_id, report)
+
+
+def _fit_series(
+    experiments: ExperimentManager,
+    data: SeriesData,
+    roles: Roles,
+    config: PipelineConfig,
+    info: Mapping[str, Any],
+) -> FittedSeries:
+    known = data.rows.head(data.n_known)
+    sha256 = content_digest(known)
+    log_input(known, str(info["source"]), sha256, "training", roles.target)
+    own = {"roles": asdict(roles), "data_sha256": sha256}
+    return fit_series_generation(data.panel, roles, config, dict(info) | own, experiments.stage)
+
+
 def _with_history(
     generation: Generation,
     known: pd.DataFrame,
@@ -217,7 +284,7 @@ def _with_history(
 
 
 def retrain_model(
-    champion: Generation | Baseline,
+    champion: AnyGeneration | Baseline,
     champion_version: str,
     model_name: str,
     config: PipelineConfig,
@@ -262,6 +329,10 @@ def retrain_model(
             )
         n_known = len(window.frame) - int(len(window.frame) * COMPARED_SHARE)
         try:
+            if isinstance(champion, SeriesGeneration):
+                return _challenge_series(
+                    champion, champion_version, model_name, config, reason, window, promote
+                )
             return _challenge(
                 champion,
                 champion_version,
@@ -277,7 +348,7 @@ def retrain_model(
             raise RetrainingError(f"the challenger could not be fitted: {error}") from error
 
 
-def _same_task(champion: Generation | Baseline, config: PipelineConfig) -> PipelineConfig:
+def _same_task(champion: AnyGeneration | Baseline, config: PipelineConfig) -> PipelineConfig:
     """The configuration with the champion's task: nothing else can be compared with it."""
     task = "regression" if champion.classes is None else "classification"
     if config.task not in ("auto", task):
@@ -344,13 +415,10 @@ def _challenge(
                 names=segment_names(name),
             )
             stage.log(headline(report) | {"improvement": comparison.improvement})
-        version = _publish(experiments, challenger, report, page, config, name)
-        set_challenger(name, version)
-        figures = {"comparison": comparison.reason} | comparison.figures
-        tag_version(name, version, {"challenged": champion_version, "trigger": reason} | figures)
-        promoted = promote and comparison.better
-        if promoted:
-            set_champion(name, version, reason, expected=champion_version, figures=figures)
+        version, promoted = _publish_challenger(
+            *(experiments, challenger, report, page, config, name, champion_version),
+            *(comparison, promote),
+        )
     return Retraining(
         challenger,
         fitted.clustering,
@@ -383,6 +451,86 @@ def quality_schema(
     return found | {"seen": sorted({*found["seen"], *map(str, seen)})}
 
 
+def _challenge_series(
+    champion: SeriesGeneration,
+    champion_version: str,
+    name: str,
+    config: PipelineConfig,
+    reason: str,
+    window: Window,
+    promote: bool,
+) -> Retraining:
+    """The run of a retrain on series: the last `horizon` values of each are compared on."""
+    roles = replace(champion.roles, frequency=champion.schema.frequency)
+    experiments = ExperimentManager(config.experiment_name)
+    with experiments.run("retraining", run_tags("retraining", reason, config)) as run_id:
+        log_config(experiments, config)
+        with experiments.stage("Preprocessing") as stage:
+            parts = series_challenge(champion, window, config)
+            stage.log(parts.data.panel.gaps | {"n_compared": len(parts.held)})
+        info = {
+            "source": "history",
+            "trained_on": parts.window.ranges(len(parts.window.frame)),
+            "history_from": champion.info["history_from"],
+        }
+        fitted = _fit_series(experiments, parts.data, roles, config, info)
+        challenger = with_old_series_ids(champion, fitted, parts.data.panel)
+        fitted = replace(fitted, generation=challenger)
+        with experiments.stage("Performance-Report") as stage:
+            comparison = compare(champion, challenger, parts.held, config.promotion_margin)
+            held = parts.held if len(parts.held) else None
+            report = series_figures(fitted, held) | {
+                "comparison": comparison.to_dict(),
+                "lineage": challenger.info["lineage"],
+                "reason": reason,
+            }
+            page = series_report(
+                *(challenger, parts.data.panel, held),
+                _told(name, run_id, "retraining", champion_version, "history") | {"reason": reason},
+                comparison=comparison,
+                names=segment_names(name),
+            )
+            stage.log(headline(report) | {"improvement": comparison.improvement})
+        version, promoted = _publish_challenger(
+            *(experiments, challenger, report, page, config, name, champion_version),
+            *(comparison, promote),
+        )
+    return Retraining(
+        challenger,
+        fitted.clustering,
+        name,
+        version,
+        promoted,
+        comparison,
+        reason,
+        run_id,
+        report,
+    )
+
+
+def _publish_challenger(
+    experiments: ExperimentManager,
+    challenger: AnyGeneration,
+    report: Mapping[str, Any],
+    page: dict[str, Any],
+    config: PipelineConfig,
+    name: str,
+    champion_version: str,
+    comparison: Comparison,
+    promote: bool,
+) -> tuple[str, bool]:
+    """Register the challenger, and let it serve if it is better: its version, and whether."""
+    version = _publish(experiments, challenger, report, page, config, name)
+    set_challenger(name, version)
+    reason = str(report["reason"])
+    figures = {"comparison": comparison.reason} | comparison.figures
+    tag_version(name, version, {"challenged": champion_version, "trigger": reason} | figures)
+    promoted = promote and comparison.better
+    if promoted:
+        set_champion(name, version, reason, expected=champion_version, figures=figures)
+    return version, promoted
+
+
 def _row_hashes(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
     """A number for the content of each row; None without an id or time that tells rows apart."""
     keys = [name for name in (roles.id, roles.time) if name is not None and name in frame]
@@ -391,8 +539,12 @@ def _row_hashes(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
     return pd.util.hash_pandas_object(frame[sorted(frame.columns)], index=False).to_numpy()
 
 
-def labelled_window(champion: Judged, history: DataVersioner, config: PipelineConfig) -> Window:
+def labelled_window(
+    champion: AnyGeneration | Baseline, history: DataVersioner, config: PipelineConfig
+) -> Window:
     """The newest labelled rows of the champion's own table, each of them once."""
+    if isinstance(champion, SeriesGeneration):
+        return series_window(champion, history, config)
     window = history.window(
         config.expanding_window_size, champion.roles.target, champion.info["history_from"]
     )
@@ -468,7 +620,7 @@ def _fit(
 
 def _publish(
     experiments: ExperimentManager,
-    generation: Generation,
+    generation: AnyGeneration,
     report: Mapping[str, Any],
     page: dict[str, Any],
     config: PipelineConfig,

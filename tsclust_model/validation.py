@@ -189,6 +189,12 @@ class Roles:
         Numbers, timestamps or ISO 8601 texts that order the rows; None keeps their order.
     id : str or None
         Who a row belongs to; a fold never parts the rows of one id.
+    horizon : int
+        0 predicts the target of the same row. Above it the table is a long table of series, one
+        row an `id` and `time`, and the next `horizon` values of each are forecast; `features` are
+        then covariates, none unless they are named.
+    frequency : str or None
+        Of series, such as ``MS``, ``W``, ``D`` or ``h``; None guesses it.
     """
 
     target: str
@@ -196,6 +202,8 @@ class Roles:
     resources: tuple[str, ...] = ()
     time: str | None = None
     id: str | None = None
+    horizon: int = 0
+    frequency: str | None = None
 
     @property
     def not_features(self) -> set[str]:
@@ -370,10 +378,13 @@ def _class_target(
     frame: pd.DataFrame, roles: Roles, config: PipelineConfig, known: ClassTarget | None
 ) -> ClassTarget | None:
     """The classes of the target, or None if it is a number (see `PipelineConfig.task`)."""
-    column = _without_markers(frame[roles.target], config.missing_markers)
+    given = frame[roles.target]
+    column = _without_markers(given, config.missing_markers)
+    if isinstance(given.dtype, pd.CategoricalDtype):
+        column = column.map(str, na_action="ignore")
     objective = config.lgb_timeseries_params["objective"]
     asked = config.task == "classification" or objective in CLASS_OBJECTIVES
-    if not (asked or known or (config.task == "auto" and holds_classes(column))):
+    if not (asked or known or (config.task == "auto" and holds_classes(given))):
         return None
     found = ClassTarget.fit(column, roles.target, known=known, asked=asked)
     if objective == "binary" and len(found.classes) > 2:

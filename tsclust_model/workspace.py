@@ -16,12 +16,14 @@ import pandas as pd
 
 from tsclust_model.baselines import LIGHTGBM, MODEL_TYPE_TAG, Baseline, load_baseline
 from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import ConfigurationError
 from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.generation import Generation
 from tsclust_model.history import DataVersioner
 from tsclust_model.model_monitor import ModelMonitor
 from tsclust_model.quality import kept_rows
 from tsclust_model.registry import registered_generation, version_tags
+from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.settings import LoopSettings
 from tsclust_model.training import open_history
 from tsclust_model.validation import Roles, in_time_order
@@ -100,9 +102,15 @@ class Workspace:
     def model(self, version: str) -> Model:
         """The model of a registered version, of whichever type it is."""
         model_type = version_tags(self.name, version).get(MODEL_TYPE_TAG, LIGHTGBM)
-        if model_type == LIGHTGBM:
-            return registered_generation(self.name, version)
-        return load_baseline(f"models:/{self.name}/{version}")
+        if model_type != LIGHTGBM:
+            return load_baseline(f"models:/{self.name}/{version}")
+        found = registered_generation(self.name, version)
+        if isinstance(found, SeriesGeneration):
+            raise ConfigurationError(
+                f"'{self.name}' forecasts series, which the loop does not: take -e retrain, or "
+                "another training.model_name"
+            )
+        return found
 
     def unseen(self, model: Model, data_version: str) -> pd.DataFrame:
         """Labelled rows of a version that the model was not trained on and can score.

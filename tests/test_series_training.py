@@ -1,0 +1,301 @@
+"""Series through training, retraining and drift, in a real store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import WARD_ROLES
+from mlflow import MlflowClient
+
+from tsclust_model import evaluation, registry
+from tsclust_model.config import PipelineConfig
+from tsclust_model.datasets import make_ward_series
+from tsclust_model.errors import ConfigurationError, DataValidationError, RetrainingError
+from tsclust_model.history import DataVersioner
+from tsclust_model.operations import maintain
+from tsclust_model.pipeline import TimeSeriesClusteringPipeline
+from tsclust_model.registry import load_generation
+from tsclust_model.series_evaluation import evaluate_series, newest_origins
+from tsclust_model.series_fitting import fit_series_generation
+from tsclust_model.series_scoring import score_series
+from tsclust_model.series_table import series_panel
+from tsclust_model.series_training import series_challenge, series_data, series_window
+from tsclust_model.training import retrain_model, train_table
+
+CUT = pd.Timestamp("2023-07-01")
+
+
+@pytest.fixture
+def config(tmp_path) -> PipelineConfig:
+    return PipelineConfig(history_dir=str(tmp_path / "history"))
+
+
+@pytest.fixture(scope="module")
+def trained(store_folder, wards, tmp_path_factory):
+    """A model of the first 42 months with a history of its own, to retrain at will."""
+    uri = f"sqlite:///{store_folder}/mlflow.db"
+    settings = PipelineConfig(history_dir=str(tmp_path_factory.mktemp("history")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(store_folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(uri)
+        found = train_table(
+            wards[wards["month"] < CUT], WARD_ROLES, settings, model_name="wards-again"
+        )
+        mlflow.set_tracking_uri(before)
+    return found, settings
+
+
+def test_a_training_holds_the_newest_periods_back_and_reports_them(registered_wards):
+    report = registered_wards.report
+    held, worth = report["holdout"], report["worth"]
+    assert held["n_rows"] == 60
+    for way in ("global", "cluster", "bank", "theta", "seasonal_naive"):
+        assert held[f"mase_{way}"] > 0
+        assert worth[f"mase_{way}"] > 0
+    assert {"mase_blend", "mase_control", "cluster_weight"} <= set(worth)
+    assert 0 <= held["interval_coverage"] <= 1
+    assert set(held["resources"]) == {"nursing_hours"}
+    assert sum(found["n_rows"] for found in held["clusters"].values()) == 60
+    assert report["gaps"]["n_series"] == 60
+
+
+def test_a_training_leaves_a_parent_run_its_steps_and_a_champion(store, registered_wards):
+    client = MlflowClient()
+    run = client.get_run(registered_wards.run_id)
+    children = client.search_runs(
+        [run.info.experiment_id], f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+    )
+    assert {"Preprocessing", "HDBSCAN", "TimeSeries-LGB", "Performance-Report"} <= {
+        child.info.run_name for child in children
+    }
+    assert run.data.metrics["holdout_mase"] == registered_wards.report["holdout"]["mase"]
+    assert run.data.metrics["fold_mase_blend"] == registered_wards.report["worth"]["mase_blend"]
+    assert load_generation(registered_wards.model_uri).info["kind"] == "series"
+
+
+def test_a_share_of_the_periods_is_forecast_origin_by_origin(wards):
+    panel = series_panel(wards, WARD_ROLES)
+    known, held = newest_origins(panel, 0.3)  # 14 of 48 months: twice the horizon of 6
+    assert (known.n_periods, len(held)) == (36, 120)
+    np.testing.assert_array_equal(held.y[:60], panel.y[:, 36:42])
+    np.testing.assert_array_equal(held.y[60:], panel.y[:, 42:])
+    np.testing.assert_array_equal(held.panel.y[60:, -42:], panel.y[:, :42])
+
+
+def test_the_rows_of_a_history_say_which_of_them_were_fitted(wards, config):
+    data = series_data(wards.sample(frac=1, random_state=0), WARD_ROLES, config, holdout=0.1)
+    assert data.n_known == 60 * 42
+    assert data.rows["month"].head(data.n_known).max() < CUT
+    assert data.rows["month"].tail(360).min() == CUT
+    assert data.panel.n_periods == 42
+
+
+def test_a_whole_panel_held_back_is_refused(wards, config):
+    with pytest.raises(ConfigurationError, match="leaves no period of any series"):
+        series_data(wards[wards["month"] < "2020-05-01"], WARD_ROLES, config, holdout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("roles", "problem"),
+    [
+        (replace(WARD_ROLES, id=None), "needs id"),
+        (replace(WARD_ROLES, time=None), "needs time"),
+        (replace(WARD_ROLES, frequency="fortnight"), "frequency is 'fortnight'"),
+        (replace(WARD_ROLES, horizon=0, frequency="MS"), "give a horizon too"),
+    ],
+)
+def test_forgotten_roles_are_one_line_and_start_no_run(store, wards, config, roles, problem):
+    with pytest.raises(ConfigurationError, match=problem):
+        train_table(wards, roles, config, model_name="never")
+    assert registry.alias_version("never", "champion") is None
+
+
+def test_gaps_fail_the_training_and_leave_nothing_behind(store, wards, config):
+    with pytest.raises(DataValidationError, match="1 of 60 series have gaps"):
+        train_table(wards.drop(index=5), WARD_ROLES, config, model_name="never")
+    assert not DataVersioner(config.history_dir + "/never").list_versions()
+
+
+def test_the_figures_are_those_of_their_formulas(ward_model, wards):
+    held = series_panel(wards, WARD_ROLES).held_back(6, 6)
+    report = evaluate_series(ward_model, held)
+    served = ward_model.forecast(held.panel, 0.9).target
+    errors = np.abs(held.y - served.prediction)
+    history = held.panel.y
+    scale = np.nanmean(np.abs(history[:, 12:] - history[:, :-12]), axis=1)
+    assert report["mase"] == pytest.approx((errors.mean(axis=1) / scale).mean())
+    assert report["wape"] == pytest.approx(errors.sum() / np.abs(held.y).sum())
+    assert report["rmse"] == pytest.approx(np.sqrt(np.square(errors).mean()))
+    naive = np.abs(held.y - history[:, -12:-6])
+    assert report["mase_seasonal_naive"] == pytest.approx((naive.mean(axis=1) / scale).mean())
+    inside = (served.lower <= held.y) & (held.y <= served.upper)
+    assert report["interval_coverage"] == pytest.approx(inside.mean())
+
+
+def test_constant_series_have_no_scale_and_do_not_count(ward_model, wards):
+    flat = wards["ward_id"] == wards["ward_id"].iloc[0]
+    held = series_panel(wards.assign(beds=wards["beds"].mask(flat, 7.0)), WARD_ROLES).held_back(
+        6, 6
+    )
+    report = evaluate_series(ward_model, held)
+    assert (report["n_rows"], report["n_not_scored"]) == (60, 1)
+    assert np.isfinite(report["mase"])
+
+
+def test_the_long_form_is_what_the_rows_say(ward_model, wards):
+    scored = score_series(ward_model, wards)
+    assert list(scored.columns)[:4] == ["ward_id", "month", "step", "prediction"]
+    assert len(scored) == 60 * 6
+    first = scored.head(6)
+    assert first["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert first["month"].tolist() == list(pd.date_range("2024-01-01", periods=6, freq="MS"))
+    rows = pd.DataFrame(
+        {
+            "series_id": ["x"],
+            "last_timestamp": [pd.NaT],
+            "y": [[1.0]],
+            "nursing_hours": [[1.0]],
+            "temperature": [[1.0]],
+        }
+    )
+    refused = score_series(ward_model, rows)
+    assert refused["status"].tolist() == ["missing: last_timestamp"] * 6
+    assert refused[["prediction", "month", "cluster"]].isna().all().all()
+
+
+def test_scoring_fills_gaps_whatever_the_policy_of_the_training(ward_model, wards):
+    scored = score_series(ward_model, wards.drop(index=5))
+    assert set(scored["status"]) == {"ok"}
+
+
+def test_overlapping_exports_count_once_and_the_newest_value_wins(store, trained, wards, tmp_path):
+    found, settings = trained
+    own = replace(settings, history_dir=str(tmp_path))
+    history = DataVersioner(tmp_path / found.model_name)
+    data = series_data(wards[wards["month"] < CUT], WARD_ROLES, own)
+    assert history.register(data.rows) in found.generation.info["trained_on"]
+    revised = series_data(wards[wards["month"] >= "2023-06-01"], WARD_ROLES, own).rows
+    is_june = revised["month"] == "2023-06-01"
+    history.register(revised.assign(beds=revised["beds"] + is_june * 1000))
+    merged = series_window(found.generation, history, own)
+    assert len(merged.frame) == 60 * 48
+    june = merged.frame["month"] == "2023-06-01"
+    assert (merged.frame.loc[june, "beds"] >= 1000).all()
+    fresh = merged.outside(found.generation.info["trained_on"])
+    assert sorted(set(merged.frame["month"][fresh])) == list(
+        pd.date_range("2023-07-01", periods=6, freq="MS")
+    )
+    short = series_window(found.generation, history, replace(own, expanding_window_size=10))
+    assert len(short.frame) == 600
+    assert short.frame["month"].min() == pd.Timestamp("2023-03-01")
+
+
+def test_a_challenger_meets_the_champion_on_what_neither_has_seen(store, trained, wards, tmp_path):
+    found, settings = trained
+    own = replace(settings, history_dir=str(tmp_path))
+    history = DataVersioner(tmp_path / found.model_name)
+    history.register(series_data(wards[wards["month"] < CUT], WARD_ROLES, own).rows)
+    history.register(
+        series_data(wards[wards["month"].between("2023-07-01", "2023-09-30")], WARD_ROLES, own).rows
+    )
+    merged = series_window(found.generation, history, own)
+    parts = series_challenge(found.generation, merged, own)
+    panel = series_panel(wards[wards["month"] < "2023-10-01"], WARD_ROLES)
+    np.testing.assert_array_equal(parts.data.panel.y, panel.y[:, :-6])
+    assert np.isnan(parts.held.y[:, :3]).all()  # the champion was fitted on these months
+    np.testing.assert_array_equal(parts.held.y[:, 3:], panel.y[:, -3:])
+    assert parts.held.panel.covariates == ("temperature",)
+    assert set(parts.held.panel.values) == {"beds", "nursing_hours", "temperature"}
+    assert parts.window.frame["month"].max() == pd.Timestamp("2023-03-01")
+
+
+def test_a_scheduler_adds_months_once_and_retrains(store, trained, wards):
+    found, settings = trained
+    later = wards[wards["month"] >= "2023-06-01"]
+    first = maintain("wards-again", later, config=settings, if_due=True).message
+    assert first.startswith("nothing is due: batch ")
+    assert "of 420 rows" in first
+    again = maintain(
+        "wards-again", later.sample(frac=1, random_state=1), config=settings, if_due=True
+    )
+    assert "was seen before" in again.message
+    done = maintain("wards-again", config=settings)
+    assert "MASE" in done.message
+    comparison = done.retraining.comparison
+    assert (comparison.metric, comparison.n_rows) == ("mase", 60)
+    assert done.retraining.report["lineage"]["next_id"] >= len(found.generation.cluster_ids)
+    kept = set(map(int, done.retraining.report["lineage"]["kept"]))
+    assert kept <= set(found.generation.cluster_ids)
+    tags = MlflowClient().get_model_version("wards-again", done.retraining.version).tags
+    assert {"mase_champion", "mase_challenger", "comparison"} <= set(tags)
+
+
+def test_drift_sees_that_series_go_on_as_others(store, trained, wards, tmp_path):
+    found, settings = trained
+    own = replace(settings, history_dir=str(tmp_path))
+    history = DataVersioner(tmp_path / found.model_name)
+    history.register(series_data(wards[wards["month"] < CUT], WARD_ROLES, own).rows)
+    rng = np.random.default_rng(0)
+    done = []
+    for first in ("2023-07-01", "2024-07-01"):
+        batch = pd.DataFrame(
+            {
+                "ward_id": np.repeat(wards["ward_id"].unique(), 12),
+                "month": np.tile(pd.date_range(first, periods=12, freq="MS"), 60),
+                "beds": rng.gamma(1, 400, 720),
+                "nursing_hours": 1.0,
+                "temperature": 10.0,
+            }
+        )
+        done.append(maintain("wards-again", batch, config=own, if_due=True, promote=False))
+    assert done[0].message.startswith("nothing is due")
+    assert "MASE" in done[1].retraining.reason
+    assert not done[1].retraining.promoted
+
+
+def test_a_batch_that_cannot_be_read_joins_no_history(store, trained, wards):
+    settings = trained[1]
+    history = DataVersioner(f"{settings.history_dir}/wards-again")
+    before = history.list_versions()
+    broken = wards.tail(3).assign(month="soon")
+    with pytest.raises(DataValidationError, match="is not ISO 8601"):
+        maintain("wards-again", broken, config=settings)
+    assert history.list_versions() == before
+
+
+def test_a_window_no_longer_than_the_horizon_is_no_retrain(store, trained):
+    tiny = replace(trained[1], expanding_window_size=6)
+    champion = load_generation("models:/wards-again@champion")
+    with pytest.raises(RetrainingError, match="no series of the window is longer than the horizon"):
+        retrain_model(champion, "1", "wards-again", tiny, "why")
+
+
+def test_the_facade_of_rows_says_where_series_go(store, registered_wards):
+    with pytest.raises(ConfigurationError, match=r"is a model of series.*series_rows"):
+        TimeSeriesClusteringPipeline.load(registered_wards.model_uri)
+
+
+@pytest.mark.filterwarnings("ignore:no cluster was found")
+def test_series_without_a_shape_at_the_folds_have_a_reference_of_their_ends():
+    panel = series_panel(make_ward_series(24, 27, random_state=2), WARD_ROLES)
+    fitted = fit_series_generation(panel, WARD_ROLES, PipelineConfig(), {"roles": vars(WARD_ROLES)})
+    reference = fitted.generation.reference
+    assert reference.metric == "mase"
+    assert reference.loss_mean > 0
+    assert np.isfinite(reference.features.quantiles).all()
+
+
+def test_series_of_which_none_varies_have_no_figures(ward_model, wards):
+    held = series_panel(wards.assign(beds=7.0), WARD_ROLES).held_back(6, 6)
+    with pytest.raises(DataValidationError, match="no scale to judge errors by"):
+        evaluate_series(ward_model, held)
+
+
+def test_rows_are_still_evaluated_as_rows(generation, hospital):
+    assert "wape" not in evaluation.evaluate_generation(generation, hospital)

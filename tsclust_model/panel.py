@@ -1,0 +1,231 @@
+"""Series as arrays, a row each, on one calendar or aligned at their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tsclust_model.frequency import Frequency
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series as arrays, a row each.
+
+    A panel of a long table lies on one calendar: a column is the same period of every series. A
+    panel for forecasting is right-aligned: the last column is the last period of each.
+
+    Attributes
+    ----------
+    ids : ndarray of object, shape (n,)
+        Texts, sorted.
+    values : dict of str to ndarray of float64, shape (n, T)
+        Target, resources and covariates by name. NaN before the first and after the last period
+        of a series, none between them; a resource or covariate may start later than the target.
+    ends : ndarray of int64, shape (n,)
+        Number of the period in the last column (see `Frequency.ordinals`).
+    last_times : ndarray of datetime64[s], shape (n,)
+        Time of the last value of each series, as it was given (without a zone).
+    frequency : Frequency
+    target : str
+    resources, covariates : tuple of str
+    horizon : int
+        Periods to forecast.
+    gaps : dict of str to int
+        What was found and done, for the report.
+    """
+
+    ids: np.ndarray
+    values: dict[str, np.ndarray]
+    ends: np.ndarray
+    last_times: np.ndarray
+    frequency: Frequency
+    target: str
+    resources: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
+    horizon: int = 1
+    gaps: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def y(self) -> np.ndarray:
+        """The target, shape (n, T)."""
+        return self.values[self.target]
+
+    @property
+    def n_periods(self) -> int:
+        """Columns of the arrays, T."""
+        return int(self.y.shape[1])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of values of each series, shape (n,)."""
+        return (~np.isnan(self.y)).sum(axis=1)
+
+    @property
+    def _trailing(self) -> np.ndarray:
+        """Columns after the last value of each series, shape (n,)."""
+        known = ~np.isnan(self.y[:, ::-1])
+        return np.where(known.any(axis=1), known.argmax(axis=1), 0)
+
+    def take(self, rows: np.ndarray) -> Panel:
+        """Some of the series, by position or mask."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            values={name: values[rows] for name, values in self.values.items()},
+            ends=self.ends[rows],
+            last_times=self.last_times[rows],
+        )
+
+    def right_aligned(self, drop: int | np.ndarray = 0) -> Panel:
+        """Each series with its last value in the last column, `drop` values at its end left out."""
+        shift = self._trailing + drop
+        columns = np.arange(self.n_periods) - shift[:, None]
+        outside = columns < 0
+        values = {
+            name: np.where(
+                outside, np.nan, np.take_along_axis(found, np.clip(columns, 0, None), axis=1)
+            )
+            for name, found in self.values.items()
+        }
+        earlier = self.frequency.moved(self.last_times, -np.asarray(drop))
+        return replace(self, values=values, ends=self.ends - shift, last_times=earlier)
+
+    def known(self, drop: int) -> Panel:
+        """The panel without the last `drop` values of each series; too short ones are left out.
+
+        It stays on its calendar: this is what a model may be fitted on.
+        """
+        later = np.arange(self.n_periods) >= (self.n_periods - self._trailing - drop)[:, None]
+        values = {name: np.where(later, np.nan, found) for name, found in self.values.items()}
+        used = np.flatnonzero((~np.isnan(values[self.target])).any(axis=0))
+        stop = used[-1] + 1 if used.size else 0
+        earlier = replace(
+            self,
+            values={name: found[:, :stop] for name, found in values.items()},
+            ends=self.ends - (self.n_periods - stop),
+            last_times=self.frequency.moved(self.last_times, -drop),
+        )
+        return earlier.take(earlier.lengths > 0)
+
+    def held_back(self, drop: int | np.ndarray, steps: int) -> HeldBack:
+        """The series as they were `drop` values ago, and up to `steps` values that followed.
+
+        Series of which nothing was known then are left out.
+        """
+        dropped = np.broadcast_to(np.asarray(drop), len(self))
+        before = self.right_aligned(dropped)
+        aligned = self.right_aligned()
+        ahead = np.arange(steps)
+        columns = self.n_periods - dropped[:, None] + ahead
+        there = (columns >= 0) & (ahead < dropped[:, None])
+        columns = np.clip(columns, 0, self.n_periods - 1)
+        truth = {
+            name: np.where(there, np.take_along_axis(found, columns, axis=1), np.nan)
+            for name, found in aligned.values.items()
+        }
+        had = [~np.isnan(before.values[n]).all(axis=1) for n in (self.target, *self.resources)]
+        rows = np.flatnonzero(np.logical_and.reduce(had))
+        return HeldBack(before.take(rows), {name: found[rows] for name, found in truth.items()})
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """Series up to an origin, and what came after it.
+
+    Attributes
+    ----------
+    panel : Panel
+        Right-aligned at the origin.
+    truth : dict of str to ndarray of float64, shape (n, steps)
+        What followed, by name; NaN is not known.
+    """
+
+    panel: Panel
+    truth: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.panel)
+
+    @property
+    def y(self) -> np.ndarray:
+        """What followed of the target, shape (n, steps)."""
+        return self.truth[self.panel.target]
+
+    def take(self, rows: np.ndarray) -> HeldBack:
+        """Some of the series, by position or mask."""
+        return HeldBack(
+            self.panel.take(rows), {name: found[rows] for name, found in self.truth.items()}
+        )
+
+    def of(self, name: str) -> HeldBack:
+        """The same with a resource as the target."""
+        return HeldBack(replace(self.panel, target=name), self.truth)
+
+    @classmethod
+    def joined(cls, parts: Sequence[HeldBack]) -> HeldBack:
+        """Several origins as one; a series counts once at each."""
+        first = parts[0]
+        panels = [part.panel for part in parts]
+
+        def together(found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+            return {name: np.concatenate([item[name] for item in found]) for name in found[0]}
+
+        panel = replace(
+            first.panel,
+            ids=np.concatenate([item.ids for item in panels]),
+            values=together([item.values for item in panels]),
+            ends=np.concatenate([item.ends for item in panels]),
+            last_times=np.concatenate([item.last_times for item in panels]),
+        )
+        return cls(panel, together([part.truth for part in parts]))
+
+
+def filled(values: np.ndarray) -> np.ndarray:
+    """Series, shape (n, T), with a straight line over each gap, and the last value after it.
+
+    What lies before the first value stays NaN.
+    """
+    n, width = values.shape
+    known, columns = ~np.isnan(values), np.arange(width)
+    before = np.maximum.accumulate(np.where(known, columns, -1), axis=1)
+    after = np.minimum.accumulate(np.where(known, columns, width)[:, ::-1], axis=1)[:, ::-1]
+    after = np.where(after == width, before, after)
+    rows = np.arange(n)[:, None]
+    low, high = values[rows, before], values[rows, after]
+    share = (columns - before) / np.maximum(after - before, 1)
+    line = np.where(after > before, low + (high - low) * share, low)
+    return np.where(known, values, np.where(before < 0, np.nan, line))
+
+
+def mase_scale(panel: Panel) -> np.ndarray:
+    """Mean absolute difference between values a season apart of right-aligned series, shape (n,).
+
+    Neighbours are taken where a series is no longer than a season; NaN where nothing differs. It is
+    what makes errors of series comparable (Hyndman & Koehler 2006).
+    """
+    scales = [
+        row_means(np.abs(panel.y[:, lag:] - panel.y[:, :-lag]))
+        for lag in dict.fromkeys((panel.frequency.season, 1))
+    ]
+    scale = np.where(np.isnan(scales[0]), scales[-1], scales[0])
+    return np.where(scale > 0, scale, np.nan)
+
+
+def scaled_errors(held: HeldBack, forecast: np.ndarray) -> np.ndarray:
+    """Absolute errors of the target over the scale of its series, shape (n, steps)."""
+    errors = np.abs(held.y - forecast[:, : held.y.shape[1]])
+    return errors / mase_scale(held.panel)[:, None]
+
+
+def row_means(values: np.ndarray) -> np.ndarray:
+    """Mean of what is known in each row, shape (n,); NaN where nothing is."""
+    known = ~np.isnan(values)
+    counts = known.sum(axis=1)
+    sums = np.where(known, values, 0.0).sum(axis=1)
+    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)

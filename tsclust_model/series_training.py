@@ -1,0 +1,277 @@
+"""Series through training and retraining: rows that are kept, what is fitted, what is held back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import ConfigurationError, DataValidationError
+from tsclust_model.frequency import Frequency
+from tsclust_model.history import DataVersioner, Window
+from tsclust_model.lineage import match_clusters
+from tsclust_model.panel import HeldBack, Panel
+from tsclust_model.series_evaluation import evaluate_series, newest_origins
+from tsclust_model.series_fitting import FittedSeries
+from tsclust_model.series_generation import SeriesGeneration
+from tsclust_model.series_table import id_texts, naive_times, series_panel, value_columns
+from tsclust_model.validation import Roles
+
+# Beside the values of a window: 1 where the champion was not trained on the row.
+_FRESH = " fresh"
+_EVERYTHING = 2**62
+
+
+@dataclass(frozen=True)
+class SeriesData:
+    """A long table, ready to be fitted.
+
+    Attributes
+    ----------
+    panel : Panel
+        What is fitted, on its calendar.
+    rows : DataFrame
+        Its rows of the long table, for the history; those held back follow them.
+    n_known : int
+        How many of the rows are fitted.
+    held : HeldBack or None
+        What is only evaluated on.
+    """
+
+    panel: Panel
+    rows: pd.DataFrame
+    n_known: int
+    held: HeldBack | None = None
+
+
+def series_data(
+    frame: pd.DataFrame, roles: Roles, config: PipelineConfig, holdout: float = 0.0
+) -> SeriesData:
+    """Check a long table, and hold its newest periods back where `holdout` is above 0.
+
+    Raises
+    ------
+    DataValidationError, ConfigurationError
+    """
+    panel = series_panel(frame, roles, config.gap_policy, config.missing_markers)
+    rows = canonical_series_rows(frame, replace(roles, frequency=panel.frequency.name), config)
+    if not holdout:
+        return SeriesData(panel, rows, len(rows))
+    known, held = newest_origins(panel, holdout)
+    if not len(known):
+        raise ConfigurationError(
+            f"holdout {holdout:g} leaves no period of any series to fit; lower it, or the horizon"
+        )
+    n_held = int(panel.lengths.max() - known.lengths.max())
+    later = _ranks_from_the_end(rows, str(roles.id)) < n_held
+    ordered = pd.concat([rows[~later], rows[later]], ignore_index=True)
+    return SeriesData(known, ordered, int((~later).sum()), held)
+
+
+def canonical_series_rows(
+    frame: pd.DataFrame, roles: Roles, config: PipelineConfig
+) -> pd.DataFrame:
+    """The columns a model of series knows, each as one type, oldest period first.
+
+    Ids are texts, times have no zone, values are float64; rows without a value are left out.
+    """
+    names = value_columns(frame, roles)
+    frequency = Frequency.parse(str(roles.frequency))
+    times = naive_times(frame[roles.time], str(roles.time), roles.frequency)
+    kept = times.wall if frequency.is_daily_or_longer else times.utc
+    markers = list(config.missing_markers)
+    columns: dict[str, Any] = {
+        str(roles.id): [str(name) for name in id_texts(frame[roles.id])],
+        str(roles.time): kept.astype("M8[ns]"),
+    }
+    for name in names:
+        values = frame[name]
+        if not pd.api.types.is_numeric_dtype(values):
+            values = pd.to_numeric(values.astype(object).mask(values.isin(markers)))
+        columns[name] = values.to_numpy(np.float64, na_value=np.nan)
+    rows = pd.DataFrame(columns)
+    rows = rows[rows[roles.target].notna()].drop_duplicates([str(roles.id), str(roles.time)])
+    order = np.lexsort((rows[roles.id], rows[roles.time]))
+    return rows.iloc[order].reset_index(drop=True)
+
+
+def _ranks_from_the_end(rows: pd.DataFrame, id: str) -> np.ndarray:
+    """How many newer rows each row's series has; rows are oldest first."""
+    return rows.iloc[::-1].groupby(id, sort=False).cumcount().to_numpy()[::-1]
+
+
+def series_window(
+    champion: SeriesGeneration, history: DataVersioner, config: PipelineConfig
+) -> Window:
+    """The newest `expanding_window_size` periods of every series, each of them once.
+
+    Where exports overlap, the newest value of a period counts (figures are revised), and the oldest
+    copy says whether a model was trained on it.
+    """
+    roles, schema = champion.roles, champion.schema
+    since = champion.info["history_from"]
+    window = history.window(_EVERYTHING, roles.target, since)
+    if not len(window.frame):
+        return window
+    frame = window.frame
+    keys = pd.DataFrame(
+        {
+            "id": frame[schema.id],
+            "period": schema.calendar.ordinals(frame[schema.time].to_numpy()),
+        }
+    )
+    number = keys.groupby(["id", "period"], sort=False).ngroup().to_numpy()
+    positions = np.arange(len(frame))
+    first, last = np.empty((2, number.max() + 1), dtype=np.int64)
+    last[number] = positions
+    first[number[::-1]] = positions[::-1]
+    order = np.argsort(keys["period"].to_numpy()[last], kind="stable")
+    first, last = first[order], last[order]
+    newest = frame.iloc[last].reset_index(drop=True)
+    kept = _ranks_from_the_end(newest, schema.id) < config.expanding_window_size
+    return Window(
+        newest[kept].reset_index(drop=True), window.versions[first][kept], window.rows[first][kept]
+    )
+
+
+@dataclass(frozen=True)
+class SeriesChallenge:
+    """What a challenger is fitted on, and where it meets the champion.
+
+    Attributes
+    ----------
+    data : SeriesData
+        All but the last `horizon` values of each series.
+    held : HeldBack
+        Those; NaN where the champion was trained on them.
+    window : Window
+        The rows that are fitted.
+    """
+
+    data: SeriesData
+    held: HeldBack
+    window: Window
+
+
+def series_challenge(
+    champion: SeriesGeneration, window: Window, config: PipelineConfig
+) -> SeriesChallenge:
+    """Part a window into what the challenger is fitted on and what both are compared on.
+
+    Raises
+    ------
+    DataValidationError
+    """
+    schema = champion.schema
+    panel, marks = _marked(champion, window, window.outside(champion.info["trained_on"]), config)
+    horizon = schema.horizon
+    held = _only_fresh(panel, marks, horizon)
+    used = _ranks_from_the_end(window.frame, schema.id) >= horizon
+    fitted = Window(
+        window.frame[used].reset_index(drop=True), window.versions[used], window.rows[used]
+    )
+    known = panel.known(horizon)
+    if not len(known):
+        raise DataValidationError(
+            f"no series of the window is longer than the horizon of {horizon}; raise "
+            "expanding_window_size, or give longer series"
+        )
+    data = SeriesData(known, fitted.frame, len(fitted.frame))
+    return SeriesChallenge(data, held, fitted)
+
+
+def _marked(
+    champion: SeriesGeneration, window: Window, mask: np.ndarray, config: PipelineConfig
+) -> tuple[Panel, np.ndarray]:
+    """A window on its calendar, and 1 in the same places where its row is in `mask`."""
+    schema = champion.schema
+    features = (*schema.covariates, _FRESH)
+    roles = replace(champion.roles, frequency=schema.frequency, features=features)
+    frame = window.frame.assign(**{_FRESH: mask.astype(np.float64)})
+    panel = series_panel(frame, roles, config.gap_policy, config.missing_markers)
+    marks = panel.values.pop(_FRESH)
+    return replace(panel, covariates=schema.covariates), marks
+
+
+def series_batch(
+    champion: SeriesGeneration, window: Window, batch_id: str, config: PipelineConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a batch shows of the series it continues.
+
+    Returns
+    -------
+    shapes : ndarray of float64, shape (m, n_shapes)
+        Of the series that have new periods, at their new end.
+    losses : ndarray of float64, shape (m,)
+        Scaled absolute error of the champion's forecasts of the new periods, made just before
+        them; NaN for a new series.
+    """
+    if not len(window.frame):
+        return np.empty((0, 0)), np.empty(0)
+    panel, marks = _marked(champion, window, window.versions == batch_id, config)
+    old = (marks != 1) & ~np.isnan(panel.y)
+    columns = np.arange(panel.n_periods)
+    last = np.where(~np.isnan(panel.y), columns, -1).max(axis=1)
+    new = last - np.where(old, columns, -1).max(axis=1)
+    changed = panel.take(new > 0)
+    held = changed.held_back(np.minimum(new[new > 0], changed.lengths), champion.schema.horizon)
+    losses = np.full(len(changed), np.nan)
+    losses[np.searchsorted(changed.ids.astype(str), held.panel.ids.astype(str))] = champion.losses(
+        held
+    )
+    shapes = champion.shapes(changed.right_aligned())
+    known = ~np.isnan(shapes).any(axis=1)
+    return shapes[known], losses[known]
+
+
+def _only_fresh(panel: Panel, marks: np.ndarray, horizon: int) -> HeldBack:
+    """The last `horizon` values of each series, NaN where they are not marked with 1."""
+    beside = replace(panel, values=panel.values | {_FRESH: marks}).held_back(horizon, horizon)
+    beside.panel.values.pop(_FRESH)
+    new = beside.truth.pop(_FRESH) == 1
+    truth = {name: np.where(new, found, np.nan) for name, found in beside.truth.items()}
+    held = HeldBack(beside.panel, truth)
+    return held.take(~np.isnan(held.y).all(axis=1))
+
+
+def with_old_series_ids(champion: SeriesGeneration, fitted: FittedSeries, known: Panel) -> Any:
+    """The challenger with the ids of the champion's segments where they hold the same series."""
+    ids, lineage = match_clusters(
+        champion.assign(known.right_aligned()),
+        fitted.assignment,
+        champion.cluster_ids,
+        champion.info["lineage"]["next_id"],
+        fitted.generation.cluster_ids,
+    )
+    return fitted.generation.renumbered(ids, lineage.to_dict())
+
+
+def series_figures(fitted: FittedSeries, held: HeldBack | None) -> dict[str, Any]:
+    """What was found and what it is worth, as JSON-ready figures.
+
+    ``worth`` holds errors at the rolling origins inside the training part, of what is served
+    (``blend``) and of each way by itself, and of a control with the segments shuffled.
+    """
+    generation = fitted.generation
+    scores: Mapping[str, Any] = generation.info["scores"]
+    name = generation.metric.name
+    return {
+        "clustering": fitted.clustering.metrics,
+        "cluster_sizes": generation.info["cluster_sizes"],
+        "worth": {f"{name}_{way}": value for way, value in scores[name].items()}
+        | {"cluster_weight": scores["cluster_weight"]},
+        "clusters": scores["clusters"],
+        "scores": scores,
+        "gaps": generation.info["gaps"],
+        "resources": {},
+        "holdout": None if held is None else json_ready(evaluate_series(generation, held)),
+    }
+
+
+def json_ready(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report of `evaluate_series` with the clusters as texts."""
+    return dict(report) | {"clusters": {str(c): found for c, found in report["clusters"].items()}}

@@ -15,7 +15,7 @@ PAGES = {
     name: (PROJECT / name).read_text()
     for name in (
         *("README.md", "docs/user_guide.md", "docs/operations_guide.md"),
-        *("docs/deployment_guide.md", "docs/analysis.md"),
+        *("docs/deployment_guide.md", "docs/analysis.md", "docs/series.md"),
     )
 }
 
@@ -29,7 +29,7 @@ def test_the_python_of_the_pages_runs_after_the_demo(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     entrypoints.main.main("demo")
     assert "models:/timeseries-clustering@champion" in capsys.readouterr().out
-    for page, n_blocks in {"README.md": 2, "docs/user_guide.md": 2}.items():
+    for page, n_blocks in {"README.md": 2, "docs/user_guide.md": 2, "docs/series.md": 1}.items():
         shown = [block for block in blocks(page, "python") if "spark" not in block]
         assert len(shown) == n_blocks
         for block in shown:

@@ -1,6 +1,6 @@
 # make demo   a trained, registered, servable model on the embedded store (./mlflow.db)
 # make test   lint, types, all tests
-# make docs   the JSON Schemas of the clustering analysis
+# make docs   the pages of docs/ as site/, and the JSON Schemas of the clustering analysis
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -14,8 +14,9 @@ demo: $(VENV)/.demo
 test: lint types
 	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-docs: $(VENV)/.demo
+docs: $(VENV)/.docs
 	$(BIN)/python -m tsclust_model.analysis_request
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -29,7 +30,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) site build dist *.egg-info
 
 # The stamps let a second call start at once; a changed pyproject.toml installs again.
 $(VENV)/.made:
@@ -40,6 +41,10 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet -e .
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	@touch $@ $(VENV)/.demo
+
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet -e ".[test]"
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.docs $(VENV)/.demo

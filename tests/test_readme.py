@@ -1,4 +1,4 @@
-"""What the README shows is run as it stands."""
+"""What the README and the guides show is run as it stands."""
 
 from __future__ import annotations
 
@@ -11,33 +11,51 @@ from conftest import PROJECT
 import entrypoints.main
 from tsclust_model.config import PipelineConfig
 
-README = (PROJECT / "README.md").read_text()
+PAGES = {
+    name: (PROJECT / name).read_text()
+    for name in (
+        *("README.md", "docs/user_guide.md", "docs/operations_guide.md"),
+        *("docs/deployment_guide.md", "docs/analysis.md", "docs/series.md"),
+    )
+}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
 
 
 @pytest.mark.usefixtures("store")
-def test_the_python_of_the_readme_runs_after_the_demo(tmp_path, monkeypatch, capsys):
+def test_the_python_of_the_pages_runs_after_the_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     entrypoints.main.main("demo")
-    shown = [block for block in blocks("python") if "spark" not in block]
-    assert len(shown) == 4
-    for block in shown:
-        exec(compile(block, "README.md", "exec"), {})
     assert "models:/timeseries-clustering@champion" in capsys.readouterr().out
+    for page, n_blocks in {"README.md": 2, "docs/user_guide.md": 2, "docs/series.md": 1}.items():
+        shown = [block for block in blocks(page, "python") if "spark" not in block]
+        assert len(shown) == n_blocks
+        for block in shown:
+            exec(compile(block, page, "exec"), {})
+    names: dict[str, object] = {}
+    for block in blocks("docs/operations_guide.md", "python"):  # one story
+        exec(compile(block, "operations_guide.md", "exec"), names)
 
 
-def test_the_settings_of_the_readme_are_settings():
-    (text,) = blocks("yaml")
+def test_the_settings_of_the_user_guide_are_settings():
+    (text,) = blocks("docs/user_guide.md", "yaml")
     config = PipelineConfig.from_dict(yaml.safe_load(text))
     assert config.hdbscan_params["min_cluster_size"] == 40
     assert config.hdbscan_params["min_samples"] == 10  # the preset's
 
 
-def test_the_readme_names_no_parameter_that_does_not_exist():
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_names_no_parameter_that_does_not_exist(page):
     project = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]
     known = {name for entry in project.values() for name in entry.get("parameters", {})}
-    assert set(re.findall(r"-P (\w+)=", README)) <= known
-    assert set(re.findall(r"mlflow run \. -e (\w+)", README)) <= set(project)
+    assert set(re.findall(r"-P (\w+)=", PAGES[page])) <= known
+    assert set(re.findall(r"mlflow run \. -e (\w+)", PAGES[page])) <= set(project)
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    text = PAGES["README.md"]
+    assert len(text.splitlines()) < 200
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (PROJECT / target).exists(), target

@@ -1,0 +1,43 @@
+"""The components of the Kubeflow pipeline: each runs alone, from the text of its function.
+
+What a component needs is imported inside it, and nothing else of this file is there when it runs.
+(Nor `from __future__ import annotations`: kfp reads the types of the parameters.)
+"""
+
+
+def ingest(config: str) -> list:
+    """Read the data and keep it; the versions that are not dealt with yet, oldest first."""
+    import pathlib
+    import tempfile
+
+    from tsclust_model import loop
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "pipeline.yaml")
+        path.write_text(config)
+        found = loop.ingest(str(path))
+        if loop.dealt_with(str(path), found["data_version"]):
+            return list(found["pending"][:-1])
+        return list(found["pending"])
+
+
+def advance(steps: list, config: str, data_version: str, outcome: str) -> str:
+    """Take steps of the loop on a version; JSON of what was found by them and those before them.
+
+    (A text, because a value of kfp's own kind has neither null nor whole numbers.)
+    """
+    import json
+    import pathlib
+    import tempfile
+
+    from tsclust_model import loop
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "pipeline.yaml")
+        path.write_text(config)
+        found = json.loads(outcome)
+        for step in steps:
+            found = loop.advance(step, str(path), data_version, found)
+            result = found.get(step, {"message": "not due"})
+            print(f"{step}: {result.get('message', 'done')}")
+    return json.dumps(found)

@@ -408,6 +408,18 @@ def test_a_training_logs_page_figures_note_and_card(registered):
 
 
 @pytest.mark.usefixtures("store")
+def test_a_column_to_report_by_that_is_not_there_is_named(hospital):
+    config = replace(CONFIG, audit_columns=["wart"], lgb_timeseries_params={"n_estimators": 5})
+    with pytest.warns(UserWarning, match="audit_columns names 'wart'.*did you mean 'ward'"):
+        train_table(
+            hospital[:300],
+            replace(HOSPITAL_ROLES, resources=()),
+            config,
+            model_name="report-absent",
+        )
+
+
+@pytest.mark.usefixtures("store")
 def test_a_retrain_reports_who_moved_and_keeps_the_columns_it_reports_by(hospital, tmp_path):
     config = replace(
         CONFIG,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tsclust_model.errors import (
     DataValidationError,
     ModelTrainingError,
     RetrainingError,
+    suggestion,
 )
 from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.forecasting import OutputModel, fold_blend
@@ -194,6 +196,7 @@ def train_table(
                     f"holdout {holdout:g} leaves {len(known)} of {len(frame)} rows; lower it"
                 )
             data = training_data(known, roles, config)
+            _warn_of_absent(frame, config)
             n_features = data.X.shape[1]
             stage.log({"n_rows": len(known), "n_holdout": len(unseen), "n_features": n_features})
         info = {
@@ -214,6 +217,18 @@ def train_table(
         version = _publish(experiments, fitted.generation, report, page, config, name)
         replaced = set_champion(name, version, f"training ({trigger})")
     return Training(fitted.generation, fitted.clustering, name, version, replaced, run_id, report)
+
+
+def _warn_of_absent(frame: pd.DataFrame, config: PipelineConfig) -> None:
+    """Say which columns the report cannot group by."""
+    columns = list(map(str, frame.columns))
+    for key in ("planning_columns", "audit_columns"):
+        for name in getattr(config, key):
+            if name not in columns:
+                warnings.warn(
+                    f"{key} names '{name}', which the data does not have{suggestion(name, columns)}",
+                    stacklevel=3,
+                )
 
 
 def _train_series(

@@ -1,13 +1,13 @@
 """How good the forecasts are on real data, beside a published table and what is cheap.
 
-    python benchmarks/accuracy.py                    # hospital_monthly, pbs_scripts_cost, diabetes130
-    python benchmarks/accuracy.py --only hospital    # one of them
+    python benchmarks/accuracy.py                    # all three data sets
+    python benchmarks/accuracy.py --only hospital    # one of them: hospital, pbs or diabetes
 
-hospital_monthly follows the Monash protocol: the last 12 months are held out, forecasts are rounded,
-MASE per series (scale: lag-12 absolute difference of the training part), then the mean; the other
-columns are that paper's table. pbs_scripts_cost holds out 12 months, too; many of its series are
-nearly dead, so medians count. diabetes130 holds out the newest fifth of the encounters. Every choice
-is made inside the training part. "control" is the same blend with the segments shuffled.
+hospital_monthly follows the Monash protocol: the last 12 months are held out, forecasts are
+rounded, MASE per series (scale: lag-12 absolute difference of the training part), then the mean;
+the other rows are that paper's table. pbs_scripts_cost holds out 12 months, too; many of its series
+are nearly dead, so medians count. diabetes130 holds out the newest fifth of the encounters. Every
+choice is made inside the training part. "control" is the same blend with the segments shuffled.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def prescriptions() -> dict[str, Any]:
             row.append(float(np.nanmedian(mase(panel, name, truth[name], found))))
             missed = np.abs(truth[name] - found)[known].sum()
             row.append(float(missed / np.abs(truth[name][known]).sum()))
-        figures[way] = dict(zip(("scripts_mase", "scripts_wape", "cost_mase", "cost_wape"), row))
+        figures[way] = dict(
+            zip(("scripts_mase", "scripts_wape", "cost_mase", "cost_wape"), row, strict=True)
+        )
         print(f"  {way:<16}{row[0]:>22.4f}{row[1]:>8.4f}{row[2]:>20.4f}{row[3]:>8.4f}")
     print(f"  on the folds: {shown_control(fit.scores['median_mase'])} (median MASE of Scripts)")
     return figures | {"folds": fit.scores["median_mase"]}

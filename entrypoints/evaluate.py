@@ -14,7 +14,7 @@ from tsclust_model.errors import ConfigurationError
 from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.metrics import Metric
 from tsclust_model.panel import HeldBack, Panel
-from tsclust_model.registry import load_generation
+from tsclust_model.registry import load_generation, name_and_version
 from tsclust_model.reporting import (
     evaluation_report,
     log_report,
@@ -26,7 +26,9 @@ from tsclust_model.retraining import compare
 from tsclust_model.series_evaluation import evaluate_series
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import series_panel
+from tsclust_model.settings import load_settings
 from tsclust_model.tables import content_digest, read_table
+from tsclust_model.thresholds import failed_thresholds, tag_validation
 from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_input
 
 # Without a baseline, what is served may be this much worse than its own global model.
@@ -43,21 +45,35 @@ TOLERANCE = 0.01
     type=bool,
     help="exit 1 if the error is above the baseline's, or without one 1% above the global model's",
 )
-def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression: bool) -> None:
+@click.option(
+    "--config",
+    default="",
+    callback=optional,
+    help="YAML of -e pipeline, whose monitoring.thresholds decide instead",
+)
+def main(
+    data: str,
+    model_uri: str,
+    baseline_uri: str | None,
+    fail_on_regression: bool,
+    config: str | None,
+) -> None:
     """Compare a model's forecasts with what happened."""
+    thresholds = _thresholds(config)
     generation = load_generation(model_uri)
     baseline = load_generation(baseline_uri) if baseline_uri else None
     frame = read_table(data, generation.text_columns, generation.schema.missing_markers)
-    config = PipelineConfig.from_dict(generation.info["config"])
-    experiments = ExperimentManager(config.experiment_name)
+    settings = PipelineConfig.from_dict(generation.info["config"])
+    experiments = ExperimentManager(settings.experiment_name)
     with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}) as run_id:
         report = _report(generation, frame)
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
         metric = generation.metric
-        limit, against = _limit(report, metric, baseline, frame)
+        before = None if baseline is None else _report(baseline, frame)
+        limit, against = _limit(report, metric, baseline, before)
         figures = {name: v for name, v in report.items() if not isinstance(v, dict)}
         experiments.log_metrics(figures | {f"{metric.name}_limit": limit})
-        ArtifactManager(config.hospital_profile_id).save_report(_json(report), "evaluation.json")
+        ArtifactManager(settings.hospital_profile_id).save_report(_json(report), "evaluation.json")
         told = {
             "phase": "evaluation",
             "made_at": now(),
@@ -69,11 +85,27 @@ def main(data: str, model_uri: str, baseline_uri: str | None, fail_on_regression
         log_report(_page(generation, baseline, frame, told))
         _show(report, metric)
         found = report[metric.name]
-        if found > limit:
-            line = f"regression: {metric.label} {found:.4g} is above {limit:.4g}, {against}"
-            if fail_on_regression:
-                raise click.ClickException(line)
+        lines = []
+        if thresholds:
+            lines = failed_thresholds(thresholds, figures, before)
+            name, version = name_and_version(model_uri)
+            click.echo(f"thresholds: {tag_validation(name, version, lines)}")
+        elif found > limit:
+            lines = [f"regression: {metric.label} {found:.4g} is above {limit:.4g}, {against}"]
+        if lines and fail_on_regression:
+            raise click.ClickException(" ".join(lines))
+        for line in lines:
             click.echo(line)
+
+
+def _thresholds(config: str | None) -> dict[str, dict[str, Any]]:
+    """The fields of mlflow's `MetricThreshold` by metric; empty without a YAML."""
+    if config is None:
+        return {}
+    found = load_settings(config).monitoring.thresholds
+    if not found:
+        raise ConfigurationError(f"{config} has no monitoring.thresholds; add some")
+    return {name: item.model_dump(exclude_none=True) for name, item in found.items()}
 
 
 def _report(generation: AnyGeneration, frame: pd.DataFrame) -> dict[str, Any]:
@@ -111,16 +143,19 @@ def _page(
 
 
 def _limit(
-    report: dict[str, Any], metric: Metric, baseline: AnyGeneration | None, frame: pd.DataFrame
+    report: dict[str, Any],
+    metric: Metric,
+    baseline: AnyGeneration | None,
+    before: dict[str, Any] | None,
 ) -> tuple[float, str]:
     """The error that must not be exceeded, and what it is."""
-    if baseline is not None:
+    if baseline is not None and before is not None:
         if baseline.metric != metric:
             raise ConfigurationError(
                 f"the model is judged by {metric.label} and the baseline by "
                 f"{baseline.metric.label}; give a baseline of the same task"
             )
-        return _report(baseline, frame)[metric.name], "the baseline's on the same rows"
+        return before[metric.name], "the baseline's on the same rows"
     own = report[f"{metric.name}_global"] * (1 + TOLERANCE)
     return own, f"its own global model's plus {TOLERANCE:.0%}"
 
@@ -138,7 +173,7 @@ def _show(report: dict[str, Any], metric: Metric) -> None:
         f"{report[f'{metric.name}_cluster']:.4g})   {_second(report)}"
     )
     if unit == "series":
-        click.echo(beside(report, "", report["wape"]))
+        click.echo(beside(report, "simple: ", report["wape"]))
     click.echo(f"{report['noise_ratio']:.1%} noise")
     if "coverage" in report:
         inside = report["interval_coverage"]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tsclust_model import datasets
-from tsclust_model.datasets import _KINDS, _SATURATION, _VITALS
+from tsclust_model.datasets import _KINDS, _SATURATION, _VITALS, make_ward_series
 from tsclust_model.errors import ConfigurationError
 
 NOISE, OBSTETRICS, TRAUMA = -1, 4, 5
@@ -192,3 +192,19 @@ def test_a_hospital_of_fewer_than_ten_rows_is_refused(n_rows: int):
 @pytest.mark.parametrize("changes", [{}, {"noise": 1.0}, {"born": 0.0, "dying": 0.0, "drift": 9.0}])
 def test_the_smallest_hospital_has_ten_rows(changes: dict[str, Any]):
     assert make_hospital(10, **changes).shape == (10, 15)
+
+
+def test_ward_series_are_a_long_table_of_four_kinds_and_seeded():
+    wards = make_ward_series(8, 24, random_state=1)
+    pd.testing.assert_frame_equal(wards, make_ward_series(8, 24, random_state=1))
+    assert not wards.equals(make_ward_series(8, 24, random_state=2))
+    assert list(wards.columns) == ["ward_id", "month", "beds", "nursing_hours", "temperature"]
+    assert wards.groupby("ward_id")["month"].nunique().tolist() == [24] * 8
+    assert wards["ward_id"].str.split("-").str[0].nunique() == 4
+    assert (wards["beds"] >= 0).all()
+    assert not wards.isna().any().any()
+
+
+def test_ward_series_need_a_ward_and_a_month():
+    with pytest.raises(ConfigurationError, match="must be 1 or more"):
+        make_ward_series(0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsclust_model.intervals import ENOUGH, Calibration
+from tsclust_model.intervals import ENOUGH, Calibration, StepCalibration
 
 NOISE = -1
 COVERAGES = ["0.5", "0.8", "0.9", "0.95", "0.99"]
@@ -154,3 +154,50 @@ def test_calibration_changes_none_of_its_inputs():
     assert residuals.tolist() == [3.0, -1.0, 2.0]
     assert labels.tolist() == [0, 1, -1]
     assert prediction.tolist() == [1.0]
+
+
+def test_step_intervals_widen_where_residuals_do():
+    rng = np.random.default_rng(0)
+    steps = np.tile([1, 2, 3], 500)
+    residuals = rng.normal(0, 1, 1500) * steps
+    none = np.full(1500, -1)
+    found = StepCalibration.fit(residuals, steps, none, np.ones(1500), 3)
+    low, high = found.offsets(np.array([-1, 4]), 0.8)
+    assert low.shape == high.shape == (2, 3)
+    np.testing.assert_array_equal(low[0], low[1])  # an unknown segment is served by all series
+    for step in (1, 2, 3):
+        inside = (residuals[steps == step] >= low[0, step - 1]) & (
+            residuals[steps == step] <= high[0, step - 1]
+        )
+        assert inside.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_segment_is_shrunk_towards_all_series_by_its_size():
+    steps = np.ones(300, dtype=int)
+    labels = np.repeat([0, 1], [200, 100])
+    residuals = np.concatenate([np.linspace(-1, 1, 200), np.linspace(-4, 4, 100)])
+    fit = StepCalibration.fit(residuals, steps, labels, np.ones(300), 1)
+    own = StepCalibration.fit(residuals[200:], steps[200:], labels[200:], np.ones(100), 1)
+    everyone = fit.offsets(np.array([-1]), 0.9)[1]
+    alone = own.offsets(np.array([-1]), 0.9)[1]
+    served = fit.offsets(np.array([1]), 0.9)[1]
+    np.testing.assert_allclose(served, alone / 3 + everyone * 2 / 3)
+    assert fit.renumbered({1: 9}).offsets(np.array([9]), 0.9)[1] == served
+
+
+def test_older_residuals_count_less():
+    steps, labels = np.ones(400, dtype=int), np.full(400, -1)
+    residuals = np.concatenate([np.linspace(-10, 10, 200), np.linspace(-1, 1, 200)])
+    weights = np.repeat([0.001, 1.0], 200)
+    high = StepCalibration.fit(residuals, steps, labels, weights, 1).offsets(labels[:1], 0.9)[1]
+    assert high[0, 0] == pytest.approx(0.9, abs=0.03)
+
+
+def test_steps_with_few_residuals_ask_their_neighbours():
+    steps = np.tile([1, 2, 3, 4], 15)
+    residuals = np.repeat(np.arange(15.0), 4) - 7
+    labels = np.full(60, -1)
+    found = StepCalibration.fit(residuals, steps, labels, np.ones(60), 4)
+    low, high = found.offsets(np.array([-1]), 0.8)
+    assert (np.ptp(low), np.ptp(high)) == (0, 0)
+    assert high[0, 0] == 6

@@ -19,45 +19,45 @@ import tsclust_model
 
 FLOORS = {
     0: {
-        "errors",
-        "config",
-        "results",
-        "kernel_cache",
-        "kernels",
-        "__init__",
-        "stages",
-        "series_kernels",
+        *("errors", "yaml_files", "config", "results", "kernel_cache", "kernels", "__init__"),
+        *("stages", "series_kernels"),
     },
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
-        *("search", "analysis_request", "plots", "frequency", "classes", "panel"),
+        *("search", "analysis_request", "plots", "frequency", "classes", "settings", "panel"),
         *("report_advice", "report_groups"),
     },
     2: {
         *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
-        *("series_table", "bases", "classification", "model_plots"),
+        *("series_table", "bases", "classification", "quality", "model_plots"),
     },
     3: {
         *("clustering", "cluster_models", "history", "clusterers", "cluster_profiles"),
         *("series_input", "windows"),
     },
-    4: {"generation", "monitoring", "validity", "series_models"},
+    4: {
+        *("generation", "monitoring", "model_monitor", "validity"),
+        *("series_models", "series_examples", "series_segments"),
+    },
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
         *("advice", "cluster_evaluation", "series_generation", "series_fit", "report_rows"),
     },
     6: {
         *("registry", "analysis_cache", "series_fitting", "series_evaluation", "series_scoring"),
-        *("report_pictures", "series_report_rows"),
+        *("report_pictures", "series_report_rows", "baselines"),
     },
-    7: {"retraining", "analysis", "series_training", "report"},
+    7: {"retraining", "analysis", "series_training", "thresholds", "model_store", "report"},
     8: {"training", "reporting", "report_figures"},
-    9: {"pipeline", "operations"},
+    9: {"pipeline", "operations", "baseline_training", "workspace"},
+    10: {"loop"},
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 # Within a floor, these lean on a neighbour.
 NEIGHBOURS = {
     ("config", "errors"),
+    ("config", "yaml_files"),
+    ("yaml_files", "errors"),
     ("kernels", "kernel_cache"),
     ("fallback", "assignment"),
     ("forecasting", "forest"),
@@ -74,7 +74,10 @@ NEIGHBOURS = {
     ("reporting", "report_figures"),
     ("tracking", "series_generation"),
 }
-MAY_IMPORT_MLFLOW = {"pyfunc", "tracking", "serving", "model_code", "registry"}
+MAY_IMPORT_MLFLOW = {
+    *("pyfunc", "tracking", "serving", "model_code", "registry", "thresholds", "model_store"),
+    "baselines",
+}
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))
 
 
@@ -194,6 +197,27 @@ SIGNATURES = {
     "DataVersioner.list_versions": ["self"],
     "DataVersioner.load": ["self", "version_id"],
     "DataVersioner.get_latest_version": ["self"],
+    "ModelRegistry": ["base_dir"],
+    "ModelRegistry.save": ["self", "model", "version_id", "metadata"],
+    "ModelRegistry.load": ["self", "version_id"],
+    "ModelRegistry.list_versions": ["self"],
+    "ModelRegistry.get_latest_version": ["self"],
+    "ModelMonitor": [
+        *("monitoring_dir", "metrics_file", "drift_file", "accuracy_min_threshold"),
+        *("drift_threshold", "drift_min_samples"),
+    ],
+    "ModelMonitor.record_metrics": ["self", "accuracy", "data_version", "model_version", "extra"],
+    "ModelMonitor.get_latest_accuracy": ["self"],
+    "ModelMonitor.update_reference_distribution": ["self", "feature_means"],
+    "ModelMonitor.compute_drift": ["self", "feature_means"],
+    "ModelMonitor.should_retrain": [
+        *("self", "current_accuracy", "current_feature_means", "no_model_yet"),
+    ],
+    "run_pipeline": ["config_path"],
+    "generate_synthetic_data": ["n_samples", "n_features", "random_state"],
+    "train_model": ["X_train", "y_train", "config"],
+    "validate_data_quality": ["df", "step_name"],
+    "error_handler": ["step_name"],
     "validate_input_data": ["X", "y"],
     "validate_batch_data": ["X_batch", "expected_features"],
     "calculate_clustering_metrics": ["X", "labels"],
@@ -236,7 +260,7 @@ def test_mlproject_passes_every_parameter_of_every_entry_point():
     project = yaml.safe_load((PROJECT / "MLproject").read_text())
     assert project["conda_env"] == "conda.yaml"
     assert set(project["entry_points"]) == {
-        *("main", "train", "retrain", "evaluate", "score", "analyze")
+        *("main", "train", "retrain", "evaluate", "score", "analyze", "pipeline")
     }
     for name, entry in project["entry_points"].items():
         module = importlib.import_module(f"entrypoints.{name}")

@@ -13,12 +13,14 @@ from mlflow import MlflowClient
 
 from tsclust_model import evaluation, registry
 from tsclust_model.config import PipelineConfig
+from tsclust_model.datasets import make_ward_series
 from tsclust_model.errors import ConfigurationError, DataValidationError, RetrainingError
 from tsclust_model.history import DataVersioner
 from tsclust_model.operations import maintain
 from tsclust_model.pipeline import TimeSeriesClusteringPipeline
 from tsclust_model.registry import load_generation
 from tsclust_model.series_evaluation import evaluate_series, newest_origins
+from tsclust_model.series_fitting import fit_series_generation
 from tsclust_model.series_scoring import score_series
 from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import series_challenge, series_data, series_window
@@ -277,6 +279,22 @@ def test_a_window_no_longer_than_the_horizon_is_no_retrain(store, trained):
 def test_the_facade_of_rows_says_where_series_go(store, registered_wards):
     with pytest.raises(ConfigurationError, match=r"is a model of series.*series_rows"):
         TimeSeriesClusteringPipeline.load(registered_wards.model_uri)
+
+
+@pytest.mark.filterwarnings("ignore:no cluster was found")
+def test_series_without_a_shape_at_the_folds_have_a_reference_of_their_ends():
+    panel = series_panel(make_ward_series(24, 27, random_state=2), WARD_ROLES)
+    fitted = fit_series_generation(panel, WARD_ROLES, PipelineConfig(), {"roles": vars(WARD_ROLES)})
+    reference = fitted.generation.reference
+    assert reference.metric == "mase"
+    assert reference.loss_mean > 0
+    assert np.isfinite(reference.features.quantiles).all()
+
+
+def test_series_of_which_none_varies_have_no_figures(ward_model, wards):
+    held = series_panel(wards.assign(beds=7.0), WARD_ROLES).held_back(6, 6)
+    with pytest.raises(DataValidationError, match="no scale to judge errors by"):
+        evaluate_series(ward_model, held)
 
 
 def test_rows_are_still_evaluated_as_rows(generation, hospital):

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from tsclust_model.errors import ConfigurationError, suggestion
+from tsclust_model.yaml_files import read_yaml
 
 NAME_PATTERN = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 
@@ -415,7 +416,7 @@ class PipelineConfig:
     batch_size : int, 1000
         Rows that are scored at a time; results do not depend on it.
     expanding_window_size : int, 10000
-        Newest rows that a retrain reads.
+        Newest rows that a retrain reads; of series, the newest periods of each.
     experiment_name, model_registry_prefix, hospital_profile_id : str
         Where runs and versions go: the registered model is ``<prefix>``, or
         ``<prefix>-<hospital_profile_id>``.
@@ -558,13 +559,7 @@ class PipelineConfig:
         ConfigurationError
             The file is not YAML, or holds an unknown key or an impossible value.
         """
-        content = Path(path).read_bytes()
-        try:
-            content = yaml.safe_load(content)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f" at line {mark.line + 1}" if mark else ""
-            raise ConfigurationError(f"{path} is not valid YAML{where}") from error
+        content = read_yaml(path)
         return cls.from_dict({} if content is None else content)
 
     def to_yaml(self) -> str:

@@ -1,4 +1,4 @@
-"""A made-up hospital, for the demo, the tests and the benchmarks."""
+"""Made-up tables: a hospital, for the demo, the tests and the benchmarks; a binary target."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.datasets import make_classification
 
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.results import NOISE
@@ -148,6 +149,40 @@ def make_hospital(
         }
     )
     return (frame, kind) if return_kind else frame
+
+
+def generate_synthetic_data(
+    n_samples: int = 1000, n_features: int = 10, random_state: int = 42
+) -> pd.DataFrame:
+    """A made-up table with a binary target.
+
+    Parameters
+    ----------
+    n_samples : int
+        Rows; 10 or more.
+    n_features : int
+        Columns of numbers; 2 or more. About half of them tell something of the target.
+    random_state : int
+
+    Returns
+    -------
+    DataFrame
+        ``feature_0``, ``feature_1``, ... and ``target``, 0 or 1.
+    """
+    for name, value, least in (("n_samples", n_samples, 10), ("n_features", n_features, 2)):
+        if value < least:
+            raise ConfigurationError(f"{name} is {value}; make {least} or more")
+    X, y = make_classification(
+        n_samples,
+        n_features,
+        n_informative=max(2, (n_features + 1) // 2),
+        n_redundant=0,
+        n_clusters_per_class=1,
+        class_sep=1.5,
+        random_state=random_state,
+    )
+    names = [f"feature_{i}" for i in range(n_features)]
+    return pd.DataFrame(X, columns=names).assign(target=y.astype(np.int64))
 
 
 # Kinds of wards: level, yearly growth, months of the peak, height of the season, noise (shares).

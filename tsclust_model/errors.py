@@ -10,7 +10,7 @@
     ├── PredictionError         fitted, but these rows cannot be predicted
     ├── MLflowIntegrationError  a store, a registry or a logged model refused
     ├── RetrainingError         the retraining loop could not do its work
-    ├── DataLoadError           the table of an analysis cannot be read or lacks a column
+    ├── DataLoadError           the table of an analysis or of the loop cannot be read
     ├── PreprocessingError      its columns cannot be cleaned, scaled or reduced as asked
     ├── ClusteringError         an algorithm refuses its parameters or these rows
     └── EvaluationError         a clustering cannot be judged as asked
@@ -60,7 +60,7 @@ class RetrainingError(PipelineError):
 
 
 class DataLoadError(PipelineError):
-    """The table of an analysis cannot be read, or lacks a column."""
+    """The table of an analysis or of the loop cannot be read, or lacks a column."""
 
 
 class PreprocessingError(PipelineError):

@@ -15,7 +15,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import DriftMonitor, DriftWindow
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
-from tsclust_model.registry import CHAMPION, alias_version, load_generation
+from tsclust_model.registry import CHAMPION, alias_version, registered_generation
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import canonical_series_rows, series_batch, series_window
@@ -38,6 +38,41 @@ class Maintenance:
 
     message: str
     retraining: Retraining | None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the detectors of a champion say of new rows.
+
+    Attributes
+    ----------
+    message : str
+        What the rows looked like.
+    reason : str
+        The drift that calls for a retrain; empty for none.
+    n_fresh : int
+        Labelled rows of the window that the champion was not trained on.
+    """
+
+    message: str
+    reason: str
+    n_fresh: int
+
+
+def observe(
+    model_name: str, frame: pd.DataFrame, config: PipelineConfig | None = None
+) -> Observation:
+    """Add new rows to the history of a model and show them to its detectors, and retrain nothing.
+
+    Rows that were added before count once; `maintain` takes over what was seen.
+
+    Raises
+    ------
+    MLflowIntegrationError, DataValidationError
+    """
+    monitor = _open_monitor(model_name, config)
+    message = monitor.look_at(frame)
+    return Observation(message, monitor.reason, monitor.n_fresh())
 
 
 def maintain(
@@ -73,14 +108,7 @@ def maintain(
     ------
     MLflowIntegrationError, DataValidationError, RetrainingError
     """
-    version = alias_version(model_name, CHAMPION)
-    if version is None:
-        raise MLflowIntegrationError(
-            f"'{model_name}' has no @{CHAMPION}; train it first (mlflow run . -e train)"
-        )
-    champion = load_generation(f"models:/{model_name}/{version}")
-    settings = config or PipelineConfig.from_dict(champion.info["config"])
-    monitor = _Monitor(champion, version, settings, model_name)
+    monitor = _open_monitor(model_name, config)
     seen = "no new rows were given"
     if frame is not None:
         seen = monitor.look_at(frame)
@@ -93,14 +121,27 @@ def maintain(
             None,
         )
     why = monitor.reason if if_due else reason
-    retraining = retrain_model(champion, version, model_name, settings, why, promote=promote)
-    monitor.forget(retraining.version if retraining.promoted else version)
+    retraining = retrain_model(
+        monitor.champion, monitor.version, model_name, monitor.config, why, promote=promote
+    )
+    monitor.forget(retraining.version if retraining.promoted else monitor.version)
     outcome = "is @champion now" if retraining.promoted else "stays @challenger"
     return Maintenance(
         f"retrained ({why}): version {retraining.version} {outcome}; "
         f"{retraining.comparison.reason}",
         retraining,
     )
+
+
+def _open_monitor(model_name: str, config: PipelineConfig | None) -> _Monitor:
+    version = alias_version(model_name, CHAMPION)
+    if version is None:
+        raise MLflowIntegrationError(
+            f"'{model_name}' has no @{CHAMPION}; train it first (mlflow run . -e train)"
+        )
+    champion = registered_generation(model_name, version)
+    settings = config or PipelineConfig.from_dict(champion.info["config"])
+    return _Monitor(champion, version, settings, model_name)
 
 
 class _Monitor:

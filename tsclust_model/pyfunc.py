@@ -231,6 +231,18 @@ def requirements() -> list[str]:
     return [f"{name}=={version(name)}" for name in (*_REQUIRED, *_REQUIRED_TOO)]
 
 
+def model_arguments(generation: AnyGeneration) -> tuple[Parts, dict[str, Any]]:
+    """The sealed state, and what mlflow's ``save_model`` and ``log_model`` take beside it."""
+    parts = seal_generation(generation)
+    return parts, {
+        "signature": signature(generation),
+        "input_example": generation.example(),
+        "code_paths": [str(PACKAGE)],
+        "pip_requirements": requirements(),
+        "metadata": {"state_sha256": digest(parts), "tsclust_model": __version__},
+    }
+
+
 def log_generation(generation: AnyGeneration, serialization: str = "cloudpickle") -> ModelInfo:
     """Log the generation as one MLflow model under the active run.
 
@@ -244,15 +256,8 @@ def log_generation(generation: AnyGeneration, serialization: str = "cloudpickle"
     -------
     mlflow.models.model.ModelInfo
     """
-    parts = seal_generation(generation)
-    shared: dict[str, Any] = {
-        "name": "model",
-        "signature": signature(generation),
-        "input_example": generation.example(),
-        "code_paths": [str(PACKAGE)],
-        "pip_requirements": requirements(),
-        "metadata": {"state_sha256": digest(parts), "tsclust_model": __version__},
-    }
+    parts, shared = model_arguments(generation)
+    shared["name"] = "model"
     if serialization == "cloudpickle":
         return mlflow.pyfunc.log_model(python_model=SegmentForecaster(parts), **shared)
     with tempfile.TemporaryDirectory() as folder:

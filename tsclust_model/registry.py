@@ -29,6 +29,8 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _SEGMENT = "segment."
 _DATA = "data.versions."
 _IDS_A_TAG = 60
+_MOST_KEPT = 2
+_KEPT: dict[str, AnyGeneration] = {}
 
 
 def check_model_name(name: str) -> str:
@@ -49,7 +51,7 @@ def register(model_uri: str, name: str, state_digest: str) -> ModelVersion:
     MLflowIntegrationError
         The registry refused.
     """
-    with _translated(f"model '{name}' cannot be registered"):
+    with translated(f"model '{name}' cannot be registered"):
         return mlflow.register_model(model_uri, name, tags={STATE_TAG: state_digest})
 
 
@@ -96,7 +98,7 @@ def set_champion(
         "promoted.from": before or "none",
         "promoted.reason": reason,
     } | {f"promoted.{key}": str(value) for key, value in (figures or {}).items()}
-    with _translated(f"the alias of '{name}' cannot be moved"):
+    with translated(f"the alias of '{name}' cannot be moved"):
         for key, value in tags.items():
             client.set_model_version_tag(name, version, key, value)
         if before is not None and before != version:
@@ -107,20 +109,20 @@ def set_champion(
 
 def set_challenger(name: str, version: str) -> None:
     """Point ``@challenger`` to a version."""
-    with _translated(f"the alias of '{name}' cannot be moved"):
+    with translated(f"the alias of '{name}' cannot be moved"):
         MlflowClient().set_registered_model_alias(name, CHALLENGER, version)
 
 
 def tag_version(name: str, version: str, tags: Mapping[str, Any]) -> None:
     """Set tags of a version."""
-    with _translated(f"version {version} of '{name}' cannot be tagged"):
+    with translated(f"version {version} of '{name}' cannot be tagged"):
         for key, value in tags.items():
             MlflowClient().set_model_version_tag(name, version, key, str(value))
 
 
 def describe_version(name: str, version: str, text: str) -> None:
     """Set what the registry's page of a version says, in Markdown."""
-    with _translated(f"version {version} of '{name}' cannot be described"):
+    with translated(f"version {version} of '{name}' cannot be described"):
         MlflowClient().update_model_version(name, version, description=text)
 
 
@@ -143,13 +145,13 @@ def name_segment(name: str, cluster_id: int, segment_name: str) -> None:
     """Name a segment, for this and every later version: ids are stable across retrains."""
     if not 0 < len(segment_name) <= 200 or not segment_name.isprintable():
         raise ConfigurationError("a segment's name is one line of 1 to 200 characters")
-    with _translated(f"a segment of '{name}' cannot be named"):
+    with translated(f"a segment of '{name}' cannot be named"):
         MlflowClient().set_registered_model_tag(name, f"{_SEGMENT}{cluster_id}", segment_name)
 
 
 def segment_names(name: str) -> dict[int, str]:
     """Names of segments by id."""
-    with _translated(f"'{name}' cannot be read"):
+    with translated(f"'{name}' cannot be read"):
         tags = MlflowClient().get_registered_model(name).tags
     return {
         int(key.removeprefix(_SEGMENT)): value
@@ -177,9 +179,24 @@ def alias_version(name: str, alias: str) -> str | None:
         ) from error
 
 
+def answers() -> bool:
+    """Whether the registry answers at all; waits as long as mlflow's own retries do."""
+    try:
+        MlflowClient().search_registered_models(max_results=1)
+    except MlflowException:
+        return False
+    return True
+
+
+def version_tags(name: str, version: str) -> dict[str, str]:
+    """The tags of a version."""
+    with translated(f"version {version} of '{name}' cannot be read"):
+        return dict(MlflowClient().get_model_version(name, version).tags)
+
+
 def registered_at(name: str, version: str) -> datetime:
     """When a version was registered (UTC)."""
-    with _translated(f"version {version} of '{name}' cannot be read"):
+    with translated(f"version {version} of '{name}' cannot be read"):
         stamp = MlflowClient().get_model_version(name, version).creation_timestamp
     return datetime.fromtimestamp(stamp / 1000, UTC)
 
@@ -240,6 +257,28 @@ def load_generation(model_uri: str) -> AnyGeneration:
     return model.generation
 
 
+def registered_generation(name: str, version: str) -> AnyGeneration:
+    """The fitted pipeline of a registered version; the last two are kept, by their digest.
+
+    The steps of the loop ask for the champion one after another, and to fetch it is most of what
+    they would do.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        As `load_generation`.
+    """
+    digest = version_tags(name, version).get(STATE_TAG)
+    found = _KEPT.pop(digest, None) if digest else None
+    if found is None:
+        found = load_generation(f"models:/{name}/{version}")
+    if digest:
+        _KEPT[digest] = found
+        for oldest in list(_KEPT)[:-_MOST_KEPT]:
+            del _KEPT[oldest]
+    return found
+
+
 def _registered_digest(model_uri: str) -> str | None:
     """The digest tag of the version a ``models:/name`` URI names; None for other URIs."""
     if not model_uri.startswith("models:/"):
@@ -263,7 +302,7 @@ def versions_trained_on(name: str, batch_ids: Iterable[str]) -> list[str]:
     """Versions of a model that were trained on any of the batches, oldest first."""
     wanted = set(batch_ids)
     found = []
-    with _translated(f"the versions of '{name}' cannot be read"):
+    with translated(f"the versions of '{name}' cannot be read"):
         for version in MlflowClient().search_model_versions(f"name = '{name}'"):
             ids = {
                 batch_id
@@ -277,7 +316,7 @@ def versions_trained_on(name: str, batch_ids: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:

@@ -49,8 +49,8 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
     figures = series_metrics(held, served.prediction)
     if figures["mase"] is None:
         raise DataValidationError(
-            "no series varies before the origin, or nothing is known after it, so that there is "
-            "no scale to judge by; give longer series"
+            "no series varies before the values that are held back, so that there is no scale to "
+            "judge errors by; give longer series or some that vary, or train without holdout"
         )
     for way, found in generation.baselines(held.panel, labels).items():
         other = series_metrics(held, found)

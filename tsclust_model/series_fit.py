@@ -13,23 +13,24 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import lightgbm as lgb
 import numpy as np
 
-from tsclust_model.clustering import FittedSegmentation, fit_density, fit_fallback
+from tsclust_model.clustering import Segmentation
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, ModelTrainingError
 from tsclust_model.forecasting import model_threads, train_boosters, training_params
 from tsclust_model.forest import is_packable
 from tsclust_model.intervals import StepCalibration
+from tsclust_model.panel import Panel
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.series_examples import Examples, make_examples, rolling_origins
 from tsclust_model.series_models import WAYS, SeriesModel, blended
-from tsclust_model.series_table import Panel
+from tsclust_model.series_segments import FEWEST_SERIES, assign_shapes, fit_segments
 from tsclust_model.stages import Stages
-from tsclust_model.windows import Rows, Windows, shape_features, usual_scale
+from tsclust_model.windows import shape_features
 
 _PARAMS = {
     "objective": "l1",
@@ -40,22 +41,13 @@ _PARAMS = {
     "lambda_l2": 5.0,
 }
 _ROUNDS = (10, 20, 30, 40, 60, 80, 100, 150)
-_MOST_ROWS, _FEWEST_ROWS = 110_000, 300
-_CLUSTER_ROWS = 1_500
-_MOST_SERIES, _SERIES_AT_ONCE = 20_000, 2_000
-_MOST_FOLDS = 3
-_MOST_ORIGINS = 200
+_FEWEST_ROWS, _CLUSTER_ROWS = 300, 1_500
+_MOST_SERIES = 20_000
 # Segments have to earn their place: on real series they seldom beat the models of all series.
 _PRIORS = {"global": 0.4, "cluster": 0.1, "bank": 0.3, "theta": 0.2}
 _SHARPNESS = 20.0
 _SHRUNK_BY = 100
-_AGING = 0.25  # weight of a fold against the next one
 _LARGEST_LOSS = 10.0  # of one series: one that has died would outweigh all others
-_FEWEST_SERIES = 5
-_CLUSTER_SHARES = (0.03, 0.05, 0.08, 0.12)
-_MOST_TRIED = 2_000
-_FEWEST_INSIDE = 0.6
-_TARGETS = ("bank", "naive")
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ class SeriesFit:
         Mean absolute scaled error of the forecasts of the target made there.
     """
 
-    segmentation: Any
+    segmentation: Segmentation
     clustering: ClusteringResult
     assignment: Assignment
     models: dict[str, SeriesModel]
@@ -89,164 +81,12 @@ class SeriesFit:
     losses: np.ndarray
 
 
-def rolling_origins(n_periods: int, horizon: int, season: int) -> tuple[int, ...]:
-    """Origins inside a panel, rising: up to three, a horizon apart, or closer in a short panel.
-
-    Raises
-    ------
-    DataValidationError
-        The panel is too short for two.
-    """
-    first = season + 1 if season > 1 else 3
-    apart = range(n_periods - horizon, first - 1, -horizon)
-    if len(apart) >= 2:
-        return tuple(sorted(apart[:_MOST_FOLDS]))
-    last = max(n_periods - horizon, first)
-    newest = n_periods - max(1, (n_periods - last) // 2)
-    if not first <= last < newest < n_periods:
-        raise DataValidationError(
-            f"the longest series has {n_periods} periods, which is too short for a horizon of "
-            f"{horizon} with {season} periods in a season; give {first + 2} or more, "
-            "or another frequency"
-        )
-    return (last, newest)
-
-
-@dataclass(frozen=True)
-class _Examples:
-    """Rows of one output with known outcomes: sampled ones for training, all of the folds' own.
-
-    Attributes
-    ----------
-    rows : Rows
-    truth : ndarray of float64, shape (m,)
-        Scaled.
-    series, origins, steps : ndarray of int64, shape (m,)
-    n_train : int
-        The first so many rows are for training.
-    folds : tuple of int
-        Origins.
-    never_negative : bool
-    usual_scale : float
-        See `tsclust_model.windows.Windows`.
-    """
-
-    rows: Rows
-    truth: np.ndarray
-    series: np.ndarray
-    origins: np.ndarray
-    steps: np.ndarray
-    n_train: int
-    folds: tuple[int, ...]
-    never_negative: bool
-    usual_scale: float
-
-    @cached_property
-    def targets(self) -> dict[str, np.ndarray]:
-        """What the models learn: the errors of the two bases."""
-        return {name: self.truth - getattr(self.rows, name) for name in _TARGETS}
-
-    def known_at(self, origin: int | None) -> np.ndarray:
-        """Training rows whose outcome was known at an origin; None is all of them."""
-        outcome = self.origins[: self.n_train] + self.steps[: self.n_train]
-        return np.flatnonzero(outcome <= (np.inf if origin is None else origin))
-
-    def weight_of(self, fold: int) -> float:
-        """How much a fold counts: the newest is most like what comes, and has seen the most."""
-        return float(_AGING ** (len(self.folds) - 1 - self.folds.index(fold)))
-
-    def judged_at(self, origin: int) -> np.ndarray:
-        """Rows of a fold."""
-        return self.n_train + np.flatnonzero(self.origins[self.n_train :] == origin)
-
-
-def _examples(panel: Panel, name: str, folds: tuple[int, ...], random_state: int) -> _Examples:
-    """The rows of one output."""
-    values = panel.values[name]
-    never_negative = bool(np.nanmin(values) >= 0)
-    season, horizon = panel.frequency.season, panel.horizon
-    usual = usual_scale(values, season)
-    training = _sampled(values, _training_origins(folds[0], horizon, season), horizon, random_state)
-    judged = _all_steps(values, np.array(folds), horizon, at_least=1)
-    found: list[tuple[np.ndarray, Rows]] = []
-    for first in range(0, len(values), _SERIES_AT_ONCE):
-        some = slice(first, first + _SERIES_AT_ONCE)
-        for block, (series, origins, steps) in enumerate((training, judged)):
-            own = np.flatnonzero((series >= first) & (series < first + _SERIES_AT_ONCE))
-            if not len(own):
-                continue
-            windows = Windows(
-                values[some],
-                panel.ends[some],
-                np.unique(origins[own]),
-                season,
-                horizon,
-                never_negative,
-                {key: panel.values[key][some] for key in panel.covariates},
-                usual,
-            )
-            rows = windows.rows(series[own] - first, origins[own], steps[own])
-            found.append((own + block * len(training[0]), rows))
-    order = np.argsort(np.concatenate([places for places, _ in found]), kind="stable")
-    rows = Rows(
-        *(
-            np.concatenate([getattr(part, item) for _, part in found])[order]
-            for item in ("X", "level", "scale", "spread", "bank", "theta", "naive")
-        )
-    )
-    series, origins, steps = (np.concatenate(both) for both in zip(training, judged, strict=True))
-    truth = rows.scaled(values[series, origins + steps - 1])
-    n_train = len(training[0])
-    return _Examples(rows, truth, series, origins, steps, n_train, folds, never_negative, usual)
-
-
-def _training_origins(first_fold: int, horizon: int, season: int) -> int:
-    """The first origin that rows are made at: after two seasons, or earlier in a short panel."""
-    least = season + 1 if season > 1 else 3
-    return min(max(2 * season, 6), max(least, first_fold - horizon))
-
-
-Forecasts = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def _all_steps(values: np.ndarray, origins: np.ndarray, horizon: int, at_least: int) -> Forecasts:
-    """Series, origin and step of every forecast with a known outcome.
-
-    A series counts at an origin when it has `at_least` values before it.
-    """
-    known = ~np.isnan(values)
-    before = np.cumsum(known, axis=1)
-    who, at = np.nonzero((before[:, origins - 1] >= at_least) & known[:, origins - 1])
-    steps = np.arange(1, horizon + 1)
-    columns = origins[at][:, None] + steps - 1
-    inside = columns < values.shape[1]
-    inside &= known[who[:, None], np.minimum(columns, values.shape[1] - 1)]
-    pair, k = np.nonzero(inside)
-    return who[pair], origins[at][pair], steps[k]
-
-
-def _sampled(values: np.ndarray, first: int, horizon: int, random_state: int) -> Forecasts:
-    """A seeded sample of all forecasts that could have been judged, one origin at a time."""
-    n_origins = values.shape[1] - first
-    origins = first + np.unique(
-        np.linspace(0, n_origins - 1, min(n_origins, _MOST_ORIGINS)).astype(np.int64)
-    )
-    parts = [_all_steps(values, origin.reshape(1), horizon, at_least=first) for origin in origins]
-    n_rows = sum(len(part[0]) for part in parts)
-    rng = np.random.default_rng(random_state)
-    share = min(1.0, _MOST_ROWS / max(n_rows, 1))
-    kept = [rng.random(len(part[0])) < share for part in parts]
-    columns = zip(*([c[k] for c in part] for part, k in zip(parts, kept, strict=True)), strict=True)
-    series, at, steps = (np.concatenate(column) for column in columns)
-    return series, at, steps
-
-
 class _Fits:
     """The models of one output: of the folds first, which choose, and then the ones that stay.
 
     Parameters
     ----------
-    examples : _Examples
+    examples : Examples
     labels : mapping of int or None to ndarray of int64, shape (n_series,)
         Segments of the series as they were at each fold's origin, and (None) at the end.
     params : mapping
@@ -256,7 +96,7 @@ class _Fits:
     def __init__(
         self,
         threads: Executor,
-        examples: _Examples,
+        examples: Examples,
         labels: Mapping[int | None, np.ndarray],
         params: Mapping[str, Any],
     ) -> None:
@@ -370,7 +210,7 @@ class _Judged:
         How much each case counts, by its fold.
     """
 
-    examples: _Examples
+    examples: Examples
     ways: np.ndarray
     case: np.ndarray
     labels: np.ndarray
@@ -383,7 +223,7 @@ class _Judged:
 
 
 def _judged(
-    examples: _Examples, everyone: np.ndarray, own: np.ndarray, labels: Mapping[Any, np.ndarray]
+    examples: Examples, everyone: np.ndarray, own: np.ndarray, labels: Mapping[Any, np.ndarray]
 ) -> _Judged:
     rows = slice(examples.n_train, None)
     series, origins = examples.series[rows], examples.origins[rows]
@@ -461,9 +301,9 @@ def fit_series(panel: Panel, config: PipelineConfig, stages: Stages) -> SeriesFi
     ModelTrainingError
         LightGBM or hdbscan refused the data or its parameters.
     """
-    if len(panel) < _FEWEST_SERIES:
+    if len(panel) < FEWEST_SERIES:
         raise DataValidationError(
-            f"{len(panel)} series are too few to find segments in; give {_FEWEST_SERIES} or more"
+            f"{len(panel)} series are too few to find segments in; give {FEWEST_SERIES} or more"
         )
     season = panel.frequency.season
     folds = rolling_origins(panel.n_periods, panel.horizon, season)
@@ -528,7 +368,7 @@ def _fit_output(
     config: PipelineConfig,
 ) -> _FittedOutput:
     """Models, shares, intervals and scores of one output."""
-    examples = _examples(panel, name, folds, config.random_state)
+    examples = make_examples(panel, name, folds, config.random_state)
     fits = _Fits(threads, examples, labels, params)
     bank = {fold: examples.rows.bank[examples.judged_at(fold)] for fold in folds}
     rounds, everyone = fits.everywhere() if fits.enough else (0, bank)
@@ -562,7 +402,7 @@ def _fit_output(
     return _FittedOutput(model, _scores(judged, losses, shares, rounds), judged, losses["blend"])
 
 
-def _in_order(examples: _Examples, by_fold: Mapping[int, np.ndarray]) -> np.ndarray:
+def _in_order(examples: Examples, by_fold: Mapping[int, np.ndarray]) -> np.ndarray:
     """Forecasts of the folds in the order of the judged rows."""
     found = np.empty(len(examples.truth) - examples.n_train)
     for fold, forecast in by_fold.items():
@@ -643,97 +483,3 @@ def _shapes_and_losses(panel: Panel, fitted: _FittedOutput) -> tuple[np.ndarray,
         shapes[own] = found
     known = ~np.isnan(shapes).any(axis=1)
     return shapes[known], fitted.losses[known]
-
-
-def assign_shapes(segmentation: Any, shapes: np.ndarray) -> Assignment:
-    """Segments of series by their shapes, shape (n, n_shapes); -1 and strength 0 without one."""
-    known = ~np.isnan(shapes).any(axis=1)
-    labels = np.full(len(shapes), NOISE, dtype=np.int64)
-    is_noise, strength = np.zeros(len(shapes), dtype=bool), np.zeros(len(shapes))
-    if known.any():
-        found = segmentation.assign(shapes[known])
-        labels[known], is_noise[known], strength[known] = (
-            found.labels,
-            found.is_noise,
-            found.strength,
-        )
-    return Assignment(labels, is_noise, strength)
-
-
-def fit_segments(
-    panel: Panel, config: PipelineConfig, stages: Stages
-) -> tuple[FittedSegmentation, Assignment]:
-    """Segments of the series by their shapes."""
-    shapes = shape_features(panel.y, panel.frequency.season)
-    known = ~np.isnan(shapes).any(axis=1)
-    if known.sum() < _FEWEST_SERIES:
-        raise DataValidationError(
-            f"{int(known.sum())} of {len(panel)} series have two seasons "
-            f"({2 * max(panel.frequency.season, 3)} periods), which is too few to find segments "
-            f"in; give {_FEWEST_SERIES} such series, or another frequency"
-        )
-    X = shapes[known]
-    params = density_params(X, config)
-    with stages("HDBSCAN") as stage:
-        found = fit_density(X, params, config.max_fit_rows, config.random_state)
-        stage.log({"fitted_rows": len(found.rows)} | params)
-    with stages("kNN-Fallback") as stage:
-        fitted = fit_fallback(
-            X, found, config.knn_params, config.max_reference_rows, config.random_state
-        )
-        stage.log({"fallback_rows": int(fitted.assignment.is_noise.sum())} | fitted.result.metrics)
-    assignment = assign_shapes(fitted.segmentation, shapes)
-    assignment.labels[known] = fitted.assignment.labels
-    assignment.is_noise[known] = fitted.assignment.is_noise
-    assignment.strength[known] = fitted.assignment.strength
-    return fitted, assignment
-
-
-def density_params(X: np.ndarray, config: PipelineConfig) -> dict[str, Any]:
-    """HDBSCAN's parameters for series.
-
-    Those of the config, if somebody has changed them. Otherwise the best of a few settings that
-    grow with the number of series: three to eight segments with less than 40% noise come before
-    those with more, and these before other numbers of segments; among alike, the balance of the
-    sizes (entropy, 0 to 1) times the squared share that is not noise decides.
-
-    Parameters
-    ----------
-    X : ndarray of float64, shape (n, n_shapes)
-    config : PipelineConfig
-    """
-    own = dict(config.hdbscan_params)
-    if own != PipelineConfig().hdbscan_params:
-        return own
-    rng = np.random.default_rng(config.random_state)
-    rows = X if len(X) <= _MOST_TRIED else X[rng.choice(len(X), _MOST_TRIED, replace=False)]
-    best: tuple[tuple[float, float], dict[str, Any]] | None = None
-    for share in _CLUSTER_SHARES:
-        for min_samples in (3, 10):
-            for method in ("eom", "leaf"):
-                size = max(5, int(share * len(rows)))
-                if len(rows) < max(size, 2 * min_samples):
-                    continue
-                tried = own | {
-                    "min_cluster_size": size,
-                    "min_samples": min_samples,
-                    "cluster_selection_method": method,
-                }
-                labels = fit_density(rows, tried, _MOST_TRIED, config.random_state).labels
-                rank = _merit(labels)
-                if best is None or rank > best[0]:
-                    grown = max(5, int(share * len(X)))
-                    best = rank, tried | {"min_cluster_size": grown}
-    return own if best is None else best[1]
-
-
-def _merit(labels: np.ndarray) -> tuple[float, float]:
-    """How useful a clustering is; larger is better."""
-    sizes = np.unique(labels[labels != NOISE], return_counts=True)[1]
-    if len(sizes) == 0:
-        return (0.0, 0.0)
-    inside = float((labels != NOISE).mean())
-    share = sizes / sizes.sum()
-    balance = float(-(share * np.log(share)).sum() / np.log(max(len(sizes), 3)))
-    wanted = 3 <= len(sizes) <= 8
-    return (float(wanted + (wanted and inside > _FEWEST_INSIDE)), balance * inside**2)

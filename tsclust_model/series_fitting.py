@@ -20,7 +20,7 @@ from tsclust_model.series_input import SeriesSchema
 from tsclust_model.stages import Stages, silent
 from tsclust_model.state import pack_json, unpack_json
 from tsclust_model.validation import Roles
-from tsclust_model.windows import SHAPE_FEATURES
+from tsclust_model.windows import SHAPE_FEATURES, shape_features
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,18 @@ def fit_series_generation(
         fit.segmentation,
         fit.models[panel.target],
         {name: fit.models[name] for name in panel.resources},
-        _reference(fit),
+        _reference(fit, panel),
         dict(info or {}) | own_info,
     )
     return FittedSeries(generation, fit.clustering, fit.assignment)
 
 
-def _reference(fit: SeriesFit) -> Reference:
+def _reference(fit: SeriesFit, panel: Panel) -> Reference:
     density = fit.segmentation.density
     is_noise = density.predict_left_out(np.arange(len(density.points))) == NOISE
-    return Reference.fit(fit.shapes, SHAPE_FEATURES, is_noise, fit.losses, MASE.name)
+    shapes, losses = fit.shapes, fit.losses
+    if not len(shapes):  # no series was long enough for a shape at the folds' origins
+        ends = shape_features(panel.right_aligned().y, panel.frequency.season)
+        shapes = ends[~np.isnan(ends).any(axis=1)]
+        losses = np.array([fit.scores[MASE.name]["blend"]])
+    return Reference.fit(shapes, SHAPE_FEATURES, is_noise, losses, MASE.name)

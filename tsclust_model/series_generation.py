@@ -18,9 +18,10 @@ from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.generation import FittedPipeline, Generation, NullableLong, NullableText
 from tsclust_model.metrics import METRICS, Metric
 from tsclust_model.panel import HeldBack, Panel, row_means, scaled_errors
-from tsclust_model.results import NOISE, Assignment
+from tsclust_model.results import Assignment
 from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y
 from tsclust_model.series_models import SeriesForecast, SeriesModel
+from tsclust_model.series_segments import assign_shapes
 from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.windows import shape_features
 
@@ -92,14 +93,7 @@ class SeriesGeneration(FittedPipeline):
 
     def assign(self, panel: Panel) -> Assignment:
         """Segments of right-aligned series, by the shape of each at its end."""
-        shapes = self.shapes(panel)
-        rows = np.flatnonzero(~np.isnan(shapes).any(axis=1))
-        found = self.segmentation.assign(shapes[rows])
-        labels = np.full(len(panel), NOISE, dtype=np.int64)
-        is_noise, strength = np.zeros(len(panel), dtype=bool), np.zeros(len(panel))
-        labels[rows], is_noise[rows] = found.labels, found.is_noise
-        strength[rows] = found.strength
-        return Assignment(labels, is_noise, strength)
+        return assign_shapes(self.segmentation, self.shapes(panel))
 
     def forecast(self, panel: Panel, coverage: float) -> PanelForecast:
         """Segments and forecasts of right-aligned series."""

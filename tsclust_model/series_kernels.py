@@ -47,14 +47,11 @@ def _step(value, unit, counts, filters, memory, state, scale, place):
 
 @inlined
 def _weights(errors, power, weights):
-    """Weights that fall with the filters' squared errors; their sum."""
+    """Weights that fall with the filters' squared errors."""
     floor = errors.mean() * 1e-9 + _TINY
     least = errors.min() + floor
-    total = 0.0
     for f in range(len(errors)):
         weights[f] = (least / (errors[f] + floor)) ** (0.5 * power)
-        total += weights[f]
-    return total
 
 
 @inlined
@@ -63,6 +60,48 @@ def _weighted(weights, level, damped, trend, seasonal):
     for f in range(len(level)):
         total += weights[f] * (level[f] + damped[f] * trend[f] + seasonal[f])
     return total
+
+
+@inlined
+def _ahead(state, weights, damped, t, season, on_logs, out):
+    """The weighted forecasts of all filters after `t` periods."""
+    level, trend, _, seasonal = state
+    total = weights.sum()
+    for k in range(len(out)):
+        place = (t + k) % season
+        found = _weighted(weights[0], level[0], damped[k], trend[0], seasonal[0, place])
+        if on_logs:
+            share = weights[1].sum()
+            mean = _weighted(weights[1], level[1], damped[k], trend[1], seasonal[1, place])
+            if share > 0.0:
+                found += share * np.expm1(min(mean / share, 60.0))
+        out[k] = found / total
+
+
+@inlined
+def _run(series, ends, season, filters, limits, on_logs, state, weights, damped, out):
+    """One pass of the filters; forecasts where `ends` says how many values are known, rising."""
+    memory, most = limits
+    level, trend, error, seasonal = state
+    logs = np.log1p(np.maximum(series, 0.0))
+    trend[:], error[:] = 0.0, 0.0
+    _first_season(series, season, level[0], seasonal[0], filters[4])
+    if on_logs:
+        _first_season(logs, season, level[1], seasonal[1], filters[4])
+    at = 0
+    for t in range(len(series) + 1):
+        while at < len(ends) and ends[at] < t:
+            at += 1
+        if at < len(ends) and ends[at] == t:
+            _weights(error.ravel(), min(max(t - season, 0), most), weights.ravel())
+            _ahead(state, weights, damped, t, season, on_logs, out[at])
+        if t == len(series):
+            break
+        counts = 1.0 if t >= season else 0.0
+        place = t % season
+        _step(series[t], 1.0, counts, filters, memory, state, 0, place)
+        if on_logs:
+            _step(logs[t], 1.0 + series[t], counts, filters, memory, state, 1, place)
 
 
 @kernel
@@ -74,12 +113,9 @@ def bank(values, starts, stops, rows, origins, season, filters, limits, on_logs,
     the most periods that count. `out` has shape (n, n_origins, horizon).
     """
     n_filters, horizon = filters.shape[1], out.shape[2]
-    n_scales = 2 if on_logs else 1
-    memory, most = limits
-    level = np.empty((n_scales, n_filters))
-    trend, error, weight = np.empty_like(level), np.empty_like(level), np.empty_like(level)
-    seasonal = np.empty((n_scales, season, n_filters))
-    state = (level, trend, error, seasonal)
+    level = np.empty((2 if on_logs else 1, n_filters))
+    trend, error, weights = np.empty_like(level), np.empty_like(level), np.empty_like(level)
+    state = (level, trend, error, np.empty((len(level), season, n_filters)))
     damped = np.zeros((horizon, n_filters))  # the last row is 0 until it is its turn
     power = np.ones(n_filters)
     for k in range(horizon):
@@ -87,37 +123,15 @@ def bank(values, starts, stops, rows, origins, season, filters, limits, on_logs,
         damped[k] = damped[k - 1] + power
     for i in rows:
         series = values[i, starts[i] : stops[i]]
-        if len(series) == 0:
-            continue
-        logs = np.log1p(np.maximum(series, 0.0))
-        trend[:], error[:] = 0.0, 0.0
-        _first_season(series, season, level[0], seasonal[0], filters[4])
-        if on_logs:
-            _first_season(logs, season, level[1], seasonal[1], filters[4])
-        at = 0
-        for t in range(len(series) + 1):
-            while at < len(origins) and origins[at] < starts[i] + t:
-                at += 1
-            if t > 0 and at < len(origins) and origins[at] == starts[i] + t:
-                total = _weights(error.ravel(), min(max(t - season, 0), most), weight.ravel())
-                for k in range(horizon):
-                    place = (t + k) % season
-                    found = _weighted(weight[0], level[0], damped[k], trend[0], seasonal[0, place])
-                    if on_logs:
-                        share = weight[1].sum()
-                        mean = _weighted(
-                            weight[1], level[1], damped[k], trend[1], seasonal[1, place]
-                        )
-                        if share > 0.0:
-                            found += share * np.expm1(min(mean / share, 60.0))
-                    out[i, at, k] = found / total
-            if t == len(series):
-                break
-            counts = 1.0 if t >= season else 0.0
-            place = t % season
-            _step(series[t], 1.0, counts, filters, memory, state, 0, place)
-            if on_logs:
-                _step(logs[t], 1.0 + series[t], counts, filters, memory, state, 1, place)
+        ends = origins - starts[i]
+        own = (ends > 0) & (ends < season) & (ends <= len(series))
+        for at in np.flatnonzero(own):  # the first season starts the filters: nothing after it may
+            known, end, found = series[: ends[at]], ends[at : at + 1], out[i, at : at + 1]
+            _run(known, end, season, filters, limits, on_logs, state, weights, damped, found)
+        first = np.searchsorted(ends, max(season, 1))
+        if first < len(ends) and len(series) >= season:
+            ends, found = ends[first:], out[i, first:]
+            _run(series, ends, season, filters, limits, on_logs, state, weights, damped, found)
 
 
 @inlined

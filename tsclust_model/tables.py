@@ -145,6 +145,19 @@ def write_table(frame: pd.DataFrame, target: str) -> str:
     return target
 
 
+def mixed_as_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns that mix numbers and texts (JSON has such) as texts, which can be kept in files."""
+    mixed = [
+        name
+        for name in frame
+        if frame[name].dtype == object
+        and pd.api.types.infer_dtype(frame[name], skipna=True) in _MIXED
+        and not frame[name].map(lambda value: isinstance(value, (list, dict, np.ndarray))).any()
+    ]
+    texts = {str(name): frame[name].map(str, na_action="ignore") for name in mixed}
+    return frame.assign(**texts) if mixed else frame
+
+
 def content_digest(frame: pd.DataFrame, hash_algorithm: str = "sha256") -> str:
     """Hash of a table's names and values, in row order, whatever file it came from.
 

@@ -65,7 +65,7 @@ class ExperimentManager:
 
     def create_experiment(self, experiment_name: str) -> str:
         """Id of the experiment of this name, made if there is none."""
-        with _translated("the experiment cannot be made"):
+        with translated("the experiment cannot be made"):
             found = mlflow.get_experiment_by_name(experiment_name)
             if found is None:
                 try:
@@ -78,7 +78,7 @@ class ExperimentManager:
 
     def start_run(self, run_name: str, nested: bool = False) -> str:
         """Start a run, or resume the one ``mlflow run`` made, and return its id."""
-        with _translated("the run cannot be started"):
+        with translated("the run cannot be started"):
             parent = mlflow.active_run() if nested else None
             if parent is not None:
                 experiment_id = parent.info.experiment_id  # mlflow would take the default one
@@ -91,7 +91,7 @@ class ExperimentManager:
 
     def make_run(self, run_name: str, tags: Mapping[str, str | None]) -> str:
         """Make a run that is not the active one, for `MetricWriter`, and return its id."""
-        with _translated("the run cannot be made"):
+        with translated("the run cannot be made"):
             experiment_id = self.create_experiment(self.experiment_name)
             run = mlflow.MlflowClient().create_run(
                 experiment_id,
@@ -102,7 +102,7 @@ class ExperimentManager:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Params of the active run; None is written as 'null'."""
-        with _translated("the params cannot be logged"):
+        with translated("the params cannot be logged"):
             mlflow.log_params({k: "null" if v is None else v for k, v in params.items()})
 
     def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
@@ -112,7 +112,7 @@ class ExperimentManager:
             for name, value in metrics.items()
             if isinstance(value, (int, float)) and math.isfinite(value)
         }
-        with _translated("the metrics cannot be logged"):
+        with translated("the metrics cannot be logged"):
             mlflow.log_metrics(defined, step=step)
 
     def log_artifact(self, artifact_path: str | Path, artifact_name: str) -> str:
@@ -120,7 +120,7 @@ class ExperimentManager:
         source = Path(artifact_path)
         if not source.is_file():
             raise MLflowIntegrationError(f"{artifact_path} is no file; give the path of one")
-        with _translated("the artifact cannot be logged"), tempfile.TemporaryDirectory() as folder:
+        with translated("the artifact cannot be logged"), tempfile.TemporaryDirectory() as folder:
             target = PurePosixPath(artifact_name)
             copy = Path(folder) / target.name
             copy.write_bytes(source.read_bytes())
@@ -130,23 +130,38 @@ class ExperimentManager:
 
     def end_run(self, status: str = "FINISHED") -> None:
         """End the active run as FINISHED, FAILED or KILLED."""
-        with _translated("the run cannot be ended"):
+        with translated("the run cannot be ended"):
             mlflow.end_run(status)
 
     @contextmanager
     def run(
         self, run_name: str, tags: Mapping[str, str | None] | None = None, nested: bool = False
     ) -> Iterator[str]:
-        """A run as a context: FINISHED at its end, FAILED when it is left by an error."""
-        run_id = self.start_run(run_name, nested=nested)
+        """A run as a context: FINISHED at its end, FAILED when it is left by an error.
+
+        It is a child of the run that is active, if one is.
+        """
+        run_id = self.start_run(run_name, nested=nested or mlflow.active_run() is not None)
         status = RunStatus.FAILED
         try:
-            with _translated("the tags cannot be set"):
+            with translated("the tags cannot be set"):
                 mlflow.set_tags({k: v for k, v in (tags or {}).items() if v is not None})
             yield run_id
             status = RunStatus.FINISHED
         finally:
             self.end_run(RunStatus.to_string(status))
+
+    @contextmanager
+    def active_or_new(self, run_name: str, tags: Mapping[str, str | None]) -> Iterator[str]:
+        """The run that is active, which stays so, or else one as `run` makes it."""
+        active = mlflow.active_run()
+        if active is None:
+            with self.run(run_name, tags) as run_id:
+                yield run_id
+            return
+        with translated("the tags cannot be set"):
+            mlflow.set_tags({k: v for k, v in tags.items() if v is not None})
+        yield str(active.info.run_id)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
@@ -317,7 +332,7 @@ class ArtifactManager:
                 f"a {type(model).__name__} cannot be stored as plain data; "
                 "give a Generation or a lightgbm.Booster"
             )
-        with tempfile.TemporaryDirectory() as folder, _translated("the model cannot be stored"):
+        with tempfile.TemporaryDirectory() as folder, translated("the model cannot be stored"):
             write_parts(parts, Path(folder))
             mlflow.log_artifacts(folder, path, run_id=self._run())
         return path
@@ -337,7 +352,7 @@ class ArtifactManager:
         """
         path = f"{self.profile}/reports/{_checked_name(report_name)}"
         text = report if isinstance(report, str) else json.dumps(report, indent=2, sort_keys=True)
-        with _translated("the report cannot be stored"):
+        with translated("the report cannot be stored"):
             mlflow.log_text(text, path, run_id=self._run())
         return path
 
@@ -370,13 +385,13 @@ def log_config(experiments: ExperimentManager, config: PipelineConfig) -> None:
         nested = value if isinstance(value, dict) else {"": value}
         flat |= {f"cfg.{key}.{name}".rstrip("."): found for name, found in nested.items()}
     experiments.log_params(flat)
-    with _translated("the configuration cannot be logged"):
+    with translated("the configuration cannot be logged"):
         mlflow.log_text(config.to_yaml(), "config.yaml")
 
 
 def log_input(frame: pd.DataFrame, source: str, digest: str, context: str, target: str) -> None:
     """The table as an input of the active run, by our own sha256 (mlflow's reads 10,000 rows)."""
-    with _translated("the data set cannot be logged"), warnings.catch_warnings():
+    with translated("the data set cannot be logged"), warnings.catch_warnings():
         # mlflow advises on integer columns of signatures; this is no signature.
         warnings.simplefilter("ignore", UserWarning)
         dataset = from_pandas(
@@ -390,11 +405,44 @@ def log_input(frame: pd.DataFrame, source: str, digest: str, context: str, targe
         mlflow.set_tag("data.sha256", digest)
 
 
+def active_run_id() -> str | None:
+    """Id of the active run, or None."""
+    active = mlflow.active_run()
+    return None if active is None else str(active.info.run_id)
+
+
+@contextmanager
+def error_handler(step_name: str) -> Iterator[None]:
+    """Mark the active run FAILED when a step raises, and let the error go on.
+
+    Parameters
+    ----------
+    step_name : str
+        Tag ``error.step``; the tag ``error.type`` is the name of the error's class. Its text is not
+        kept: it may be somebody else's, and quote rows.
+    """
+    try:
+        yield
+    except BaseException as error:
+        active = mlflow.active_run()
+        if active is not None:
+            _mark_failed(str(active.info.run_id), step_name, type(error).__name__)
+        raise
+
+
+def _mark_failed(run_id: str, step_name: str, error_type: str) -> None:
+    client = mlflow.MlflowClient()
+    with contextlib.suppress(MlflowException):  # the error itself matters more than its mark
+        client.set_tag(run_id, "error.type", error_type)
+        client.set_tag(run_id, "error.step", step_name)
+        client.update_run(run_id, status="FAILED")
+
+
 def log_page(
     page_name: str, page: str, figures_name: str, figures: Mapping[str, Any], note: str
 ) -> None:
     """A report under the active run: its page, its figures as JSON, and the run's description."""
-    with _translated("the report cannot be logged"):
+    with translated("the report cannot be logged"):
         mlflow.log_text(page, page_name)
         mlflow.log_text(json.dumps(figures, indent=1), figures_name)
         mlflow.set_tag(MLFLOW_RUN_NOTE, note)
@@ -414,7 +462,7 @@ def _checked_name(name: str) -> str:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str) -> Iterator[None]:
     """mlflow's errors become ours, here and nowhere else in this module."""
     try:
         yield

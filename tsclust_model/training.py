@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.baselines import Baseline
 from tsclust_model.classification import ClassModel, fold_blend_classes
 from tsclust_model.config import CLASS_OBJECTIVES, PipelineConfig
 from tsclust_model.errors import (
@@ -26,6 +27,7 @@ from tsclust_model.generation import FittedGeneration, Generation, fit_generatio
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
 from tsclust_model.pyfunc import log_generation
+from tsclust_model.quality import infer_quality_schema
 from tsclust_model.registry import (
     CHAMPION,
     alias_version,
@@ -55,7 +57,13 @@ from tsclust_model.series_training import (
     with_old_series_ids,
 )
 from tsclust_model.tables import content_digest
-from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_config, log_input
+from tsclust_model.tracking import (
+    ArtifactManager,
+    ExperimentManager,
+    log_config,
+    log_input,
+    translated,
+)
 from tsclust_model.validation import (
     Roles,
     TrainingData,
@@ -66,7 +74,7 @@ from tsclust_model.validation import (
 COMPARED_SHARE = 0.2
 """Newest share of the window on which champion and challenger are compared."""
 
-_FEWEST_ROWS = 50
+FEWEST_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,7 @@ def train_table(
     if roles.frequency is not None:
         raise ConfigurationError("frequency is of series; give a horizon too, or leave it out")
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("training", _tags("training", trigger, config)) as run_id:
+    with experiments.run("training", run_tags("training", trigger, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             known, unseen = split_newest(frame, roles.time, holdout)
@@ -191,7 +199,11 @@ def train_table(
             _warn_of_absent(frame, config)
             n_features = data.X.shape[1]
             stage.log({"n_rows": len(known), "n_holdout": len(unseen), "n_features": n_features})
-        fitted = _fit(experiments, known, data, roles, config, {"source": source})
+        info = {
+            "source": source,
+            "quality": quality_schema(known, data, roles, config, list(frame)),
+        }
+        fitted = _fit(experiments, known, data, roles, config, info)
         with experiments.stage("Performance-Report") as stage:
             control = shuffled_control(fitted, data, config)
             report = performance_figures(fitted, unseen, control)
@@ -231,7 +243,7 @@ def _train_series(
     """`train_table` of a long table of series."""
     value_columns(frame, roles)  # a role that is forgotten needs no run
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("training", _tags("training", trigger, config)) as run_id:
+    with experiments.run("training", run_tags("training", trigger, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             data = series_data(frame, roles, config, holdout)
@@ -287,7 +299,7 @@ def _with_history(
 
 
 def retrain_model(
-    champion: AnyGeneration,
+    champion: AnyGeneration | Baseline,
     champion_version: str,
     model_name: str,
     config: PipelineConfig,
@@ -303,7 +315,7 @@ def retrain_model(
 
     Parameters
     ----------
-    champion : Generation
+    champion : Generation or Baseline
     champion_version : str
         The version that must still be serving when the challenger takes over.
     model_name : str
@@ -325,10 +337,10 @@ def retrain_model(
     history = open_history(config, model_name)
     with retrain_lock(history.base_dir / ".retrain.lock"):
         window = labelled_window(champion, history, config)
-        if len(window.frame) < _FEWEST_ROWS:
+        if len(window.frame) < FEWEST_ROWS:
             raise RetrainingError(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
-                f"{_FEWEST_ROWS}; call record_outcomes, or give y with the batches"
+                f"{FEWEST_ROWS}; call record_outcomes, or give y with the batches"
             )
         n_known = len(window.frame) - int(len(window.frame) * COMPARED_SHARE)
         try:
@@ -351,7 +363,7 @@ def retrain_model(
             raise RetrainingError(f"the challenger could not be fitted: {error}") from error
 
 
-def _same_task(champion: AnyGeneration, config: PipelineConfig) -> PipelineConfig:
+def _same_task(champion: AnyGeneration | Baseline, config: PipelineConfig) -> PipelineConfig:
     """The configuration with the champion's task: nothing else can be compared with it."""
     task = "regression" if champion.classes is None else "classification"
     if config.task not in ("auto", task):
@@ -363,7 +375,7 @@ def _same_task(champion: AnyGeneration, config: PipelineConfig) -> PipelineConfi
 
 
 def _challenge(
-    champion: Generation,
+    champion: Generation | Baseline,
     champion_version: str,
     name: str,
     config: PipelineConfig,
@@ -378,20 +390,23 @@ def _challenge(
     known, newest = window.frame.iloc[:n_known], window.frame.iloc[n_known:]
     fresh = window.outside(champion.info["trained_on"])[n_known:]
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("retraining", _tags("retraining", reason, config)) as run_id:
+    with experiments.run("retraining", run_tags("retraining", reason, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             known, ordering = _with_keys(known, roles)
             known = in_time_order(known, ordering.time)
             data = training_data(known, ordering, config, gaps=True, known=champion.classes)
             stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
+        seen = champion.info.get("quality", {}).get("seen", [])
         info = {
+            "quality": quality_schema(known, data, roles, config, seen),
             "source": "history",
             "trained_on": window.ranges(n_known),
             "history_from": champion.info["history_from"],
         }
         fitted = _fit(experiments, known, data, roles, config, info)
-        fitted = _with_old_ids(champion, fitted, known)
+        if isinstance(champion, Generation):  # a baseline has no segments
+            fitted = _with_old_ids(champion, fitted, known)
         challenger = fitted.generation
         with experiments.stage("Performance-Report") as stage:
             comparison = compare(champion, challenger, newest[fresh], config.promotion_margin)
@@ -409,7 +424,7 @@ def _challenge(
                 newest,
                 about | {"reason": reason},
                 control.fold_losses["blend"],
-                champion=champion,
+                champion=champion if isinstance(champion, Generation) else None,
                 comparison=comparison,
                 watched=watched,
                 names=segment_names(name),
@@ -432,6 +447,25 @@ def _challenge(
     )
 
 
+def quality_schema(
+    known: pd.DataFrame,
+    data: TrainingData,
+    roles: Roles,
+    config: PipelineConfig,
+    seen: Iterable[Any],
+) -> dict[str, Any]:
+    """The schema that new rows are checked against; `seen` are the table's own columns."""
+    outcomes = (roles.target, *roles.resources)
+    found = infer_quality_schema(
+        known,
+        columns=[name for name in (*data.schema.names, *outcomes, roles.time, roles.id) if name],
+        optional=outcomes,
+        time=roles.time,
+        markers=config.missing_markers,
+    )
+    return found | {"seen": sorted({*found["seen"], *map(str, seen)})}
+
+
 def _challenge_series(
     champion: SeriesGeneration,
     champion_version: str,
@@ -444,7 +478,7 @@ def _challenge_series(
     """The run of a retrain on series: the last `horizon` values of each are compared on."""
     roles = replace(champion.roles, frequency=champion.schema.frequency)
     experiments = ExperimentManager(config.experiment_name)
-    with experiments.run("retraining", _tags("retraining", reason, config)) as run_id:
+    with experiments.run("retraining", run_tags("retraining", reason, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
             parts = series_challenge(champion, window, config)
@@ -521,7 +555,7 @@ def _row_hashes(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
 
 
 def labelled_window(
-    champion: AnyGeneration, history: DataVersioner, config: PipelineConfig
+    champion: AnyGeneration | Baseline, history: DataVersioner, config: PipelineConfig
 ) -> Window:
     """The newest labelled rows of the champion's own table, each of them once."""
     if isinstance(champion, SeriesGeneration):
@@ -610,7 +644,8 @@ def _publish(
     """Log figures, report and model under the active run; returns the registered version."""
     experiments.log_metrics(headline(report))
     ArtifactManager(config.hospital_profile_id).save_report(report, "report.json")
-    logged = log_generation(generation, config.serialization)
+    with translated("the model cannot be logged"):
+        logged = log_generation(generation, config.serialization)
     version = register(logged.model_uri, name, (logged.metadata or {})["state_sha256"])
     tag_training_data(name, str(version.version), generation.info["trained_on"])
     page["model"]["version"] = str(version.version)
@@ -627,7 +662,8 @@ def _told(
     return told | {"replaced": replaced, "made_at": now()}
 
 
-def _tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str | None]:
+def run_tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str | None]:
+    """The tags of a run that trains."""
     return {
         "phase": phase,
         "trigger": trigger,

@@ -62,7 +62,7 @@ def model_card(figures: Mapping[str, Any]) -> str:
     model, segments = figures["model"], figures["segments"]
     resources = "".join(f", {_md(name)}" for name in model["resources"])
     clustered = ", ".join(_md(name) for name in model["cluster_features"][:SHOWN])
-    unit = model["unit"]
+    unit = model["rows_are"]
     lines = [
         f"**What.** Forecasts {_md(model['target'])}{resources} from "
         f"{len(model['features'])} columns, by {segments['n_segments']} density segments "
@@ -184,7 +184,7 @@ def _quality(figures: Mapping[str, Any]) -> str:
         text += f"; {percent(everyone['accuracy'])} of the classes right"
     covered = everyone.get("interval_coverage")
     if covered is not None:
-        unit, wanted = figures["model"]["unit"], percent(accuracy["coverage"], 0)
+        unit, wanted = figures["model"]["rows_are"], percent(accuracy["coverage"], 0)
         text += f"; {percent(covered)} of the {unit} inside their {wanted} intervals"
     return text + "."
 
@@ -192,7 +192,7 @@ def _quality(figures: Mapping[str, Any]) -> str:
 def _limits(figures: Mapping[str, Any]) -> str:
     segments = figures["segments"]
     found = [
-        f"{percent(segments['noise_ratio'])} of the {figures['model']['unit']} are in no segment "
+        f"{percent(segments['noise_ratio'])} of the {figures['model']['rows_are']} are in no segment "
         "and are served as their nearest one"
     ]
     worse = [

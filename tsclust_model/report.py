@@ -90,7 +90,7 @@ def run_note(figures: Mapping[str, Any]) -> str:
     """What a run did, in Markdown, for its description."""
     model = figures["model"]
     named = f" of {_md(model['model_name'])}" if model.get("model_name") else ""
-    version = f", version {model['version']}" if model.get("version") else ""
+    version = f", version {_md(model['version'])}" if model.get("version") else ""
     steps = "\n".join(f"- {_md(text)}" for text in figures["next"])
     return (
         f"{model['phase'].capitalize()}{named}{version}. {_quality(figures)}\n\n{steps}\n\n"
@@ -191,9 +191,10 @@ def _quality(figures: Mapping[str, Any]) -> str:
 
 def _limits(figures: Mapping[str, Any]) -> str:
     segments = figures["segments"]
+    rows_are = figures["model"]["rows_are"]
     found = [
-        f"{percent(segments['noise_ratio'])} of the {figures['model']['rows_are']} are in no segment "
-        "and are served as their nearest one"
+        f"{percent(segments['noise_ratio'])} of the {rows_are} are in no segment and are served as "
+        "their nearest one"
     ]
     worse = [
         f"{_md(column['column'])} = {_md(group['group'])} (error × {number(group['ratio'], 3)})"

@@ -180,7 +180,7 @@ def _model(generation: AnyGeneration, about: Mapping[str, Any]) -> dict[str, Any
             "resources": list(roles.resources),
             "features": generation.schema.names,
             "cluster_features": _clustered(generation),
-            "unit": _unit(generation),
+            "rows_are": _unit(generation),
             "horizon": roles.horizon,
             "id": roles.id,
             "time": roles.time,

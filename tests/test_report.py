@@ -235,7 +235,7 @@ def test_no_row_is_in_the_figures(figures, labelled):
 def hostile(found: Any, names: tuple[str, ...] = ()) -> Any:
     """The same figures with a hostile text before every text of a user, also in keys."""
     if isinstance(found, dict):
-        fixed = {"format", "section", "png", "phase", "way", "name", "label", "version"}
+        fixed = {"format", "section", "png", "phase", "way", "name", "label", "rows_are"}
         return {
             HOSTILE + k if k in names else k: v
             if k in fixed and isinstance(v, str)
@@ -494,7 +494,7 @@ def test_series_are_reported_by_mase_with_forecasts_and_intervals(registered_war
     assert ways["control"] == pytest.approx(registered_wards.report["worth"]["mase_control"])
     ways = {way["way"]: way["value"] for way in unseen["ways"]}
     assert ways["seasonal_naive"] == pytest.approx(held["mase_seasonal_naive"])
-    assert figures["model"]["unit"] == "series"
+    assert figures["model"]["rows_are"] == "series"
     assert [picture["name"] for picture in figures["pictures"]][-1] == "forecasts"
     read = Page(mlflow.artifacts.load_text(uri.replace(".json", ".html")))
     assert {name for name, _ in SECTIONS} <= set(read.ids)

@@ -62,7 +62,7 @@ def model_card(figures: Mapping[str, Any]) -> str:
     model, segments = figures["model"], figures["segments"]
     resources = "".join(f", {_md(name)}" for name in model["resources"])
     clustered = ", ".join(_md(name) for name in model["cluster_features"][:SHOWN])
-    unit = model["unit"]
+    unit = model["rows_are"]
     lines = [
         f"**What.** Forecasts {_md(model['target'])}{resources} from "
         f"{len(model['features'])} columns, by {segments['n_segments']} density segments "
@@ -90,7 +90,7 @@ def run_note(figures: Mapping[str, Any]) -> str:
     """What a run did, in Markdown, for its description."""
     model = figures["model"]
     named = f" of {_md(model['model_name'])}" if model.get("model_name") else ""
-    version = f", version {model['version']}" if model.get("version") else ""
+    version = f", version {_md(model['version'])}" if model.get("version") else ""
     steps = "\n".join(f"- {_md(text)}" for text in figures["next"])
     return (
         f"{model['phase'].capitalize()}{named}{version}. {_quality(figures)}\n\n{steps}\n\n"
@@ -184,16 +184,17 @@ def _quality(figures: Mapping[str, Any]) -> str:
         text += f"; {percent(everyone['accuracy'])} of the classes right"
     covered = everyone.get("interval_coverage")
     if covered is not None:
-        unit, wanted = figures["model"]["unit"], percent(accuracy["coverage"], 0)
+        unit, wanted = figures["model"]["rows_are"], percent(accuracy["coverage"], 0)
         text += f"; {percent(covered)} of the {unit} inside their {wanted} intervals"
     return text + "."
 
 
 def _limits(figures: Mapping[str, Any]) -> str:
     segments = figures["segments"]
+    rows_are = figures["model"]["rows_are"]
     found = [
-        f"{percent(segments['noise_ratio'])} of the {figures['model']['unit']} are in no segment "
-        "and are served as their nearest one"
+        f"{percent(segments['noise_ratio'])} of the {rows_are} are in no segment and are served as "
+        "their nearest one"
     ]
     worse = [
         f"{_md(column['column'])} = {_md(group['group'])} (error × {number(group['ratio'], 3)})"

@@ -180,7 +180,7 @@ def _model(generation: AnyGeneration, about: Mapping[str, Any]) -> dict[str, Any
             "resources": list(roles.resources),
             "features": generation.schema.names,
             "cluster_features": _clustered(generation),
-            "unit": _unit(generation),
+            "rows_are": _unit(generation),
             "horizon": roles.horizon,
             "id": roles.id,
             "time": roles.time,
@@ -384,7 +384,8 @@ def _total(output: OutputRows, rows: np.ndarray, coverage: float) -> dict[str, f
 def _subgroups(evidence: Evidence, audit: Sequence[str]) -> list[dict[str, Any]]:
     """Errors by group; `worse` is more than 10% over everybody else's, and more than chance."""
     losses, measure = evidence.losses["blend"], evidence.measure
-    columns = [(name, shown_groups(evidence.groups[name])) for name in audit]
+    known = [name for name in audit if name in evidence.groups]
+    columns = [(name, shown_groups(evidence.groups[name])) for name in known]
     columns = [(name, groups) for name, groups in columns if groups]
     n_tests = max(sum(len(groups) for _, groups in columns), 1)
     limit = float(norm.isf(_ALPHA / n_tests))

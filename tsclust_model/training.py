@@ -225,9 +225,9 @@ def _warn_of_absent(frame: pd.DataFrame, config: PipelineConfig) -> None:
     for key in ("planning_columns", "audit_columns"):
         for name in getattr(config, key):
             if name not in columns:
+                hint = suggestion(name, columns)
                 warnings.warn(
-                    f"{key} names '{name}', which the data does not have{suggestion(name, columns)}",
-                    stacklevel=3,
+                    f"{key} names '{name}', which the data does not have{hint}", stacklevel=3
                 )
 
 

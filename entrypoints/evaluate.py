@@ -69,8 +69,8 @@ def main(
         report = _report(generation, frame)
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
         metric = generation.metric
-        before = None if baseline is None else _report(baseline, frame)
-        limit, against = _limit(report, metric, baseline, before)
+        before = None if baseline is None else _baseline_report(baseline, metric, frame)
+        limit, against = _limit(report, metric, before)
         figures = {name: v for name, v in report.items() if not isinstance(v, dict)}
         experiments.log_metrics(figures | {f"{metric.name}_limit": limit})
         ArtifactManager(settings.hospital_profile_id).save_report(_json(report), "evaluation.json")
@@ -142,19 +142,23 @@ def _page(
     return evaluation_report(generation, frame, told, comparison=comparison, names=names)
 
 
+def _baseline_report(
+    baseline: AnyGeneration, metric: Metric, frame: pd.DataFrame
+) -> dict[str, Any]:
+    """The baseline's figures, if they can be compared at all."""
+    if baseline.metric != metric:
+        raise ConfigurationError(
+            f"the model is judged by {metric.label} and the baseline by "
+            f"{baseline.metric.label}; give a baseline of the same task"
+        )
+    return _report(baseline, frame)
+
+
 def _limit(
-    report: dict[str, Any],
-    metric: Metric,
-    baseline: AnyGeneration | None,
-    before: dict[str, Any] | None,
+    report: dict[str, Any], metric: Metric, before: dict[str, Any] | None
 ) -> tuple[float, str]:
     """The error that must not be exceeded, and what it is."""
-    if baseline is not None and before is not None:
-        if baseline.metric != metric:
-            raise ConfigurationError(
-                f"the model is judged by {metric.label} and the baseline by "
-                f"{baseline.metric.label}; give a baseline of the same task"
-            )
+    if before is not None:
         return before[metric.name], "the baseline's on the same rows"
     own = report[f"{metric.name}_global"] * (1 + TOLERANCE)
     return own, f"its own global model's plus {TOLERANCE:.0%}"

@@ -68,6 +68,29 @@ def test_the_schema_is_plain_and_knows_each_column(schema):
     assert set(schema["columns"]["emergency"]["shares"]) == {"true", "false"}
 
 
+def test_ids_may_be_new_and_a_period_has_one_value():
+    days = pd.date_range("2026-01-01", periods=400).astype(str)
+    frame = pd.DataFrame({"bed": 1, "day": days, "used": range(400)})
+    schema = infer_quality_schema(frame, time="day", id="bed", unique=True)
+    assert schema["columns"]["bed"] == {"kind": "text", "missing": 0.0}
+
+    def asked(found):
+        report = validate_data_quality(
+            found, "ingest", schema=schema, max_removed_share=0.0, duplicates=False
+        )
+        return report["removed"], problems(report)
+
+    copied = pd.concat([frame, frame.head(3)]).assign(bed=7000)
+    assert asked(copied) == ({}, {})
+    contradicted = "0.250% of the rows give a series another value for a period that it already has"
+    assert asked(frame.assign(day=[days[1], *days[1:]])) == ({}, {"duplicates": contradicted})
+    years = frame.assign(day=2027)  # of series they are dates in the history
+    assert "time_order" not in asked(years)[1]
+    broken = "column 'used' is far outside the known range in 0.250% of the rows"
+    far = frame.assign(used=[*range(399), 10_000])
+    assert asked(far) == ({"range": 1}, {"range": broken})
+
+
 def test_good_rows_pass(check, new):
     report = check(new)
     assert report["decision"] == "ok"

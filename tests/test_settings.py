@@ -41,6 +41,17 @@ def test_defaults_are_the_documented_ones(write):
     assert settings.data.features == ()
 
 
+def test_series_are_forecast_by_lightgbm_alone(write):
+    series = "data: {path: rows.csv, target: stay, id: ward, time: day, horizon: 7, frequency: D}\n"
+    data = load_settings(write(series)).data
+    assert (data.horizon, data.frequency) == (7, "D")
+    with pytest.raises(
+        ConfigurationError,
+        match=r"training\.model_type logistic forecasts no series; take lightgbm",
+    ):
+        load_settings(write(series + "training: {model_type: logistic}\n"))
+
+
 def test_the_section_model_holds_the_fields_of_the_pipeline(write):
     settings = load_settings(write(PLAIN + "model: {preset: medical, noise_threshold: 0.4}\n"))
     assert settings.pipeline == PipelineConfig.preset("medical", noise_threshold=0.4)

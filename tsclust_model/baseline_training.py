@@ -246,7 +246,7 @@ def _fit(
 ) -> Baseline:
     estimator = fit_baseline(data, known, model_type, params, config.random_state)
     info = about_baseline(data, roles, config, model_type)
-    quality = quality_schema(known, data, roles, config, seen)
+    quality = quality_schema(known, data.schema.names, roles, config, seen)
     return Baseline(estimator, data.schema, data.classes, info | {"quality": quality})
 
 

@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from tsclust_model.baseline_training import BaselineTraining, retrain_baseline, train_baseline
 from tsclust_model.baselines import LIGHTGBM, MODEL_TYPE_TAG, Baseline
 from tsclust_model.errors import (
@@ -27,11 +25,11 @@ from tsclust_model.errors import (
     PipelineError,
     RetrainingError,
 )
-from tsclust_model.generation import Generation
 from tsclust_model.operations import Observation, maintain, observe
 from tsclust_model.quality import SCHEMA_CHECKS, validate_data_quality
 from tsclust_model.registry import CHAMPION, PREVIOUS, alias_version, answers
 from tsclust_model.retraining import retrain_lock
+from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.settings import load_settings, mlflow_variables
 from tsclust_model.tables import mixed_as_texts, read_table
 from tsclust_model.thresholds import failed_thresholds, tag_validation
@@ -46,10 +44,10 @@ from tsclust_model.training import (
 from tsclust_model.workspace import (
     FIGURES,
     Model,
+    Unseen,
     Workspace,
-    feature_means,
     figures,
-    score_name,
+    score,
 )
 
 STEPS = ("ingest", "check_quality", "check_monitor", "train", "evaluate", "record")
@@ -87,10 +85,10 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
         quality), ``refused`` (a retrain was due and could not be done) or ``deferred`` (MLflow does
         not answer: the data is kept, and the next call goes on). ``data_version``,
         ``model_version`` and ``model_uri`` (what serves), ``retrained``, ``promoted``, ``reasons``
-        (list), ``accuracy``, ``rmse``, ``mae``, ``r2``, ``log_loss`` and ``auc`` (None where
-        undefined), ``validation_status``, ``failures`` (thresholds that are not met), ``quality``,
-        ``caught_up`` (versions that an earlier call had left), ``durations`` {step: seconds} and
-        ``message``.
+        (list), ``accuracy``, ``rmse``, ``mae``, ``r2``, ``log_loss``, ``auc``, ``mase`` and
+        ``wape`` (None where undefined), ``validation_status``, ``failures`` (thresholds that are
+        not met), ``quality``, ``caught_up`` (versions that an earlier call had left),
+        ``durations`` {step: seconds} and ``message``.
 
     Raises
     ------
@@ -234,18 +232,25 @@ def check_quality(work: Workspace, data_version: str) -> dict[str, Any]:
     The report is kept, and the later steps read the rows that it leaves.
     """
     version = alias_version(work.name, CHAMPION)
-    schema = None if version is None else work.model(version).info.get("quality")
-    data = work.settings.data
+    schema = None
+    if version is not None:
+        champion = work.model(version)
+        work.require_horizon(champion)
+        schema = champion.info.get("quality")
+    data, asked = work.settings.data, work.settings.quality.model_dump()
+    if data.horizon and work.config.gap_policy == "error":
+        asked["max_removed_share"] = 0.0  # without a row, its series has a gap
     frame, _ = work.versions.load(data_version)
     report = validate_data_quality(
         frame,
         "ingest",
         schema=schema,
         time=data.time,
-        duplicates=bool(data.time or data.id),
-        allow_missing=work.config.missing_values == "impute",
+        # Copies count once in series, and what is missing there is a gap, or yet to come.
+        duplicates=bool(data.time or data.id) and not data.horizon,
+        allow_missing=bool(data.horizon) or work.config.missing_values == "impute",
         markers=work.config.missing_markers,
-        **work.settings.quality.model_dump(),
+        **asked,
     )
     work.keep_report(data_version, report)
     return report
@@ -267,15 +272,13 @@ def check_monitor(work: Workspace, data_version: str) -> dict[str, Any]:
         found: dict[str, Any] = dict.fromkeys(FIGURES)
         return _decision(first.reasons, "", None, "there is no model yet") | found
     champion = work.model(version)
-    frame = work.rows(data_version)
-    seen = _observed(work, champion, frame, data_version)
+    seen = _observed(work, champion, data_version)
     found = figures(champion, work.unseen(champion, data_version))
     monitor = work.monitor(champion)
     if not monitor.drift_path.exists():  # the model was trained by somebody else
         work.remember_means(champion, data_version)
-    decision = monitor.should_retrain(
-        found[score_name(champion)], feature_means(champion, frame)[0], n_samples=len(frame)
-    )
+    shown = work.feature_means(champion, data_version)
+    decision = monitor.should_retrain(score(found), shown.means, n_samples=shown.n_samples)
     own, wanted = _model_type(champion), work.settings.training.model_type
     other = "" if own == wanted else f"training.model_type is {wanted}, the champion's is {own}"
     reasons = [*decision.reasons, *filter(None, [seen.reason, other])]
@@ -325,8 +328,9 @@ def evaluate(work: Workspace, data_version: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``model_version``, ``n_rows`` (labelled ones), the `FIGURES`, ``validation_status``
-        (``PASSED``, ``FAILED``, or None without thresholds or rows) and ``failures``.
+        ``model_version``, ``n_rows`` (labelled ones, or series), the `FIGURES`,
+        ``validation_status`` (``PASSED``, ``FAILED``, or None without thresholds or rows) and
+        ``failures``.
     """
     version = alias_version(work.name, CHAMPION)
     if version is None:
@@ -376,7 +380,7 @@ def record(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> di
     with experiments.active_or_new("pipeline", tags):
         experiments.log_metrics(quality | {key: summary[key] for key in FIGURES})
     work.monitor().record_metrics(
-        summary["r2"] if summary["accuracy"] is None else summary["accuracy"],
+        score(summary),
         data_version,
         summary["model_version"],
         {"summary": summary, "settings": work.digest},
@@ -393,11 +397,10 @@ _STEP: dict[str, _Step] = {
 }
 
 
-def _observed(
-    work: Workspace, champion: Model, frame: pd.DataFrame, data_version: str
-) -> Observation:
+def _observed(work: Workspace, champion: Model, data_version: str) -> Observation:
     """What the champion's own detectors say; a baseline has none."""
-    if isinstance(champion, Generation):
+    frame = work.rows(data_version)
+    if not isinstance(champion, Baseline):
         return observe(work.name, frame, work.config)
     work.unseen(champion, data_version)  # the rows join the history
     window = labelled_window(champion, open_history(work.config, work.name), work.config)
@@ -406,7 +409,7 @@ def _observed(
 
 
 def _model_type(model: Model) -> str:
-    return LIGHTGBM if isinstance(model, Generation) else str(model.info[MODEL_TYPE_TAG])
+    return str(model.info[MODEL_TYPE_TAG]) if isinstance(model, Baseline) else LIGHTGBM
 
 
 def _first(work: Workspace, data_version: str, why: str) -> tuple[str, bool, str]:
@@ -431,6 +434,7 @@ def _next(work: Workspace, champion: Model, version: str, why: str) -> tuple[str
     training, config = work.settings.training, work.config
     done: Retraining | BaselineTraining | None
     if training.model_type != LIGHTGBM:
+        assert not isinstance(champion, SeriesGeneration)  # the settings have been checked
         kind = (training.model_type, training.params)
         done = retrain_baseline(
             champion, version, work.name, config, *kind, why, promote=training.promote
@@ -446,9 +450,7 @@ def _next(work: Workspace, champion: Model, version: str, why: str) -> tuple[str
     return done.version, done.promoted, message
 
 
-def _failures(
-    work: Workspace, found: Mapping[str, Any], rows: pd.DataFrame, version: str
-) -> list[str]:
+def _failures(work: Workspace, found: Mapping[str, Any], rows: Unseen, version: str) -> list[str]:
     """Thresholds that are not met; changes are against ``@previous``, if there is one."""
     wanted = {
         name: fields.model_dump(exclude_none=True)
@@ -456,7 +458,9 @@ def _failures(
     }
     before = alias_version(work.name, PREVIOUS)
     if before is not None and before != version:
-        return failed_thresholds(wanted, found, figures(work.model(before), rows))
+        previous = work.model(before)
+        if previous.roles.horizon == work.settings.data.horizon:
+            return failed_thresholds(wanted, found, figures(previous, rows))
     changes = ("min_absolute_change", "min_relative_change")
     alone = {
         name: {key: value for key, value in fields.items() if key not in changes}

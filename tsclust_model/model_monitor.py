@@ -58,7 +58,8 @@ class ModelMonitor:
     drift_min_samples : int
         Means of fewer rows say nothing of drift.
     score_name : str
-        What the accuracy is called in reasons; "R²" for a target of numbers.
+        What the accuracy is called in reasons; "R²" for a target of numbers, "forecast accuracy"
+        for series.
 
     Examples
     --------

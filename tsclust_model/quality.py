@@ -55,6 +55,8 @@ def infer_quality_schema(
     columns: Sequence[str] | None = None,
     optional: Sequence[str] = (),
     time: str | None = None,
+    id: str | None = None,
+    unique: bool = False,
     markers: Sequence[str] = ("",),
 ) -> dict[str, Any]:
     """What `validate_data_quality` compares new rows with, as plain JSON.
@@ -69,6 +71,10 @@ def infer_quality_schema(
         Columns that may be absent or missing: outcomes that are known later.
     time : str, optional
         The column that orders the rows.
+    id : str, optional
+        The column that says whose row it is; new ids are nothing to wonder at.
+    unique : bool
+        Whether an id and a time are one row: a long table of series.
     markers : sequence of str
         Texts that mean "missing".
 
@@ -76,7 +82,8 @@ def infer_quality_schema(
     -------
     dict
         ``columns`` {name: kind, missing share and range or category shares}, ``seen`` (all
-        names), ``optional``, ``time``, ``newest`` and ``n_rows``.
+        names), ``optional``, ``time``, ``newest``, ``keys`` (columns that tell rows apart) and
+        ``n_rows``.
     """
     wanted = [str(name) for name in (df.columns if columns is None else columns)]
     found = {
@@ -84,12 +91,15 @@ def infer_quality_schema(
         for name in wanted
         if name in df
     }
+    if id in found:
+        found[id] = {"kind": "text", "missing": found[id]["missing"]}
     return {
         "columns": found,
         "seen": sorted(map(str, df.columns)),
         "optional": list(optional),
         "time": time,
         "newest": None if time is None or time not in df else _newest(df, time),
+        "keys": [id, time] if unique else [],
         "n_rows": len(df),
     }
 
@@ -179,6 +189,7 @@ def validate_data_quality(
         units = _check_units(plain, known, found)
         _check_values(plain, known, units, allow_missing, range_tolerance, bounds, found)
         _check_shares(plain, known, bounds, found)
+        _check_keys(plain, known.get("keys", []), found)
     else:
         numbers = frame.select_dtypes("number").to_numpy(np.float64, na_value=np.nan)
         found.rows("range", np.isinf(numbers).any(axis=1))
@@ -355,7 +366,7 @@ def _note_broken(name: str, reason: str, mask: np.ndarray, most: float, found: _
         "type": "is not a number",
     }[reason]
     if mask.mean() > most:
-        found.problem(reason, name, f"column '{name}' {what} in {mask.mean():.0%} of the rows")
+        found.problem(reason, name, f"column '{name}' {what} in {_share(mask.mean())} of the rows")
     found.rows(reason, mask)
 
 
@@ -396,6 +407,24 @@ def _check_shares(
     found.metrics |= {"unseen_share": unseen_most, "category_shift": shift_most}
 
 
+def _check_keys(plain: pd.DataFrame, keys: Sequence[str], found: _Findings) -> None:
+    """Rows that contradict another one; nobody knows which of them is right."""
+    if not keys or not set(keys) <= set(plain):
+        return
+    again = plain.drop_duplicates().duplicated(list(keys))
+    if again.any():
+        found.problem(
+            "duplicates",
+            keys[-1],
+            f"{_share(again.sum() / len(plain))} of the rows give a series another value for a "
+            "period that it already has",
+        )
+
+
+def _share(share: float) -> str:
+    return f"{share:.{0 if share >= 0.01 else 3}%}"  # 0% would read as none
+
+
 def _check_time(frame: pd.DataFrame, schema: Mapping[str, Any], found: _Findings) -> None:
     """Times that are missing, are no times, go backwards, or are older than those of training."""
     time = schema["time"]
@@ -414,6 +443,8 @@ def _check_time(frame: pd.DataFrame, schema: Mapping[str, Any], found: _Findings
         else float((present.diff() < pd.Timedelta(0)).sum())
     )
     newest = schema.get("newest")
+    if schema.get("keys") and pd.api.types.is_numeric_dtype(present):
+        newest = None  # the years of series, which a history keeps as dates
     if newest is not None and _as_number(present.max()) < newest:
         found.problem(
             "time_order", time, f"every row is older than the newest one of training ('{time}')"
@@ -428,7 +459,7 @@ def _check_broken(n_rows: int, most: float, found: _Findings) -> None:
             what = {"duplicates": "are there twice", "time": "have no time"}.get(
                 reason, f"are broken ({reason})"
             )
-            found.problem(reason, "", f"{mask.mean():.0%} of the rows {what}")
+            found.problem(reason, "", f"{_share(mask.mean())} of the rows {what}")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.frequency import Frequency
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
-from tsclust_model.panel import HeldBack, Panel
+from tsclust_model.panel import HeldBack, Panel, mase_scale
 from tsclust_model.series_evaluation import evaluate_series, newest_origins
 from tsclust_model.series_fitting import FittedSeries
 from tsclust_model.series_generation import SeriesGeneration
@@ -155,6 +155,17 @@ class SeriesChallenge:
     data: SeriesData
     held: HeldBack
     window: Window
+
+
+def series_unseen(champion: SeriesGeneration, window: Window, config: PipelineConfig) -> HeldBack:
+    """The last `horizon` values of each series; NaN where the champion was trained on them.
+
+    Series of which nothing is left are left out; it is empty where none varies, so that there is no
+    scale to judge errors by.
+    """
+    panel, marks = _marked(champion, window, window.outside(champion.info["trained_on"]), config)
+    held = _only_fresh(panel, marks, champion.schema.horizon)
+    return held if np.isfinite(mase_scale(held.panel)).any() else held.take(np.arange(0))
 
 
 def series_challenge(

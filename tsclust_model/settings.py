@@ -59,7 +59,10 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Where the rows come from, and which column is what (see `Roles`)."""
+    """Where the rows come from, and which column is what (see `Roles`).
+
+    A `horizon` of 1 or more makes it a long table of series: `id`, `time`, values.
+    """
 
     path: Text = Field(description="path, glob or URL of csv, parquet, json or hdf5")
     target: Text
@@ -67,6 +70,10 @@ class DataSettings(_Section):
     resources: tuple[Text, ...] = ()
     time: Text | None = None
     id: Text | None = None
+    horizon: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="periods of each series to forecast; 0: rows, no series"
+    )
+    frequency: Text | None = Field(default=None, description="of series; guessed where not given")
     text_columns: tuple[Text, ...] = Field(default=(), description='a csv keeps "007" in these')
     versions_dir: Text = Field(default="tsclust_data", description="folder of what came in")
 
@@ -121,7 +128,9 @@ class MonitoringSettings(_Section):
     metrics_file: FileName = "metrics.jsonl"
     drift_file: FileName = "drift.json"
     accuracy_min_threshold: float | None = Field(
-        default=None, description="least accuracy of classes (0 to 1), or least R² of numbers"
+        default=None,
+        description="least accuracy of classes (0 to 1), R² of numbers, or forecast accuracy "
+        "(1 - WAPE) of series",
     )
     drift_threshold: Positive = 0.2
     drift_min_samples: Annotated[int, Field(ge=1)] = 50
@@ -224,6 +233,11 @@ def load_settings(path: str | Path) -> LoopSettings:
         settings.pipeline  # noqa: B018  checked now, not when it is needed
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: section model: {error}") from error
+    if settings.data.horizon and settings.training.model_type != "lightgbm":
+        raise ConfigurationError(
+            f"{path}: training.model_type {settings.training.model_type} forecasts no series; take "
+            "lightgbm, or leave data.horizon out"
+        )
     return settings
 
 

@@ -201,7 +201,7 @@ def train_table(
             stage.log({"n_rows": len(known), "n_holdout": len(unseen), "n_features": n_features})
         info = {
             "source": source,
-            "quality": quality_schema(known, data, roles, config, list(frame)),
+            "quality": quality_schema(known, data.schema.names, roles, config, list(frame)),
         }
         fitted = _fit(experiments, known, data, roles, config, info)
         with experiments.stage("Performance-Report") as stage:
@@ -248,7 +248,7 @@ def _train_series(
         with experiments.stage("Preprocessing") as stage:
             data = series_data(frame, roles, config, holdout)
             stage.log(data.panel.gaps | {"n_periods": data.panel.n_periods})
-        fitted = _fit_series(experiments, data, roles, config, {"source": source})
+        fitted = _fit_series(experiments, data, roles, config, {"source": source}, list(frame))
         with experiments.stage("Performance-Report") as stage:
             report = series_figures(fitted, data.held)
             about = _told(name, run_id, "training", alias_version(name, CHAMPION), source)
@@ -272,11 +272,13 @@ def _fit_series(
     roles: Roles,
     config: PipelineConfig,
     info: Mapping[str, Any],
+    seen: Iterable[Any],
 ) -> FittedSeries:
     known = data.rows.head(data.n_known)
     sha256 = content_digest(known)
     log_input(known, str(info["source"]), sha256, "training", roles.target)
-    own = {"roles": asdict(roles), "data_sha256": sha256}
+    quality = quality_schema(known, data.panel.covariates, roles, config, seen)
+    own = {"roles": asdict(roles), "data_sha256": sha256, "quality": quality}
     return fit_series_generation(data.panel, roles, config, dict(info) | own, experiments.stage)
 
 
@@ -399,7 +401,7 @@ def _challenge(
             stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
         seen = champion.info.get("quality", {}).get("seen", [])
         info = {
-            "quality": quality_schema(known, data, roles, config, seen),
+            "quality": quality_schema(known, data.schema.names, roles, config, seen),
             "source": "history",
             "trained_on": window.ranges(n_known),
             "history_from": champion.info["history_from"],
@@ -449,18 +451,23 @@ def _challenge(
 
 def quality_schema(
     known: pd.DataFrame,
-    data: TrainingData,
+    features: Iterable[str],
     roles: Roles,
     config: PipelineConfig,
     seen: Iterable[Any],
 ) -> dict[str, Any]:
-    """The schema that new rows are checked against; `seen` are the table's own columns."""
+    """The schema that new rows are checked against; `seen` are the table's own columns.
+
+    Outcomes of rows may come later; a series is made of them.
+    """
     outcomes = (roles.target, *roles.resources)
     found = infer_quality_schema(
         known,
-        columns=[name for name in (*data.schema.names, *outcomes, roles.time, roles.id) if name],
-        optional=outcomes,
+        columns=[name for name in (*features, *outcomes, roles.time, roles.id) if name],
+        optional=() if roles.horizon else outcomes,
         time=roles.time,
+        id=roles.id,
+        unique=roles.horizon > 0,
         markers=config.missing_markers,
     )
     return found | {"seen": sorted({*found["seen"], *map(str, seen)})}
@@ -488,7 +495,8 @@ def _challenge_series(
             "trained_on": parts.window.ranges(len(parts.window.frame)),
             "history_from": champion.info["history_from"],
         }
-        fitted = _fit_series(experiments, parts.data, roles, config, info)
+        seen = champion.info.get("quality", {}).get("seen", [])
+        fitted = _fit_series(experiments, parts.data, roles, config, info, seen)
         challenger = with_old_series_ids(champion, fitted, parts.data.panel)
         fitted = replace(fitted, generation=challenger)
         with experiments.stage("Performance-Report") as stage:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,43 @@ from tsclust_model.baselines import LIGHTGBM, MODEL_TYPE_TAG, Baseline, load_bas
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.evaluation import evaluate_generation
-from tsclust_model.generation import Generation
-from tsclust_model.history import DataVersioner
+from tsclust_model.history import DataVersioner, Window
 from tsclust_model.model_monitor import ModelMonitor
+from tsclust_model.panel import HeldBack
 from tsclust_model.quality import kept_rows
 from tsclust_model.registry import registered_generation, version_tags
-from tsclust_model.series_generation import SeriesGeneration
+from tsclust_model.series_evaluation import evaluate_series
+from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
+from tsclust_model.series_table import series_panel
+from tsclust_model.series_training import canonical_series_rows, series_unseen, series_window
 from tsclust_model.settings import LoopSettings
 from tsclust_model.training import open_history
 from tsclust_model.validation import Roles, in_time_order
+from tsclust_model.windows import SHAPE_FEATURES
 
-FIGURES = ("accuracy", "rmse", "mae", "r2", "log_loss", "auc")
+FIGURES = ("accuracy", "rmse", "mae", "r2", "log_loss", "auc", "mase", "wape")
 """What the loop says of the serving model; None where it has no such figure."""
 
-Model = Generation | Baseline
+Model = AnyGeneration | Baseline
+Unseen = pd.DataFrame | HeldBack
+"""Labelled rows, or series and what followed, that a model is judged on."""
+
+
+@dataclass(frozen=True)
+class FeatureMeans:
+    """What the drift of the monitor is measured on.
+
+    Attributes
+    ----------
+    means, scales : dict of str to float
+        Mean and standard deviation of each feature that has values.
+    n_samples : int
+        Rows, or series, behind them.
+    """
+
+    means: dict[str, float]
+    scales: dict[str, float]
+    n_samples: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +80,11 @@ class Workspace:
     @property
     def roles(self) -> Roles:
         data = self.settings.data
-        return Roles(data.target, data.features, data.resources, data.time, data.id)
+        return Roles(
+            *(data.target, data.features, data.resources, data.time, data.id),
+            horizon=data.horizon,
+            frequency=data.frequency,
+        )
 
     @property
     def folder(self) -> Path:
@@ -79,7 +106,7 @@ class Workspace:
             monitoring.accuracy_min_threshold,
             monitoring.drift_threshold,
             monitoring.drift_min_samples,
-            score_name="R²" if model is not None and score_name(model) == "r2" else "accuracy",
+            score_name="accuracy" if model is None else score_name(model),
         )
 
     def keep_report(self, data_version: str, report: Mapping[str, Any]) -> None:
@@ -104,19 +131,31 @@ class Workspace:
         model_type = version_tags(self.name, version).get(MODEL_TYPE_TAG, LIGHTGBM)
         if model_type != LIGHTGBM:
             return load_baseline(f"models:/{self.name}/{version}")
-        found = registered_generation(self.name, version)
-        if isinstance(found, SeriesGeneration):
-            raise ConfigurationError(
-                f"'{self.name}' forecasts series, which the loop does not: take -e retrain, or "
-                "another training.model_name"
-            )
-        return found
+        return registered_generation(self.name, version)
 
-    def unseen(self, model: Model, data_version: str) -> pd.DataFrame:
+    def require_horizon(self, model: Model) -> None:
+        """Refuse a model whose horizon is not that of the settings: no retrain changes it.
+
+        Raises
+        ------
+        ConfigurationError
+        """
+        own, asked = model.roles.horizon, self.settings.data.horizon
+        if own != asked:
+            raise ConfigurationError(
+                f"'{self.name}' was trained with horizon {own} (0: rows) and data.horizon is "
+                f"{asked}; set it so, or take another training.model_name"
+            )
+
+    def unseen(self, model: Model, data_version: str) -> Unseen:
         """Labelled rows of a version that the model was not trained on and can score.
 
-        They are in the history after this, as the model knows them.
+        Of series it is the newest `horizon` periods of each. They are in the history after this,
+        as the model knows them.
         """
+        if isinstance(model, SeriesGeneration):
+            window = self._series_window(model, data_version)
+            return series_unseen(model, window, self.config)
         frame = in_time_order(self.rows(data_version), model.roles.time)
         history = open_history(self.config, self.name)
         batch = history.register(model.canonical_rows(frame))
@@ -133,8 +172,35 @@ class Workspace:
 
     def remember_means(self, model: Model, data_version: str) -> None:
         """Measure drift from these rows on: whatever they showed is dealt with."""
-        means, scales = feature_means(model, self.rows(data_version))
-        self.monitor().update_reference_distribution(means, scales)
+        found = self.feature_means(model, data_version)
+        self.monitor().update_reference_distribution(found.means, found.scales)
+
+    def feature_means(self, model: Model, data_version: str) -> FeatureMeans:
+        """Of the numeric features of the rows; of series, of the shapes that they end with."""
+        if isinstance(model, SeriesGeneration):
+            window, roles = self._series_window(model, data_version), model.roles
+            policy, markers = self.config.gap_policy, self.config.missing_markers
+            roles = replace(roles, frequency=model.schema.frequency)
+            panel = series_panel(window.frame, roles, policy, markers)
+            shapes = model.shapes(panel.right_aligned())
+            return _means(dict(zip(SHAPE_FEATURES, shapes.T, strict=True)))
+        X = model.schema.encode(self.rows(data_version)).X
+        features = enumerate(model.schema.features)
+        return _means({feature.name: X[:, i] for i, feature in features if feature.is_number})
+
+    def _series_window(self, model: SeriesGeneration, data_version: str) -> Window:
+        """The history of the series of a version, up to its newest period; it is part of it."""
+        roles = replace(model.roles, frequency=model.schema.frequency)
+        rows = canonical_series_rows(self.rows(data_version), roles, self.config)
+        history = open_history(self.config, self.name)
+        history.register(rows)
+        window = series_window(model, history, self.config)
+        id, time = str(roles.id), str(roles.time)
+        known = window.frame[id].isin(rows[id]) & (window.frame[time] <= rows[time].max())
+        kept = known.to_numpy()
+        return Window(
+            window.frame[kept].reset_index(drop=True), window.versions[kept], window.rows[kept]
+        )
 
     @property
     def digest(self) -> str:
@@ -146,29 +212,42 @@ class Workspace:
         return self.folder / "quality" / f"{data_version}.json"
 
 
-def figures(model: Model, rows: pd.DataFrame) -> dict[str, Any]:
-    """The `FIGURES` of a model on labelled rows; all None without any."""
-    if rows.empty:
+def figures(model: Model, unseen: Unseen) -> dict[str, Any]:
+    """The `FIGURES` of a model on what it has not seen; all None without any."""
+    if not len(unseen):
         return dict.fromkeys(FIGURES)
-    if isinstance(model, Baseline):
-        found: dict[str, Any] = dict(model.figures(rows))
+    found: dict[str, Any]
+    if isinstance(unseen, HeldBack):
+        assert isinstance(model, SeriesGeneration)
+        found = evaluate_series(model, unseen)
+    elif isinstance(model, Baseline):
+        found = dict(model.figures(unseen))
     else:
-        found = evaluate_generation(model, rows)
+        assert not isinstance(model, SeriesGeneration)
+        found = evaluate_generation(model, unseen)
     return {name: found.get(name) for name in FIGURES}
 
 
+def score(found: Mapping[str, Any]) -> float | None:
+    """What `accuracy_min_threshold` is about: accuracy, R², or 1 - WAPE, as `FIGURES` has it."""
+    if found["wape"] is not None:
+        return 1 - float(found["wape"])
+    value = found["r2"] if found["accuracy"] is None else found["accuracy"]
+    return None if value is None else float(value)
+
+
 def score_name(model: Model) -> str:
-    """The figure that `accuracy_min_threshold` is about."""
-    return "accuracy" if model.classes is not None else "r2"
+    """What `score` is called in reasons."""
+    if isinstance(model, SeriesGeneration):
+        return "forecast accuracy"
+    return "R²" if model.classes is None else "accuracy"
 
 
-def feature_means(model: Model, frame: pd.DataFrame) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and standard deviation of each numeric feature that has values."""
-    X = model.schema.encode(frame).X
-    known = {
-        feature.name: X[np.isfinite(X[:, i]), i]
-        for i, feature in enumerate(model.schema.features)
-        if feature.is_number
-    }
-    means = {name: float(values.mean()) for name, values in known.items() if values.size}
-    return means, {name: float(known[name].std()) for name in means}
+def _means(values: Mapping[str, np.ndarray]) -> FeatureMeans:
+    finite = {name: found[np.isfinite(found)] for name, found in values.items()}
+    known = {name: found for name, found in finite.items() if found.size}
+    return FeatureMeans(
+        {name: float(found.mean()) for name, found in known.items()},
+        {name: float(found.std()) for name, found in known.items()},
+        max(map(len, values.values()), default=0),
+    )

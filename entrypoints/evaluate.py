@@ -69,7 +69,7 @@ def main(
         report = _report(generation, frame)
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
         metric = generation.metric
-        before = None if baseline is None else _report(baseline, frame)
+        before = None if baseline is None else _baseline_report(baseline, metric, frame)
         limit, against = _limit(report, metric, baseline, before)
         figures = {name: v for name, v in report.items() if not isinstance(v, dict)}
         experiments.log_metrics(figures | {f"{metric.name}_limit": limit})
@@ -142,6 +142,18 @@ def _page(
     return evaluation_report(generation, frame, told, comparison=comparison, names=names)
 
 
+def _baseline_report(
+    baseline: AnyGeneration, metric: Metric, frame: pd.DataFrame
+) -> dict[str, Any]:
+    """The baseline's figures of the same rows, if it is judged by the same metric."""
+    if baseline.metric != metric:
+        raise ConfigurationError(
+            f"the model is judged by {metric.label} and the baseline by "
+            f"{baseline.metric.label}; give a baseline of the same task"
+        )
+    return _report(baseline, frame)
+
+
 def _limit(
     report: dict[str, Any],
     metric: Metric,
@@ -150,11 +162,6 @@ def _limit(
 ) -> tuple[float, str]:
     """The error that must not be exceeded, and what it is."""
     if baseline is not None and before is not None:
-        if baseline.metric != metric:
-            raise ConfigurationError(
-                f"the model is judged by {metric.label} and the baseline by "
-                f"{baseline.metric.label}; give a baseline of the same task"
-            )
         return before[metric.name], "the baseline's on the same rows"
     own = report[f"{metric.name}_global"] * (1 + TOLERANCE)
     return own, f"its own global model's plus {TOLERANCE:.0%}"

@@ -188,7 +188,7 @@ def wards() -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def registered_wards(store_folder: Path, wards: pd.DataFrame) -> Training:
-    """A model of the wards' first 42 months, ``wards@champion``; do not retrain it."""
+    """A model of the wards' first 42 months, ``known-wards@champion``; do not retrain it."""
     uri = f"sqlite:///{store_folder}/mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(store_folder)
@@ -200,7 +200,7 @@ def registered_wards(store_folder: Path, wards: pd.DataFrame) -> Training:
             WARD_ROLES,
             PipelineConfig(),
             holdout=0.1,
-            model_name="wards",
+            model_name="known-wards",
         )
         mlflow.set_tracking_uri(before)
     return training

@@ -468,7 +468,7 @@ def test_the_pipeline_lives_on_classes(stays):
 
 @pytest.mark.usefixtures("store")
 def test_a_challenger_keeps_the_classes_and_learns_new_ones(registered_classes, stays):
-    name = f"copy-{next(_numbers)}"
+    name = f"class-copy-{next(_numbers)}"
     client = MlflowClient()
     version = client.copy_model_version("models:/stays/1", name).version
     client.set_registered_model_alias(name, "champion", version)
@@ -488,7 +488,7 @@ def test_a_challenger_keeps_the_classes_and_learns_new_ones(registered_classes, 
 
 @pytest.mark.usefixtures("store")
 def test_a_jump_of_the_log_loss_is_drift(registered_classes, stays):
-    name = f"copy-{next(_numbers)}"
+    name = f"class-copy-{next(_numbers)}"
     client = MlflowClient()
     version = client.copy_model_version("models:/stays/1", name).version
     client.set_registered_model_alias(name, "champion", version)

@@ -94,6 +94,8 @@ def look(browser: Any, page: str, width: int = DESKTOP, dark: bool = False) -> N
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    browser.get("about:blank")
+    browser.get_log("browser")  # what another page said before
     browser.get(page)
 
 

@@ -682,6 +682,8 @@ def ensembles(draw: st.DrawFn) -> tuple[list[tuple[int, dict[int, int], float]],
     return made, draw(st.integers(0, 2**32 - 1))
 
 
+# hypothesis writes some examples out, and these hold whole models
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @settings(max_examples=60, deadline=None, database=None)
 @given(ensembles(), st.sampled_from([None, None, 0.0, 0.25, 1.0]))
 def test_an_ensemble_is_the_blend_of_plain_boosters(texts, unpacked, batch, ensemble, weight):

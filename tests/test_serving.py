@@ -286,8 +286,8 @@ def test_classes_are_served_as_python_gives_them_in_strict_json(servers, registe
 
 @pytest.fixture(scope="session")
 def ward_server(servers) -> str:
-    """URL of a server of wards@champion."""
-    return servers["wards"]
+    """URL of a server of known-wards@champion."""
+    return servers["known-wards"]
 
 
 @pytest.fixture

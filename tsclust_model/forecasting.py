@@ -228,13 +228,15 @@ class Ensemble:
                 if cluster in model.cluster_boosters:
                     own[i, rows] = booster_forecast(model.cluster_boosters[cluster], X[rows])
                     has_own[i, rows] = True
-        return [
-            (
-                np.where(has_own[i], blend(everyone[i], own[i], share), everyone[i]),
-                np.where(has_own[i], share, 0.0),
-            )
-            for i, share in enumerate(shares)
-        ]
+        # A linear tree forecasts infinity for a row that is far outside: 0 of it is no warning.
+        with np.errstate(invalid="ignore"):
+            return [
+                (
+                    np.where(has_own[i], blend(everyone[i], own[i], share), everyone[i]),
+                    np.where(has_own[i], share, 0.0),
+                )
+                for i, share in enumerate(shares)
+            ]
 
 
 def fit_outputs(

@@ -28,7 +28,7 @@ from tsclust_model.generation import fit_generation, silent
 from tsclust_model.series_fit import SeriesFit, fit_series
 from tsclust_model.series_table import Panel, series_panel
 from tsclust_model.tables import read_table
-from tsclust_model.training import performance_figures
+from tsclust_model.training import performance_figures, shuffled_control
 from tsclust_model.validation import Roles, training_data
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -147,7 +147,8 @@ def diabetes() -> dict[str, Any]:
     data = training_data(known, roles, config)
     fit = fit_generation(data, config, {"roles": vars(roles)})
     seconds = time.perf_counter() - started
-    report = performance_figures(fit, data, config, newest.iloc[:0])["worth"]
+    control = shuffled_control(fit, data, config)
+    report = performance_figures(fit, newest.iloc[:0], control)["worth"]
     held = evaluate_generation(fit.generation, newest)
     print(f"\ndiabetes130, RMSE of the length of stay in days (fit {seconds:.0f} s)")
     print(f"  {'':<10}{'global':>9}{'clusters':>10}{'blend':>9}{'control':>9}")

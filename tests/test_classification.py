@@ -19,7 +19,7 @@ from tsclust_model.classification import (
     ClassFits,
     ClassModel,
     fit_temperature,
-    fold_blend_log_loss,
+    fold_blend_classes,
     tempered,
 )
 from tsclust_model.config import PipelineConfig
@@ -122,9 +122,13 @@ def test_clusters_are_blended_in_where_they_earn_it_and_shuffled_ones_are_not(mo
     assert model.scores.errors["blend"] < 0.9 * model.scores.errors["global"]
     shuffled = np.random.default_rng(4).permutation(labels)
     folds = time_ordered_folds(N)
-    control = fold_blend_log_loss(X, y.astype(float), shuffled, folds, QUICK, target(3))
+    control = fold_blend_classes(
+        X, y.astype(float), shuffled, folds, QUICK, target(3)
+    ).scores.errors["blend"]
     assert control == pytest.approx(model.scores.errors["global"], rel=0.05)
-    found = fold_blend_log_loss(X, y.astype(float), labels, folds, QUICK, target(3))
+    found = fold_blend_classes(X, y.astype(float), labels, folds, QUICK, target(3)).scores.errors[
+        "blend"
+    ]
     assert found == model.scores.errors["blend"]
 
 

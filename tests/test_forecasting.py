@@ -22,7 +22,7 @@ from tsclust_model.forecasting import (
     OutputModel,
     choose_weight,
     fit_outputs,
-    fold_blend_rmse,
+    fold_blend,
 )
 from tsclust_model.results import NOISE
 
@@ -326,15 +326,15 @@ def test_a_fold_forecasts_rows_that_none_of_its_models_was_trained_on(X, labels)
     assert {figures["mae"] for figures in scores.clusters.values()} == {1000.0}
 
 
-def test_fold_blend_rmse_is_the_score_of_a_whole_fit(X, y, labels, folds, model):
-    found = fold_blend_rmse(X, y, labels, folds, PARAMS, categorical=[4])
+def test_a_fold_blend_has_the_score_of_a_whole_fit(X, y, labels, folds, model):
+    found = fold_blend(X, y, labels, folds, PARAMS, categorical=[4]).scores.errors["blend"]
     assert found == model.scores.errors["blend"]
 
 
 def test_true_segments_beat_the_global_model_and_shuffled_ones_do_not(X, y, labels, folds, model):
     assert model.scores.errors["blend"] < 0.9 * model.scores.errors["global"]
     shuffled = np.random.default_rng(0).permutation(labels)
-    control = fold_blend_rmse(X, y, shuffled, folds, PARAMS, categorical=[4])
+    control = fold_blend(X, y, shuffled, folds, PARAMS, categorical=[4]).scores.errors["blend"]
     assert control == pytest.approx(model.scores.errors["global"], rel=0.01)
 
 

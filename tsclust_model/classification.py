@@ -201,26 +201,6 @@ class ClassFits(OutputFits):
         )
 
 
-def fold_blend_log_loss(
-    X: np.ndarray,
-    y: np.ndarray,
-    labels: np.ndarray,
-    folds: Sequence[Fold],
-    params: Mapping[str, Any],
-    target: ClassTarget,
-    *,
-    categorical: Sequence[int] = (),
-    min_cluster_rows: int = 40,
-) -> float:
-    """The blend's log-loss on the folds for any labels; see `fold_blend_classes`."""
-    found = fold_blend_classes(
-        *(X, y, labels, folds, params, target),
-        categorical=categorical,
-        min_cluster_rows=min_cluster_rows,
-    )
-    return found.scores.errors["blend"]
-
-
 def fold_blend_classes(
     X: np.ndarray,
     y: np.ndarray,

@@ -287,23 +287,6 @@ def fit_outputs(
         return fits.finish(combine, progress)
 
 
-def fold_blend_rmse(
-    X: np.ndarray,
-    y: np.ndarray,
-    labels: np.ndarray,
-    folds: Sequence[Fold],
-    params: Mapping[str, Any],
-    *,
-    categorical: Sequence[int] = (),
-    min_cluster_rows: int = 40,
-) -> float:
-    """The blend's error on the folds for any labels; see `fold_blend`."""
-    found = fold_blend(
-        X, y, labels, folds, params, categorical=categorical, min_cluster_rows=min_cluster_rows
-    )
-    return found.scores.errors["blend"]
-
-
 def fold_blend(
     X: np.ndarray,
     y: np.ndarray,

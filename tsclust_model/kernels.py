@@ -1,8 +1,8 @@
 """The hot path, compiled: nearest neighbours, HDBSCAN's rule and LightGBM's trees.
 
 All arithmetic is float64 in the order of the libraries it stands in for, without fast-math, so
-that results are theirs to the last bit. The one file holds every kernel: its text names the cache
-(see `tsclust_model.kernel_cache`). Callers pass finite, C-ordered, writable arrays.
+that results are theirs to the last bit. This file holds every kernel of rows (those of series are
+in `tsclust_model.series_kernels`): its text names the cache (see `tsclust_model.kernel_cache`). Callers pass finite, C-ordered, writable arrays.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 All arithmetic is float64 in the order of the libraries it stands in for, without fast-math, so
 that results are theirs to the last bit. This file holds every kernel of rows (those of series are
-in `tsclust_model.series_kernels`): its text names the cache (see `tsclust_model.kernel_cache`). Callers pass finite, C-ordered, writable arrays.
+in `tsclust_model.series_kernels`): its text names the cache (see `tsclust_model.kernel_cache`).
+Callers pass finite, C-ordered, writable arrays.
 """
 
 from __future__ import annotations

@@ -62,10 +62,30 @@ def test_drift_is_the_mean_share_with_the_scale_where_the_mean_is_near_zero(moni
     assert monitor.compute_drift({"age": 66.0, "dose": 0.1, "rate": 2.6}) == pytest.approx(0.2)
 
 
-def test_without_scales_a_mean_near_zero_is_measured_in_units(tmp_path):
+@pytest.mark.parametrize(
+    ("reference", "means", "drift"),
+    [
+        ({"a": 0.5}, {"a": 0.6}, 0.2),
+        ({"a": 0.01}, {"a": 0.02}, 1.0),
+        ({"a": -0.2}, {"a": 0.2}, 2.0),
+        ({"a": 0.001, "b": 250_000.0}, {"a": 0.0015, "b": 275_000.0}, 0.3),
+    ],
+    ids=["half", "small", "negative", "units"],
+)
+def test_without_scales_drift_is_a_share_of_the_mean_whatever_its_unit(
+    tmp_path, reference, means, drift
+):
     monitor = ModelMonitor(tmp_path)
-    monitor.update_reference_distribution({"a": 1e-12, "b": 4.0})
-    assert monitor.compute_drift({"a": 0.1, "b": 4.0}) == pytest.approx(0.05)
+    monitor.update_reference_distribution(reference)
+    assert monitor.compute_drift(means) == pytest.approx(drift)
+
+
+def test_a_reference_of_exactly_zero_without_a_scale_counts_as_changed_or_not(tmp_path):
+    monitor = ModelMonitor(tmp_path)
+    monitor.update_reference_distribution({"a": 0.0, "b": 4.0})
+    assert monitor.compute_drift({"a": 0.0, "b": 4.0}) == 0.0
+    assert monitor.compute_drift({"a": 1e-9, "b": 4.0}) == 0.5
+    assert monitor.compute_drift({"a": -1e9, "b": 4.0}) == 0.5
 
 
 def test_features_that_one_side_lacks_are_left_out(monitor):
@@ -76,7 +96,7 @@ def test_features_that_one_side_lacks_are_left_out(monitor):
 def test_a_feature_that_was_always_zero_has_a_drift_too(tmp_path):
     monitor = ModelMonitor(tmp_path)
     monitor.update_reference_distribution({"a": 0.0}, {"a": 0.0})
-    assert monitor.compute_drift({"a": 0.5}) == 0.5
+    assert monitor.compute_drift({"a": 0.5}) == 1.0
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b"]), st.floats(-1e6, 1e6), min_size=1))
@@ -104,9 +124,10 @@ def test_drift_is_finite_and_zero_for_the_reference_itself(tmp_path_factory, mea
     ],
 )
 def test_the_decision_can_be_read(monitor, accuracy, means, reasons):
-    decision = monitor.should_retrain(accuracy, means)
+    decision = monitor.decide(accuracy, means)
     assert decision.reasons == reasons
     assert bool(decision) is bool(reasons)
+    assert monitor.should_retrain(accuracy, means) is bool(reasons)
 
 
 def test_the_decision_writes_nothing(monitor):
@@ -116,12 +137,12 @@ def test_the_decision_writes_nothing(monitor):
 
 
 def test_no_model_yet_is_the_only_reason(monitor):
-    assert monitor.should_retrain(0.1, {"age": 90.0}, True).reasons == ("no model yet",)
+    assert monitor.decide(0.1, {"age": 90.0}, True).reasons == ("no model yet",)
 
 
 def test_few_rows_say_nothing_of_drift(monitor):
-    assert not monitor.should_retrain(0.9, {"age": 90.0}, n_samples=49)
-    assert monitor.should_retrain(0.9, {"age": 90.0}, n_samples=50)
+    assert monitor.should_retrain(0.9, {"age": 90.0}, n_samples=49) is False
+    assert monitor.should_retrain(0.9, {"age": 90.0}, n_samples=50) is True
 
 
 def test_a_broken_reference_is_named(monitor):

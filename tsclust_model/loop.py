@@ -268,7 +268,7 @@ def check_monitor(work: Workspace, data_version: str) -> dict[str, Any]:
     """
     version = alias_version(work.name, CHAMPION)
     if version is None:
-        first = work.monitor().should_retrain(None, None, no_model_yet=True)
+        first = work.monitor().decide(None, None, no_model_yet=True)
         found: dict[str, Any] = dict.fromkeys(FIGURES)
         return _decision(first.reasons, "", None, "there is no model yet") | found
     champion = work.model(version)
@@ -278,7 +278,7 @@ def check_monitor(work: Workspace, data_version: str) -> dict[str, Any]:
     if not monitor.drift_path.exists():  # the model was trained by somebody else
         work.remember_means(champion, data_version)
     shown = work.feature_means(champion, data_version)
-    decision = monitor.should_retrain(score(found), shown.means, n_samples=shown.n_samples)
+    decision = monitor.decide(score(found), shown.means, n_samples=shown.n_samples)
     own, wanted = _model_type(champion), work.settings.training.model_type
     other = "" if own == wanted else f"training.model_type is {wanted}, the champion's is {own}"
     reasons = [*decision.reasons, *filter(None, [seen.reason, other])]

@@ -25,7 +25,7 @@ _ZERO = 1e-12
 
 @dataclass(frozen=True)
 class RetrainDecision:
-    """Whether a retrain is due (the truth value), and why.
+    """Whether a retrain is due (the truth value), and why: what `ModelMonitor.decide` returns.
 
     Attributes
     ----------
@@ -69,7 +69,9 @@ class ModelMonitor:
     >>> monitor.update_reference_distribution(means, deviations)
     >>> monitor.compute_drift({"age": 66.0, "dose": 0.9})
     0.15
-    >>> monitor.should_retrain(0.75, {"age": 66.0, "dose": 0.9}).reasons
+    >>> monitor.should_retrain(0.75, {"age": 66.0, "dose": 0.9})
+    True
+    >>> monitor.decide(0.75, {"age": 66.0, "dose": 0.9}).reasons
     ('accuracy 0.75 is under 0.8',)
     """
 
@@ -155,11 +157,12 @@ class ModelMonitor:
         ----------
         feature_means : mapping of str to float
         feature_scales : mapping of str to float, optional
-            Standard deviation of each feature; default: 1.
+            Standard deviation of each feature: the least that a change of its mean is a share of.
+            Without one a change is a share of the mean alone.
         """
         scales = feature_scales or {}
         reference = {
-            name: [float(mean), float(scales.get(name, 1.0))]
+            name: [float(mean), float(scales.get(name, 0.0))]
             for name, mean in feature_means.items()
             if math.isfinite(mean)
         }
@@ -174,14 +177,16 @@ class ModelMonitor:
     def compute_drift(self, feature_means: Mapping[str, float]) -> float:
         """Relative L1 distance of the means from the reference; 0 without a reference.
 
-        The mean over the features of ``|mean - reference| / max(|reference|, scale)``, where the
-        scale is the feature's standard deviation: a mean near zero is measured in standard
-        deviations, any other one as a share of itself. Features that only one side has, or whose
-        mean is not known, are left out.
+        The mean over the features of ``|mean - reference| / max(|reference|, scale)``: each feature
+        counts the same, whatever its unit. The scale is the standard deviation that the reference
+        was given with, if it was: a mean near zero is then measured in standard deviations, any
+        other one as a share of itself. A reference of exactly 0 without a scale has no share: such
+        a feature counts 0 while its mean is 0 and 1 when it is not. Features that only one side
+        has, or whose mean is not known, are left out.
         """
         reference = self._reference()
         distances = [
-            abs(float(mean) - reference[name][0]) / _divisor(*reference[name])
+            _share(float(mean), *reference[name])
             for name, mean in feature_means.items()
             if name in reference and math.isfinite(mean)
         ]
@@ -194,8 +199,8 @@ class ModelMonitor:
         no_model_yet: bool = False,
         *,
         n_samples: int | None = None,
-    ) -> RetrainDecision:
-        """Decide, and write nothing.
+    ) -> bool:
+        """Whether a retrain is due; writes nothing, and `decide` says why.
 
         Parameters
         ----------
@@ -205,6 +210,20 @@ class ModelMonitor:
         no_model_yet : bool
         n_samples : int, optional
             Rows behind the means; fewer than `drift_min_samples` say nothing of drift.
+        """
+        return bool(
+            self.decide(current_accuracy, current_feature_means, no_model_yet, n_samples=n_samples)
+        )
+
+    def decide(
+        self,
+        current_accuracy: float | None,
+        current_feature_means: Mapping[str, float] | None,
+        no_model_yet: bool = False,
+        *,
+        n_samples: int | None = None,
+    ) -> RetrainDecision:
+        """`should_retrain` with its reasons and the drift; the parameters are the same.
 
         Returns
         -------
@@ -237,10 +256,13 @@ class ModelMonitor:
             ) from error
 
 
-def _divisor(reference: float, scale: float) -> float:
-    """What a distance is a share of; 1 for a feature that is always 0."""
-    found = max(abs(reference), scale if math.isfinite(scale) else 0.0)
-    return found if found > _ZERO else 1.0
+def _share(mean: float, reference: float, scale: float) -> float:
+    """The change of a mean as a share of its reference, or of its scale where that is more."""
+    change = abs(mean - reference)
+    divisor = max(abs(reference), scale if math.isfinite(scale) else 0.0)
+    if divisor > _ZERO:
+        return change / divisor
+    return float(change > _ZERO)
 
 
 def _finite(value: Any) -> Any:

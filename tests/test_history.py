@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import random
 import re
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsclust_model.errors import DataValidationError, PipelineError
+from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.tables import content_digest, read_table
 
@@ -175,7 +174,7 @@ def test_an_empty_batch_is_refused(history: DataVersioner):
     "version_id",
     [
         *["", ".", "..", ".hidden", "../up", "a/b", "/tmp/x", "a\\b", "a b", "a\n", "a\0", "é"],
-        *["a" * 65, "monday.outcomes"],
+        *["a" * 65, "monday.outcomes", "a..b", "a.."],
     ],
 )
 def test_an_id_that_could_leave_the_folder_or_mean_labels_is_refused(
@@ -200,6 +199,36 @@ def test_an_id_that_other_content_has_is_refused(history: DataVersioner):
     pd.testing.assert_frame_equal(history.load("monday")[0], batch(1))
 
 
+def test_known_content_can_be_loaded_under_a_further_name(history: DataVersioner):
+    first = history.register(batch(1).drop(columns="y"))
+    other = history.register(batch(2), version_id="tuesday")
+    assert history.register(batch(1).drop(columns="y"), version_id="monday") == first
+    assert history.register(batch(1).drop(columns="y"), version_id="monday") == first
+    assert history.register(batch(2), version_id="tuesday") == other
+    assert history.list_versions() == ["tuesday", first]  # content counts once
+    history.record_outcomes("monday", {"y": np.ones(3)})
+    frame, metadata = DataVersioner(history.base_dir).load("monday")
+    assert frame["y"].tolist() == [1.0] * 3
+    pd.testing.assert_frame_equal(frame, history.load(first)[0])
+    assert metadata["version_id"] == first
+    assert history.sequence("monday") == history.sequence(first) == 1
+    with pytest.raises(DataValidationError, match="version 'monday' holds other content"):
+        history.register(batch(3), version_id="monday")
+    with pytest.raises(DataValidationError, match="version 'monday' holds other content"):
+        history.register(batch(2), version_id="monday")
+
+
+def test_a_further_name_follows_a_purge_and_goes_with_its_version(history: DataVersioner):
+    rows = patients("A", SECRET)
+    first = history.register(rows)
+    history.register(rows, version_id="monday")
+    history.purge(ids=[SECRET], id_column="patient_id")
+    assert history.load("monday")[0]["patient_id"].tolist() == ["A"]
+    history.purge(ids=["A"], id_column="patient_id")
+    assert list(history.base_dir.iterdir()) == []
+    assert history.register(batch(2), version_id="monday") == "monday" != first
+
+
 @pytest.mark.parametrize("version_id", ["nobody", "../history", ""])
 def test_a_version_that_is_not_there_is_said_so(history: DataVersioner, version_id: str):
     history.register(batch(1))
@@ -219,18 +248,23 @@ def test_the_hash_is_of_the_algorithm_asked_for(tmp_path: Path, algorithm: str):
     assert metadata["hash"] == content_digest(batch(1), algorithm)
 
 
-@pytest.mark.parametrize("algorithm", ["sha512", "sha3_256", "sha265"])
-def test_files_of_another_hash_algorithm_are_not_taken_for_corrupt(
-    history: DataVersioner, algorithm: str
-):
+@pytest.mark.parametrize("algorithm", ["sha512", "sha3_256"])
+def test_a_folder_has_one_hash_algorithm(history: DataVersioner, algorithm: str):
     version_id = history.register(batch(1))
-    other = DataVersioner(history.base_dir, hash_algorithm=algorithm)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # Refusing is right; moving good files away is not.
-        with contextlib.suppress(PipelineError, ValueError):
-            other.load(version_id)
-    assert history.list_versions() == [version_id]
+    history.register(batch(2))
+    batch_file(history, version_id).write_bytes(b"")  # says nothing
+    with pytest.raises(
+        ConfigurationError,
+        match=f"the versions of .*history have hash_algorithm 'sha256', not '{algorithm}'; open",
+    ):
+        DataVersioner(history.base_dir, hash_algorithm=algorithm)
+    assert len(history.list_versions()) == 2
+
+
+@pytest.mark.parametrize("algorithm", ["sha265", "shake_128", ""])
+def test_a_hash_algorithm_that_is_none_is_refused(tmp_path: Path, algorithm: str):
+    with pytest.raises(ConfigurationError, match=f"there is no hash_algorithm '{algorithm}'"):
+        DataVersioner(tmp_path, hash_algorithm=algorithm)
 
 
 # Several writers, and writers that die

@@ -16,7 +16,10 @@ import yaml
 from tsclust_model.errors import ConfigurationError, suggestion
 from tsclust_model.yaml_files import read_yaml
 
-NAME_PATTERN = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
+NAME_PATTERN = re.compile(r"(?!\.|.*\.\.)[A-Za-z0-9._-]{1,64}")
+"""Names that users give: models, versions, profiles; they stand in paths."""
+
+NAME_CHARACTERS = "A-Z a-z 0-9 . _ -, no dot first and no .. anywhere"
 
 _HDBSCAN_DEFAULTS: dict[str, Any] = {
     "min_cluster_size": 5,
@@ -147,7 +150,7 @@ _FRACTION: _Rule = (
 )
 _NAME: _Rule = (
     _is_name,
-    "1 to 64 characters of A-Z a-z 0-9 . _ - that do not start with a dot",
+    f"1 to 64 characters of {NAME_CHARACTERS}",
 )
 _NAME_LIST: _Rule = (_is_name_list, "a list of texts")
 

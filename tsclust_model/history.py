@@ -3,32 +3,36 @@
 A batch is one file, ``<sequence>.<rows>.<hash>.<version id>.parquet``, written beside its place,
 flushed to disk and renamed, so that a kill leaves a whole file or none. The hash is of the content;
 a file whose content is another is set aside and never read. Labels that come later lie in a file of
-the same form with the suffix ``.outcomes``, and are joined when the batch is read.
+the same form with the suffix ``.outcomes``, and are joined when the batch is read. A further name
+of a version is a file ``<name>.alias`` that holds the version's id.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from tsclust_model.config import NAME_PATTERN
+from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed
 from tsclust_model.tables import content_digest
 
 _FILE = re.compile(r"(\d{8})\.(\d+)\.([0-9a-f]{16,128})\.(.+)\.parquet")
+_ALIAS = ".alias"
 _ASIDE = "corrupt"
 _OUTCOMES = ".outcomes"
 _ID_LENGTH = 16
@@ -99,7 +103,12 @@ class DataVersioner:
     base_dir : path
         Folder of the versions; made when the first one is registered.
     hash_algorithm : str
-        Of `hashlib`.
+        Of `hashlib`; one for all versions of a folder.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such algorithm, or the folder's versions have another one.
 
     Examples
     --------
@@ -115,6 +124,8 @@ class DataVersioner:
     def __init__(self, base_dir: str | Path, hash_algorithm: str = "sha256") -> None:
         self.base_dir = Path(base_dir)
         self.hash_algorithm = hash_algorithm
+        check_hash_algorithm(hash_algorithm)
+        self._require_algorithm(next(filter(None, map(_algorithm, self._files())), hash_algorithm))
 
     def register(self, df: pd.DataFrame, version_id: str | None = None) -> str:
         """Keep a batch; the same content a second time is the version it already is.
@@ -122,14 +133,16 @@ class DataVersioner:
         Parameters
         ----------
         df : DataFrame
-            Column names are texts; the index is not kept.
+            Column names are strings; the index is not kept.
         version_id : str, optional
-            1 to 64 characters of A-Z a-z 0-9 . _ -; default: the start of the content's hash.
+            1 to 64 characters of A-Z a-z 0-9 . _ - without ``..``; default: the start of the
+            content's hash. For content that is there under another id it is a further name: every
+            method takes it, and `list_versions` has the content once, under its first id.
 
         Returns
         -------
         str
-            The version's id.
+            The version's (first) id.
 
         Raises
         ------
@@ -140,20 +153,21 @@ class DataVersioner:
             raise DataValidationError("an empty batch cannot be registered; give rows")
         digest = content_digest(df, self.hash_algorithm)
         entries = self._entries()
-        for entry in entries:
-            if entry.digest == digest:
-                return entry.version_id
-        taken = {entry.version_id for entry in entries}
+        holder = next((entry.version_id for entry in entries if entry.digest == digest), None)
+        if holder is not None and version_id in (None, holder):
+            return holder
+        ids = {entry.version_id for entry in entries}
+        aliases = {name: held for name, held in self._aliases().items() if held in ids}
+        taken = ids | set(aliases)
         free = (digest[:n] for n in (_ID_LENGTH, 2 * _ID_LENGTH) if digest[:n] not in taken)
-        name = next(free, digest) if version_id is None else version_id
-        if not NAME_PATTERN.fullmatch(name) or name.endswith(_OUTCOMES):
-            raise DataValidationError(
-                f"version_id {name!r} cannot be used; give 1 to 64 characters of A-Z a-z 0-9 . _ -"
-            )
-        if name in taken:
+        name = next(free, digest) if version_id is None else _checked_id(version_id)
+        if name in taken and (holder is None or aliases.get(name) != holder):
             raise DataValidationError(
                 f"version '{name}' holds other content; choose another version_id"
             )
+        if holder is not None:
+            self._write_alias(name, holder)
+            return holder
         sequence = 1 + max((entry.sequence for entry in entries), default=0)
         self._write(df, sequence, digest, name)
         return name
@@ -173,7 +187,8 @@ class DataVersioner:
         -------
         df : DataFrame
         metadata : dict
-            ``version_id``, ``hash``, ``n_rows``, ``registered_at`` (ISO 8601, UTC).
+            ``version_id`` (as `list_versions` has it), ``hash``, ``n_rows``, ``registered_at``
+            (ISO 8601, UTC).
 
         Raises
         ------
@@ -186,8 +201,8 @@ class DataVersioner:
             raise DataValidationError(
                 f"version '{version_id}' was changed on disk and set aside; register it again"
             )
-        return self._with_outcomes(content.frame, version_id), {
-            "version_id": version_id,
+        return self._with_outcomes(content.frame, entry.version_id), {
+            "version_id": entry.version_id,
             "hash": entry.digest,
             "n_rows": entry.n_rows,
             "registered_at": content.registered_at,
@@ -209,10 +224,10 @@ class DataVersioner:
                 f"{len(frame)} outcomes for the {entry.n_rows} rows of version '{version_id}'; "
                 "give one a row"
             )
-        before = self._outcome_entries(version_id)
+        before = self._outcome_entries(entry.version_id)
         sequence = 1 + max((found.sequence for found in before), default=0)
         digest = content_digest(frame, self.hash_algorithm)
-        self._write(frame, sequence, digest, version_id + _OUTCOMES)
+        self._write(frame, sequence, digest, entry.version_id + _OUTCOMES)
         for found in before:
             found.path.unlink(missing_ok=True)
 
@@ -323,6 +338,7 @@ class DataVersioner:
             if gone.any():
                 removed[entry.version_id] = max(int(gone.sum()), removed.get(entry.version_id, 0))
                 self._keep(entry, content, ~gone)
+        self._drop_aliases()
         return removed
 
     def _keep(self, entry: _Entry, content: _Content, kept: np.ndarray) -> None:
@@ -363,9 +379,15 @@ class DataVersioner:
         if left is not None:
             metadata[b"positions"] = left.positions.astype("<i8").tobytes()
         target = self.base_dir / f"{sequence:08d}.{len(frame)}.{digest}.{name}.parquet"
+        with self._whole(target) as stream:
+            pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), stream)
+
+    @contextmanager
+    def _whole(self, target: Path) -> Iterator[BinaryIO]:
+        """A file that is there after the block, on the disk, or not at all."""
         partial = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}")
         with partial.open("wb") as stream:
-            pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), stream)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(target)
@@ -375,11 +397,32 @@ class DataVersioner:
         finally:
             os.close(folder)
 
+    def _write_alias(self, name: str, version_id: str) -> None:
+        with self._whole(self.base_dir / f"{name}{_ALIAS}") as stream:
+            stream.write(version_id.encode())
+
+    def _aliases(self) -> dict[str, str]:
+        """Further names and the version ids they stand for."""
+        known: dict[str, str] = {}
+        for path in self.base_dir.glob(f"[!.]*{_ALIAS}"):
+            with contextlib.suppress(FileNotFoundError):  # a purge has just removed it
+                known[path.name.removesuffix(_ALIAS)] = path.read_text()
+        return known
+
+    def _drop_aliases(self) -> None:
+        """Forget the further names of versions that are gone."""
+        listed = set(self.list_versions())
+        for name, version_id in self._aliases().items():
+            if version_id not in listed:
+                (self.base_dir / f"{name}{_ALIAS}").unlink(missing_ok=True)
+
     def _files(self) -> Iterator[_Entry]:
         """Every whole file of the folder, batches and outcomes."""
         if not self.base_dir.is_dir():
             return
-        for item in os.scandir(self.base_dir):
+        with os.scandir(self.base_dir) as listing:
+            items = list(listing)
+        for item in items:
             match = _FILE.fullmatch(item.name)
             if match:
                 sequence, n_rows, digest, name = match.groups()
@@ -404,10 +447,19 @@ class DataVersioner:
         return sorted(found, key=lambda entry: entry.sequence)
 
     def _entry(self, version_id: str) -> _Entry:
-        for entry in self._entries():
-            if entry.version_id == version_id:
-                return entry
+        entries = {entry.version_id: entry for entry in self._entries()}
+        if version_id not in entries:
+            version_id = self._aliases().get(version_id, version_id)
+        if version_id in entries:
+            return entries[version_id]
         raise DataValidationError(f"there is no version '{version_id}'; see list_versions()")
+
+    def _require_algorithm(self, kind: str) -> None:
+        if kind != self.hash_algorithm:
+            raise ConfigurationError(
+                f"the versions of {self.base_dir} have hash_algorithm '{kind}', "
+                f"not '{self.hash_algorithm}'; open them with it"
+            )
 
     def _read(self, entry: _Entry) -> _Content | None:
         """A file's content; None, and set aside, if it was changed."""
@@ -417,11 +469,7 @@ class DataVersioner:
             kind = known[b"hash_algorithm"].decode()
             registered_at = known[b"registered_at"].decode()
             if known[b"seal"] == _seal(entry.digest, registered_at, kind):
-                if kind != self.hash_algorithm:
-                    raise ConfigurationError(
-                        f"the versions of {self.base_dir} have hash_algorithm '{kind}', "
-                        f"not '{self.hash_algorithm}'; open them with it"
-                    )
+                self._require_algorithm(kind)
                 frame = table.to_pandas()
                 positions = np.arange(len(frame))
                 if b"positions" in known:
@@ -454,6 +502,44 @@ class DataVersioner:
             except FileNotFoundError:
                 continue  # newer labels have just replaced them
             return frame
+
+
+def check_hash_algorithm(name: str) -> None:
+    """Refuse a hash that `hashlib` does not have, or whose length is not its own.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    try:
+        length = hashlib.new(name).digest_size
+    except (ValueError, TypeError):
+        length = 0
+    if not length:
+        raise ConfigurationError(
+            f"there is no hash_algorithm {str(name)!r} of fixed length; "
+            "give one of hashlib, as sha256"
+        )
+
+
+def _algorithm(entry: _Entry) -> str | None:
+    """The hash algorithm that a file was written with; None if it was changed or cut short."""
+    try:
+        known = pyarrow.parquet.read_schema(entry.path).metadata or {}
+        kind = str(known[b"hash_algorithm"].decode())
+        sealed = _seal(entry.digest, known[b"registered_at"].decode(), kind)
+    except (pa.ArrowException, OSError, ValueError, KeyError):
+        return None
+    return kind if known[b"seal"] == sealed else None
+
+
+def _checked_id(version_id: str) -> str:
+    if not NAME_PATTERN.fullmatch(version_id) or version_id.endswith(_OUTCOMES):
+        raise DataValidationError(
+            f"version_id {version_id!r} cannot be used; give 1 to 64 characters of "
+            f"{NAME_CHARACTERS}, and no {_OUTCOMES} at the end"
+        )
+    return version_id
 
 
 def _utc(text: str) -> datetime:

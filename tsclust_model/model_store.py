@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from sklearn.base import BaseEstimator
 
 from tsclust_model.baselines import how_kept
-from tsclust_model.config import NAME_PATTERN
+from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.pyfunc import SegmentForecaster, model_arguments
@@ -63,7 +63,7 @@ class ModelRegistry:
         ----------
         model : Generation or scikit-learn estimator
         version_id : str
-            1 to 64 characters of A-Z a-z 0-9 . _ -; not one that is there already.
+            1 to 64 characters of A-Z a-z 0-9 . _ - without ``..``; not one that is there already.
         metadata : mapping, optional
             JSON-ready; `load` returns it with ``version_id`` and ``saved_at``.
 
@@ -81,7 +81,7 @@ class ModelRegistry:
         if not NAME_PATTERN.fullmatch(version_id):
             raise MLflowIntegrationError(
                 f"version_id {version_id!r} cannot be used; give 1 to 64 characters of "
-                "A-Z a-z 0-9 . _ - that do not start with a dot"
+                f"{NAME_CHARACTERS}"
             )
         client = self._client()
         if self._find(client, version_id) is not None:

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from tsclust_model.config import NAME_PATTERN
+from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import ConfigurationError, MLflowIntegrationError
 from tsclust_model.pyfunc import SegmentForecaster
 from tsclust_model.series_generation import AnyGeneration
@@ -37,8 +37,7 @@ def check_model_name(name: str) -> str:
     """`name`, if it can be a registered model's; raises `ConfigurationError` if not."""
     if not NAME_PATTERN.fullmatch(name):
         raise ConfigurationError(
-            f"model_name is {name!r}; it must be 1 to 64 characters of A-Z a-z 0-9 . _ - "
-            "that do not start with a dot"
+            f"model_name is {name!r}; it must be 1 to 64 characters of {NAME_CHARACTERS}"
         )
     return name
 

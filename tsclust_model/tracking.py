@@ -32,7 +32,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from tqdm import tqdm
 
-from tsclust_model.config import NAME_PATTERN, PipelineConfig
+from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN, PipelineConfig
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import FittedPipeline
 from tsclust_model.pyfunc import open_generation, read_parts, seal_generation, write_parts
@@ -456,7 +456,7 @@ def metric_name(name: str) -> str:
 def _checked_name(name: str) -> str:
     if not NAME_PATTERN.fullmatch(name):
         raise MLflowIntegrationError(
-            f"{name!r} is no name; use 1 to 64 characters of A-Z a-z 0-9 . _ -, no dot first"
+            f"{name!r} is no name; use 1 to 64 characters of {NAME_CHARACTERS}"
         )
     return name
 

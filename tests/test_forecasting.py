@@ -108,7 +108,8 @@ def out_of_fold(
         alone = forecast.copy()
         for cluster in set(labels.tolist()) - {NOISE}:
             rows = [i for i in fold.train if labels[i] == cluster]
-            if len(rows) >= 40:
+            # 40 of all rows: their share of what the fold trains on.
+            if len(rows) >= 40 * len(fold.train) / len(y):
                 booster = train(X[rows], y[rows], [4], objective)
                 for position, row in enumerate(fold.valid):
                     if labels[row] == cluster:
@@ -236,7 +237,8 @@ def test_progress_counts_every_model_once(X, y, labels, folds):
         X, {"a": y, "b": y}, labels, folds, PARAMS, progress=lambda *call: calls.append(call)
     )
     parts = [folds[0].train, folds[1].train, np.arange(N_ROWS)]
-    large = [(labels[rows] == c).sum() >= 40 for rows in parts for c in (0, 1, 2, 3)]
+    needed = [(rows, 40 * len(rows) / N_ROWS) for rows in parts]
+    large = [(labels[rows] == c).sum() >= n for rows, n in needed for c in (0, 1, 2, 3)]
     total = 2 * (len(parts) + sum(large))
     assert calls == [(i, total) for i in range(1, total + 1)]
 
@@ -331,11 +333,15 @@ def test_a_fold_blend_has_the_score_of_a_whole_fit(X, y, labels, folds, model):
     assert found == model.scores.errors["blend"]
 
 
-def test_true_segments_beat_the_global_model_and_shuffled_ones_do_not(X, y, labels, folds, model):
-    assert model.scores.errors["blend"] < 0.9 * model.scores.errors["global"]
-    shuffled = np.random.default_rng(0).permutation(labels)
-    control = fold_blend(X, y, shuffled, folds, PARAMS, categorical=[4]).scores.errors["blend"]
-    assert control == pytest.approx(model.scores.errors["global"], rel=0.01)
+def test_true_segments_beat_the_global_model_and_shuffled_ones_do_not(X, y, labels, folds):
+    def errors(segments: np.ndarray) -> dict[str, float]:  # of the three large ones
+        settings: dict[str, Any] = {"categorical": [4], "min_cluster_rows": 60}
+        return fold_blend(X, y, segments, folds, PARAMS, **settings).scores.errors
+
+    real = errors(labels)
+    assert real["blend"] < 0.9 * real["global"]
+    control = errors(np.random.default_rng(0).permutation(labels))["blend"]
+    assert control == pytest.approx(real["global"], rel=0.01)
 
 
 def test_without_clusters_all_ways_are_the_global_model(X, y, folds):
@@ -433,3 +439,36 @@ def test_a_gain_within_its_error_goes_to_the_global_model():
     own = [np.r_[np.full(19, 1.05), 0.0], np.full(20, 1.05)]
     assert np.mean(np.square(own)) < np.mean(np.square(everyone))
     assert choose_weight(truth, everyone, own) == 0.0
+
+
+def levels(n_rows: int = 300, n_segments: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A resource that is a level of each of six segments of 50 rows, which no feature tells."""
+    rng = np.random.default_rng(47)
+    labels = np.arange(n_rows) % n_segments
+    level = np.array([0.13, 0.02, 0.16, 0.05, 0.11, 0.08])[labels]
+    return rng.normal(size=(n_rows, 3)), level + rng.normal(0, 0.02, n_rows), labels
+
+
+def test_segments_that_halve_the_error_have_weight_though_the_folds_hold_fewer_of_their_rows():
+    # 50 rows a segment are 30 and 40 of those that the two folds train on.
+    X, y, labels = levels()
+    folds = time_ordered_folds(len(y))
+    model = fit_outputs(X, {"y": y}, labels, folds, PARAMS)["y"]
+    errors = model.scores.errors
+    assert errors["cluster"] < 0.55 * errors["global"]
+    assert (model.weight, model.clusters) == (1.0, [0, 1, 2, 3, 4, 5])
+    shuffled = np.random.default_rng(48).permutation(labels)
+    assert fold_blend(X, y, shuffled, folds, PARAMS).weight == 0.0
+
+
+def test_folds_judge_the_models_of_the_clusters_that_are_kept():
+    X, y, labels = levels()
+    labels[labels == 5] = np.where(np.flatnonzero(labels == 5) < 234, 5, NOISE)  # 39 rows: too few
+    folds = time_ordered_folds(len(y))
+    model = fit_outputs(X, {"y": y}, labels, folds, PARAMS, combine="cluster")["y"]
+    assert model.clusters == [0, 1, 2, 3, 4]
+    everyone = fit_outputs(X, {"y": y}, labels, folds, PARAMS, combine="global")["y"]
+    served = np.concatenate([labels[fold.valid] for fold in folds])
+    same = model.residuals == everyone.residuals
+    np.testing.assert_array_equal(np.unique(served[~same]), [0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(np.unique(served[same]), [NOISE, 5])

@@ -270,7 +270,8 @@ def fit_outputs(
     combine : {'blend', 'cluster', 'global'}
         'blend' chooses the weight on the folds, 'cluster' sets it to 1 and 'global' to 0.
     min_cluster_rows : int
-        A cluster with fewer rows (in a fold: in its training part) uses the global model.
+        A cluster with fewer rows uses the global model (in a fold: with fewer than the share of
+        them that the fold trains on).
     progress : callable, optional
         Called with (models done, models in all).
 
@@ -383,6 +384,9 @@ class OutputFits:
     def add_clusters(self, labels: np.ndarray, min_cluster_rows: int) -> None:
         """Begin the models of the clusters.
 
+        A fold evaluates the clusters whose models are kept, so it asks of a cluster the share of
+        `min_cluster_rows` that its training part has of all rows.
+
         Raises
         ------
         DataValidationError
@@ -394,13 +398,18 @@ class OutputFits:
                 "or train without id if a few ids hold most of them"
             )
         self._labels = labels
+        kept = {
+            cluster
+            for cluster, rows in rows_by_cluster(labels)
+            if cluster != NOISE and len(rows) >= min_cluster_rows
+        }
         self._begin(
             [
                 (fold, cluster, train[rows])
                 for fold, train in self._parts
                 for cluster, rows in rows_by_cluster(labels[train])
-                if cluster != NOISE
-                and len(rows) >= min_cluster_rows
+                if cluster in kept
+                and len(rows) * len(labels) >= min_cluster_rows * len(train)
                 and self._can_be_fitted(train[rows])
             ]
         )

@@ -36,6 +36,7 @@ from tsclust_model.training import (
     FEWEST_ROWS,
     labelled_window,
     open_history,
+    owners,
     quality_schema,
     run_tags,
     split_newest,
@@ -157,8 +158,9 @@ def _challenge(
         model.info.update(
             trained_on=window.ranges(n_known), history_from=champion.info["history_from"]
         )
+        newest = window.frame.iloc[n_known:][fresh]
         comparison = compare(
-            champion, model, window.frame.iloc[n_known:][fresh], config.promotion_margin
+            champion, model, newest, config.promotion_margin, owners(newest, roles)
         )
         experiments.log_metrics(comparison.figures | {"improvement": comparison.improvement})
         version = _publish(model, name, model_type)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.stats import t as student
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import DriftMonitor, DriftWindow, Reference
@@ -19,6 +20,9 @@ from tsclust_model.errors import RetrainingError
 from tsclust_model.metrics import Metric
 from tsclust_model.monitoring import Clock, utc_now
 from tsclust_model.results import BatchResult
+
+_CONFIDENCE = 0.95
+"""One-sided, of a promotion; the z of many rows is 1.645."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,12 @@ class Comparison:
         The improvement that is asked for.
     difference, standard_error : float or None
         Mean of the paired difference in loss (champion - challenger), and its standard error over
-        rows.
+        `n_units`.
     better : bool
-        Whether the improvement is above the margin.
+        Whether the improvement is above the margin, and by more than chance; see `compare`.
     reason : str
+    n_units : int
+        What counts as one observation: rows, ids (patients) where the rows have one, or series.
     """
 
     n_rows: int
@@ -54,6 +60,7 @@ class Comparison:
     standard_error: float | None
     better: bool
     reason: str
+    n_units: int = 0
 
     @property
     def figures(self) -> dict[str, float | None]:
@@ -79,8 +86,21 @@ class Compared(Protocol):
         """The loss of each row, shape (n,), NaN where there is none."""
 
 
-def compare(champion: Compared, challenger: Compared, rows: Any, margin: float) -> Comparison:
+def compare(
+    champion: Compared,
+    challenger: Compared,
+    rows: Any,
+    margin: float,
+    groups: np.ndarray | None = None,
+) -> Comparison:
     """Compare two generations on labelled rows that both can score.
+
+    The challenger is better if what it saves beyond the margin is more than chance: with the paired
+    differences ``champion's loss * (1 - margin) - challenger's loss`` (the margin is one of the
+    metric, so it is squared for RMSE), their mean must be above t standard errors, t being the 95%
+    quantile of Student's distribution (one-sided; 1.645 of many rows, more of few). Rows of one id
+    are one observation (cluster-robust standard error, Cameron & Miller 2015), as are the steps of
+    a series. Fewer than two observations, or an infinite error, prove nothing.
 
     Parameters
     ----------
@@ -89,6 +109,8 @@ def compare(champion: Compared, challenger: Compared, rows: Any, margin: float) 
         Rows, or series, neither was trained on; may be empty.
     margin : float
         Share of the metric (0 to 1) that the challenger must save.
+    groups : ndarray, shape (n,), optional
+        Who each row belongs to; default: every row is its own.
     """
     metric = champion.metric
     losses = [generation.losses(rows) for generation in (champion, challenger)]
@@ -98,15 +120,21 @@ def compare(champion: Compared, challenger: Compared, rows: Any, margin: float) 
         reason = "there are no labelled rows that neither model was trained on"
         return Comparison(0, metric.name, None, None, None, margin, None, None, False, reason)
     old, new = losses[0][both], losses[1][both]
+    units = np.arange(n_rows) if groups is None else np.unique(groups[both], return_inverse=True)[1]
+    n_units = int(units.max()) + 1
     before, after = metric.of(old.mean()), metric.of(new.mean())
     improvement = 1 - after / before if before > 0 else 0.0
-    paired = old - new
-    error = float(paired.std(ddof=1) / math.sqrt(n_rows)) if n_rows > 1 else math.inf
-    better = improvement > margin
-    reason = (
-        f"{metric.label} {after:.4g} against the champion's {before:.4g} on {n_rows} rows: "
-        f"{improvement:+.1%}, {'above' if better else 'not above'} the margin of {margin:.1%}"
-    )
+    above = improvement > margin
+    with np.errstate(invalid="ignore"):  # infinite losses prove nothing
+        beyond, error = _mean_and_error(metric.loss(1 - margin) * old - new, units)
+        difference, spread = _mean_and_error(old - new, units)
+    asked = float(student.ppf(_CONFIDENCE, n_units - 1)) if n_units > 1 else math.inf
+    better = bool(above and beyond > asked * error)
+    found = f"{'above' if above else 'not above'} the margin of {margin:.1%}"
+    if above:
+        what = f"{n_units} {'rows' if groups is None else 'ids'}"
+        more = "more" if better else "not more"
+        found += f" by {more} than {asked:.3f} standard errors of {what}"
     return Comparison(
         n_rows=n_rows,
         metric=metric.name,
@@ -114,11 +142,25 @@ def compare(champion: Compared, challenger: Compared, rows: Any, margin: float) 
         challenger=after,
         improvement=improvement,
         margin=margin,
-        difference=float(paired.mean()),
-        standard_error=error,
+        difference=difference,
+        standard_error=spread,
         better=better,
-        reason=reason,
+        reason=(
+            f"{metric.label} {after:.4g} against the champion's {before:.4g} on {n_rows} rows: "
+            f"{improvement:+.1%}, {found}"
+        ),
+        n_units=n_units,
     )
+
+
+def _mean_and_error(values: np.ndarray, units: np.ndarray) -> tuple[float, float]:
+    """Mean of the values, shape (n,), and its standard error over units (numbers from 0)."""
+    mean, n_units = float(values.mean()), int(units.max()) + 1
+    if n_units < 2 or not math.isfinite(mean):
+        return mean, math.inf
+    sums = np.bincount(units, weights=values - mean, minlength=n_units)
+    spread = float((sums**2).sum()) * n_units / (n_units - 1)
+    return mean, math.sqrt(spread) / len(values)
 
 
 @contextmanager

@@ -411,7 +411,10 @@ def _challenge(
             fitted = _with_old_ids(champion, fitted, known)
         challenger = fitted.generation
         with experiments.stage("Performance-Report") as stage:
-            comparison = compare(champion, challenger, newest[fresh], config.promotion_margin)
+            compared = newest[fresh]
+            comparison = compare(
+                champion, challenger, compared, config.promotion_margin, owners(compared, roles)
+            )
             control = shuffled_control(fitted, data, config)
             report = performance_figures(fitted, newest, control) | {
                 "comparison": comparison.to_dict(),
@@ -552,6 +555,15 @@ def _publish_challenger(
     if promoted:
         set_champion(name, version, reason, expected=champion_version, figures=figures)
     return version, promoted
+
+
+def owners(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
+    """A number for the id of each row, shape (n,), one of its own where it is not known; None
+    without an id."""
+    if roles.id is None or roles.id not in frame:
+        return None
+    codes = pd.factorize(frame[roles.id].astype(object))[0]
+    return np.where(codes < 0, -1 - np.arange(len(codes)), codes)
 
 
 def _row_hashes(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from entrypoints import DATA_HELP, command, only_local
 from tsclust_model.registry import load_generation
-from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
+from tsclust_model.series_generation import REPLACED, AnyGeneration, SeriesGeneration
 from tsclust_model.series_scoring import score_series
 from tsclust_model.tables import read_table, write_table
 from tsclust_model.validation import OK
@@ -34,11 +34,15 @@ def main(data: str, model_uri: str, output: str, engine: str) -> None:
         forecasts, unit = score(generation, frame), "rows"
         keys = [name for name in (generation.roles.id, generation.roles.time) if name in frame]
         write_table(pd.concat([frame[keys], forecasts], axis=1), output)
-    refused = int((forecasts["status"] != OK).sum())
+    status = forecasts["status"]
+    replaced = int(status.str.startswith(REPLACED).sum())
+    refused = int((status != OK).sum()) - replaced
     noise = (forecasts["cluster_source"] == "knn").mean()
     click.echo(
         f"{output}: {len(forecasts)} {unit}, {refused} not scored (column 'status' says why)"
     )
+    if replaced:
+        click.echo(f"{replaced} {unit} got the {REPLACED}")
     click.echo(f"{noise:.1%} noise, served by the nearest segment (cluster_source 'knn')")
 
 

@@ -100,6 +100,10 @@ def show(training: Training, data: str) -> None:
         shares += [("holdout", held["accuracy"])] if held is not None else []
         click.echo("  right    " + "   ".join(f"{name} {share:.1%}" for name, share in shares))
     if unit == "series":
+        if clipped := report["scores"]["clipped"]["blend"]:
+            click.echo(
+                f"  clipped  {clipped:.1%} of the series have an error above 10 on the folds"
+            )
         click.echo(beside(worth, "  simple   "))
         for kind in ("filled", "dropped", "copies", "without_values", "shorter_than_a_season"):
             if report["gaps"][kind]:

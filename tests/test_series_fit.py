@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, ModelTrainingError
+from tsclust_model.panel import row_means
 from tsclust_model.results import NOISE
 from tsclust_model.series_examples import make_examples, rolling_origins
 from tsclust_model.series_fit import SeriesFit, changed_params, fit_series
@@ -16,7 +19,7 @@ from tsclust_model.series_segments import assign_shapes, density_params
 from tsclust_model.series_table import series_panel
 from tsclust_model.stages import silent
 from tsclust_model.validation import Roles
-from tsclust_model.windows import shape_features
+from tsclust_model.windows import least_scale, shape_features
 
 ROLES = Roles("y", (), (), "month", "ward", horizon=6)
 
@@ -188,6 +191,125 @@ def test_few_rows_leave_the_bases_alone():
         again.forecast(panel.y, panel.ends, {}, fit.assignment.labels, 0.9).prediction,
         made.prediction,
     )
+
+
+QUICK = PipelineConfig(lgb_timeseries_params={"n_estimators": 20})
+
+
+def with_woken_wards(n_series: int, n_periods: int, asleep: int) -> pd.DataFrame:
+    """A fifth of the wards are zero for `asleep` months and open then."""
+    frame = table(n_series, n_periods)
+    number = frame["ward"].str[1:].astype(int)
+    opened = frame["month"] < frame["month"].min() + pd.DateOffset(months=asleep)
+    return frame.assign(y=frame["y"].where(~(opened & (number % 5 == 0)), 0.0))
+
+
+def test_wards_that_were_zero_for_seasons_do_not_reach_the_others():
+    frame = with_woken_wards(60, 60, 26)
+    panel = series_panel(frame, ROLES)
+    fit = fit_series(panel, QUICK, silent)
+    made = fit.models["y"].forecast(panel.y, panel.ends, {}, fit.assignment.labels, 0.9)
+    assert fit.scores["mase"]["blend"] < fit.scores["mase"]["seasonal_naive"]
+    assert (made.prediction <= 2 * panel.y.max(axis=1, keepdims=True)).all()
+    assert (made.upper <= 3 * panel.y.max(axis=1, keepdims=True)).all()
+    assert not made.replaced.any()
+    assert fit.losses.max() <= 10.0
+
+
+def test_what_a_ward_without_any_scale_wakes_up_to_is_measured_by_the_panel():
+    frame = with_woken_wards(60, 60, 55)  # they open between the last two origins
+    panel = series_panel(frame, ROLES)
+    fit = fit_series(panel, QUICK, silent)
+    least = least_scale(panel.y, 12)
+    scales = np.abs(panel.y[:, 12:] - panel.y[:, :-12]).mean(axis=1)
+    assert least == pytest.approx(0.1 * np.quantile(scales, 0.05))
+    assert fit.models["y"].least_scale == least
+    assert max(fit.scores["mase"].values()) < panel.y.max() / least
+    assert fit.scores["clipped"]["blend"] == pytest.approx(12 / 180)
+    made = fit.models["y"].forecast(panel.y, panel.ends, {}, fit.assignment.labels, 0.9)
+    assert (made.prediction <= 2 * panel.y.max(axis=1, keepdims=True)).all()
+
+
+def test_targets_are_clipped_for_training_and_not_for_judging():
+    panel = series_panel(with_woken_wards(60, 60, 26), ROLES)
+    examples = make_examples(panel, "y", rolling_origins(60, 6, 12), 42)
+    assert np.abs(examples.truth).max() > 100
+    for target in examples.targets.values():
+        assert np.abs(target).max() == 10.0
+
+
+def test_models_whose_error_leaves_all_reason_are_not_served_and_say_why(panel):
+    wild = {"learning_rate": 20.0, "n_estimators": 60}
+    config = PipelineConfig(lgb_timeseries_params=wild)
+    with pytest.warns(UserWarning, match=r"^the LightGBM models of 'y' are left out.*on the folds"):
+        fit = fit_series(panel, config, silent)
+    model = fit.models["y"]
+    assert model.texts == {}
+    assert "on the folds" in fit.scores["left_out"]
+    assert fit.scores["mase"]["blend"] <= fit.scores["mase"]["seasonal_naive"]
+    made = model.forecast(panel.y, panel.ends, {}, fit.assignment.labels, 0.9)
+    assert (made.prediction <= 2 * panel.y.max(axis=1, keepdims=True)).all()
+
+
+def test_a_forecast_outside_a_ward_s_own_range_becomes_the_seasonal_naive_one(panel, fit):
+    model = fit.models["y"]
+    far = replace(model, shares={NOISE: (0.0, 0.0, 1e3, 0.0)})
+    made = far.forecast(panel.y, panel.ends, {}, np.full(60, NOISE), 0.9)
+    assert made.replaced.all()
+    np.testing.assert_allclose(made.prediction, panel.y[:, -12:-6])
+    span = np.ptp(panel.y, axis=1, keepdims=True)
+    scale = np.abs(panel.y[:, 12:] - panel.y[:, :-12]).mean(axis=1, keepdims=True)
+    assert (made.upper <= panel.y.max(axis=1, keepdims=True) + 2 * span + 10 * scale + 1e-9).all()
+
+
+def shapes_of_trouble(n_periods: int) -> dict[str, np.ndarray]:
+    """Series that real exports hold."""
+    rng, t = np.random.default_rng(5), np.arange(n_periods)
+    usual = 50 + 10 * np.sin(2 * np.pi * t / 12) + rng.normal(0, 3, n_periods)
+    half = n_periods // 2
+    outlier = usual.copy()
+    outlier[half] = 1e6
+    late = usual.copy()
+    late[-1] = 1e6
+    return {
+        "zeros_first": np.where(t < half, 0.0, usual),
+        "zeros_last": np.where(t < half, usual, 0.0),
+        "constant": np.full(n_periods, 7.0),
+        "all_zero": np.zeros(n_periods),
+        "rare": np.where(rng.random(n_periods) < 0.9, 0.0, usual),
+        "negative": usual - 100,
+        "outlier": outlier,
+        "outlier_last": late,
+        "growing": np.exp(t / 8.0),
+        "tiny": usual * 1e-9,
+        "huge": usual * 1e9,
+        "one_value": np.where(t == n_periods - 1, 3.0, np.nan),
+        "three_values": np.where(t >= n_periods - 3, usual, np.nan),
+    }
+
+
+def test_odd_series_are_forecast_within_their_own_range():
+    frame, trouble = table(30, 60), shapes_of_trouble(60)
+    months = frame["month"].unique()
+    odd = [
+        pd.DataFrame({"ward": name, "month": months, "y": y}).dropna()
+        for name, y in trouble.items()
+    ]
+    panel = series_panel(pd.concat([frame, *odd]), ROLES)
+    fit = fit_series(panel, QUICK, silent)
+    model = fit.models["y"]
+    made = model.forecast(panel.y, panel.ends, {}, fit.assignment.labels, 0.9)
+    low, high = np.nanmin(panel.y, axis=1), np.nanmax(panel.y, axis=1)
+    scale = row_means(np.abs(panel.y[:, 12:] - panel.y[:, :-12]))
+    typical = model.usual_scale * np.abs(high)
+    margin = 2 * (high - low) + 10 * np.fmax(scale, np.fmax(typical, model.least_scale))
+    for found in (made.prediction, made.lower, made.upper):
+        assert (found >= (low - margin)[:, None] - 1e-9).all()
+        assert (found <= (high + margin)[:, None] + 1e-9).all()
+    by_name = dict(zip(panel.ids, made.prediction, strict=True))
+    np.testing.assert_allclose(by_name["all_zero"], 0.0, atol=0.5)
+    np.testing.assert_allclose(by_name["constant"], 7.0, atol=0.5)
+    np.testing.assert_allclose(by_name["tiny"], by_name["huge"] * 1e-18, rtol=0.2)
 
 
 def test_too_few_series_are_one_line():

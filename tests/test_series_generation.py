@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from tsclust_model.generation import Generation
 from tsclust_model.series_generation import SeriesGeneration, generation_of_parts
 from tsclust_model.series_input import panel_rows, series_rows
 from tsclust_model.series_table import series_panel
+from tsclust_model.state import pack_json, unpack_json
 
 ARRAYS = ["prediction", "prediction_lower", "prediction_upper", "resource_nursing_hours"]
 
@@ -84,6 +86,30 @@ def test_a_row_that_cannot_be_scored_is_null_with_a_status(ward_model, rows):
     )
     assert answer.loc[1].drop("status").isna().all()
     assert_same(answer.iloc[[0, 2]], ward_model.predict(rows.iloc[[0, 2]]))
+
+
+def test_a_forecast_out_of_reach_becomes_the_seasonal_naive_one_and_the_status_says_so(
+    ward_model, rows
+):
+    far = {-1: (0.0, 0.0, 1e3, 0.0)}
+    wild = replace(ward_model, target=replace(ward_model.target, shares=far))
+    answer = wild.predict(rows.head(3))
+    assert set(answer["status"]) == {"seasonal naive, as the forecast was out of reach: y"}
+    for cell, y in zip(answer["prediction"], rows["y"].head(3), strict=True):
+        np.testing.assert_allclose(cell, y[-12:-6])
+    assert (answer["cluster_weight"] == 0).all()
+    usual = ward_model.predict(rows.head(3))
+    assert_same(answer[["resource_nursing_hours"]], usual[["resource_nursing_hours"]])
+
+
+def test_a_state_from_before_the_floor_of_scales_still_loads(ward_model, rows):
+    parts = ward_model.to_parts()
+    values = unpack_json(parts["target.json"])
+    del values["least_scale"]
+    parts["target.json"] = pack_json(values)
+    older = SeriesGeneration.from_parts(parts)
+    assert older.target.least_scale == 1e-12
+    assert_same(older.predict(rows.head(3)), ward_model.predict(rows.head(3)))
 
 
 def test_an_empty_batch_gives_an_empty_answer(ward_model, rows):

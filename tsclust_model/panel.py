@@ -9,6 +9,10 @@ import numpy as np
 
 from tsclust_model.frequency import Frequency
 
+LARGEST_LOSS = 10.0
+"""What a scaled error of one series counts at most where models are compared: one that has died
+would outweigh all others."""
+
 
 @dataclass(frozen=True)
 class Panel:

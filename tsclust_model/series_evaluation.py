@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tsclust_model.errors import DataValidationError
-from tsclust_model.panel import HeldBack, Panel, row_means, scaled_errors
+from tsclust_model.panel import LARGEST_LOSS, HeldBack, Panel, row_means, scaled_errors
 from tsclust_model.series_generation import SeriesGeneration
 
 
@@ -29,8 +29,10 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
         difference between values a season apart before the origin), ``median_mase``, ``wape`` (sum
         of absolute errors over the sum of absolute values), ``rmse``, ``mae``; ``mase_<way>`` and
         ``wape_<way>`` of ``global`` (the model of all series alone), ``cluster``, ``bank``,
-        ``theta`` and ``seasonal_naive``; ``coverage`` (wanted), ``interval_coverage`` (reached),
-        ``noise_ratio``, ``resources`` {name: figures} and ``clusters`` {cluster: figures}.
+        ``theta`` and ``seasonal_naive``; ``clipped`` (share of series whose scaled error is above
+        10, which counts as 10 where models are compared), ``coverage`` (wanted),
+        ``interval_coverage`` (reached), ``noise_ratio``, ``resources`` {name: figures} and
+        ``clusters`` {cluster: figures}.
 
     Raises
     ------
@@ -46,6 +48,7 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
     served = forecast.target
     known = ~np.isnan(held.y)
     inside = (served.lower[:, :steps] <= held.y) & (held.y <= served.upper[:, :steps])
+    losses = row_means(scaled_errors(held, served.prediction))
     figures = series_metrics(held, served.prediction)
     if figures["mase"] is None:
         raise DataValidationError(
@@ -57,8 +60,9 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
         figures |= {f"{name}_{way}": other[name] for name in ("mase", "wape")}
     return {
         "n_rows": len(held),
-        "n_not_scored": int(np.isnan(row_means(scaled_errors(held, served.prediction))).sum()),
+        "n_not_scored": int(np.isnan(losses).sum()),
         **figures,
+        "clipped": float((losses[~np.isnan(losses)] > LARGEST_LOSS).mean()),
         "coverage": generation.coverage,
         "interval_coverage": float(inside[known].mean()) if known.any() else None,
         "noise_ratio": forecast.assignment.noise_ratio,

@@ -13,13 +13,14 @@ import numpy as np
 
 from tsclust_model.errors import DataValidationError
 from tsclust_model.panel import Panel
-from tsclust_model.windows import Rows, Windows, usual_scale
+from tsclust_model.windows import Rows, Windows, least_scale, usual_scale
 
 _MOST_ROWS = 110_000
 _CELLS_AT_ONCE = 4_000_000  # of forecasts: series x origins x horizon
 _MOST_FOLDS, _MOST_ORIGINS = 3, 200
 _AGING = 0.25  # weight of a fold against the next one
 _TARGETS = ("bank", "naive")
+_LARGEST_TARGET = 10.0
 
 
 def rolling_origins(n_periods: int, horizon: int, season: int) -> tuple[int, ...]:
@@ -60,7 +61,7 @@ class Examples:
     folds : tuple of int
         Origins.
     never_negative : bool
-    usual_scale : float
+    usual_scale, least_scale : float
         See `tsclust_model.windows.Windows`.
     """
 
@@ -73,11 +74,22 @@ class Examples:
     folds: tuple[int, ...]
     never_negative: bool
     usual_scale: float
+    least_scale: float
 
     @cached_property
     def targets(self) -> dict[str, np.ndarray]:
-        """What the models learn: the errors of the two bases."""
-        return {name: self.truth - getattr(self.rows, name) for name in _TARGETS}
+        """What the models learn: the errors of the two bases, ten scales at most either way.
+
+        A leaf is shared by many series: without a limit, one that has hardly any scale would carry
+        its huge errors into all of them.
+        """
+        limits = (-_LARGEST_TARGET, _LARGEST_TARGET)
+        return {name: np.clip(self.truth - getattr(self.rows, name), *limits) for name in _TARGETS}
+
+    @property
+    def judged_rows(self) -> Rows:
+        """Rows of all folds."""
+        return self.rows.take(slice(self.n_train, None))
 
     def known_at(self, origin: int | None) -> np.ndarray:
         """Training rows whose outcome was known at an origin; None is all of them."""
@@ -98,6 +110,7 @@ def make_examples(panel: Panel, name: str, folds: tuple[int, ...], random_state:
     values = panel.values[name]
     season, horizon = panel.frequency.season, panel.horizon
     never_negative, usual = bool(np.nanmin(values) >= 0), usual_scale(values, season)
+    least = least_scale(values, season)
     first = _first_origin(folds[0], horizon, season)
     training = _sampled(values, first, horizon, random_state)
     judged = _with_outcomes(values, np.array(folds), horizon, at_least=1)
@@ -113,13 +126,16 @@ def make_examples(panel: Panel, name: str, folds: tuple[int, ...], random_state:
                 never_negative,
                 {key: panel.values[key][some] for key in panel.covariates},
                 usual,
+                least,
             )
             parts.append(windows.rows(series[own] - start, origins[own], steps[own]))
             places.append(own)
     rows = _in_order(parts, np.concatenate(places))
     truth = rows.scaled(values[series, origins + steps - 1])
     n_train = len(training[0])
-    return Examples(rows, truth, series, origins, steps, n_train, folds, never_negative, usual)
+    return Examples(
+        rows, truth, series, origins, steps, n_train, folds, never_negative, usual, least
+    )
 
 
 def _in_order(parts: list[Rows], places: np.ndarray) -> Rows:

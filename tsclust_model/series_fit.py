@@ -4,15 +4,17 @@ Every choice is made at rolling origins inside the training panel, nothing is sp
 
 - a fold's models see what was known at its origin, and are judged on the horizon after it;
 - the number of trees is the one the folds like best;
-- the shares of the ways to forecast are ``prior * (loss / best) ** -20``;
+- the shares of the ways to forecast are ``prior * (loss / best) ** -20``, a loss of one series
+  counting as 10 at most (``clipped`` in the scores is the share of those above);
 - intervals are quantiles of the folds' residuals.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightgbm as lgb
@@ -24,7 +26,7 @@ from tsclust_model.errors import DataValidationError, ModelTrainingError
 from tsclust_model.forecasting import model_threads, train_boosters, training_params
 from tsclust_model.forest import is_packable
 from tsclust_model.intervals import StepCalibration
-from tsclust_model.panel import Panel
+from tsclust_model.panel import LARGEST_LOSS, Panel
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.series_examples import Examples, make_examples, rolling_origins
 from tsclust_model.series_models import WAYS, SeriesModel, blended
@@ -47,7 +49,8 @@ _MOST_SERIES = 20_000
 _PRIORS = {"global": 0.4, "cluster": 0.1, "bank": 0.3, "theta": 0.2}
 _SHARPNESS = 20.0
 _SHRUNK_BY = 100
-_LARGEST_LOSS = 10.0  # of one series: one that has died would outweigh all others
+# Models are not served with more cases out of reach, or an error above the best base's by more.
+_MOST_REPLACED, _MOST_TIMES_WORSE = 0.05, 2.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class SeriesFit:
     shapes : ndarray of float64, shape (m, n_shapes)
         Shapes of series at the folds' origins.
     losses : ndarray of float64, shape (m,)
-        Mean absolute scaled error of the forecasts of the target made there.
+        Mean absolute scaled error of the forecasts of the target made there, at most 10.
     """
 
     segmentation: Segmentation
@@ -250,7 +253,7 @@ def _shares(
     by ``n / (n + 100)``. `own` are the segments with models of their own, and -1 if there is any
     model at all.
     """
-    clipped = {way: np.minimum(found, _LARGEST_LOSS) for way, found in losses.items()}
+    clipped = {way: np.minimum(found, LARGEST_LOSS) for way, found in losses.items()}
     models = _PRIORS["global"] + _PRIORS["cluster"] if NOISE in own else 0.0
     priors = _PRIORS | {"global": models, "cluster": 0.0}
 
@@ -367,39 +370,92 @@ def _fit_output(
     params: Mapping[str, Any],
     config: PipelineConfig,
 ) -> _FittedOutput:
-    """Models, shares, intervals and scores of one output."""
+    """Models, shares, intervals and scores of one output.
+
+    LightGBM models whose forecasts of the folds leave all reason are left out, with a warning: the
+    bases serve alone then.
+    """
     examples = make_examples(panel, name, folds, config.random_state)
     fits = _Fits(threads, examples, labels, params)
-    bank = {fold: examples.rows.bank[examples.judged_at(fold)] for fold in folds}
-    rounds, everyone = fits.everywhere() if fits.enough else (0, bank)
-    combine = config.combine
+    if not fits.enough:
+        return _bases_alone(panel, examples, labels, config)
+    rounds, everyone = fits.everywhere()
     own = everyone
-    if fits.enough and combine != "global":
+    if config.combine != "global":
         own = fits.in_segments(rounds, everyone, labels)
-    texts = fits.kept(rounds) if fits.enough else {}
-    if combine == "global":
-        texts = {cluster: found for cluster, found in texts.items() if cluster == NOISE}
     judged = _judged(examples, _in_order(examples, everyone), _in_order(examples, own), labels)
+    texts = fits.kept(rounds)
+    if config.combine == "global":
+        texts = {cluster: found for cluster, found in texts.items() if cluster == NOISE}
+    fitted = _put_together(panel, judged, texts, rounds, config)
+    problem = _out_of_reason(fitted)
+    if problem is not None:
+        warnings.warn(
+            f"the LightGBM models of '{name}' are left out, and the exponential filters and Theta "
+            f"forecast alone; check lgb_timeseries_params and the values: {problem}",
+            stacklevel=2,
+        )
+        alone = _bases_alone(panel, examples, labels, config)
+        return replace(alone, scores=alone.scores | {"left_out": problem})
+    if config.combine != "global":
+        control = _control(fits, judged, rounds, everyone, labels, config)
+        fitted.scores["mase"]["control"] = float(control.mean())
+        fitted.scores["median_mase"]["control"] = float(np.median(control))
+    return fitted
+
+
+def _bases_alone(
+    panel: Panel,
+    examples: Examples,
+    labels: Mapping[Any, np.ndarray],
+    config: PipelineConfig,
+) -> _FittedOutput:
+    """An output without LightGBM models."""
+    bank = examples.judged_rows.bank
+    return _put_together(panel, _judged(examples, bank, bank, labels), {}, 0, config)
+
+
+def _put_together(
+    panel: Panel,
+    judged: _Judged,
+    texts: Mapping[int, tuple[str, ...]],
+    rounds: int,
+    config: PipelineConfig,
+) -> _FittedOutput:
+    """Shares, intervals and scores of models, from what they forecast at the folds."""
+    examples, rows = judged.examples, judged.examples.judged_rows
     losses = dict(zip(WAYS, map(judged.losses, judged.ways), strict=True))
-    shares = _shares(losses, judged.labels, judged.weights, texts, combine)
-    served = blended(judged.ways, _share_table(shares, judged.labels[judged.case]))
+    shares = _shares(losses, judged.labels, judged.weights, texts, config.combine)
+    served, replaced = rows.within_reach(
+        blended(judged.ways, _share_table(shares, judged.labels[judged.case])), judged.case
+    )
     truth, steps = examples.truth[examples.n_train :], examples.steps[examples.n_train :]
     calibration = StepCalibration.fit(
-        (truth - served) / examples.rows.spread[examples.n_train :],
+        (truth - served) / rows.spread,
         *(steps, judged.labels[judged.case], judged.weights[judged.case]),
         panel.horizon,
     )
-    losses |= {
-        "blend": judged.losses(served),
-        "seasonal_naive": judged.losses(examples.rows.naive[examples.n_train :]),
-    }
-    if fits.enough and combine != "global":
-        losses["control"] = _control(fits, judged, rounds, everyone, labels, config)
+    losses |= {"blend": judged.losses(served), "seasonal_naive": judged.losses(rows.naive)}
     model = SeriesModel(
         *(texts, shares, calibration, panel.frequency.season, panel.horizon),
-        *(examples.never_negative, examples.usual_scale),
+        *(examples.never_negative, examples.usual_scale, examples.least_scale),
     )
-    return _FittedOutput(model, _scores(judged, losses, shares, rounds), judged, losses["blend"])
+    scores = _scores(judged, losses, shares, rounds) | {"replaced": float(replaced.mean())}
+    return _FittedOutput(model, scores, judged, np.minimum(losses["blend"], LARGEST_LOSS))
+
+
+def _out_of_reason(fitted: _FittedOutput) -> str | None:
+    """Why models may not be served, after their forecasts of the folds; None if they may."""
+    mase, replaced = fitted.scores["mase"], fitted.scores["replaced"]
+    if replaced > _MOST_REPLACED:
+        return f"{replaced:.0%} of their forecasts on the folds leave the reach of their series"
+    best = min(mase[way] for way in ("bank", "theta", "seasonal_naive"))
+    if not mase["blend"] <= _MOST_TIMES_WORSE * best:
+        return (
+            f"their error on the folds (MASE {mase['blend']:.3g}) is more than "
+            f"{_MOST_TIMES_WORSE:g} times that of the best simple forecast ({best:.3g})"
+        )
+    return None
 
 
 def _in_order(examples: Examples, by_fold: Mapping[int, np.ndarray]) -> np.ndarray:
@@ -452,6 +508,7 @@ def _scores(
         "n_trees": rounds,
         "mase": {way: float(found.mean()) for way, found in losses.items()},
         "median_mase": {way: float(np.median(found)) for way, found in losses.items()},
+        "clipped": {way: float((found > LARGEST_LOSS).mean()) for way, found in losses.items()},
         "gain_over_global": {
             "mean": float(gain.mean()),
             "standard_error": float(gain.std(ddof=1) / np.sqrt(n)) if n > 1 else None,

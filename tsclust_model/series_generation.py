@@ -17,7 +17,7 @@ from tsclust_model.drift import Reference
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.generation import FittedPipeline, Generation, NullableLong, NullableText
 from tsclust_model.metrics import METRICS, Metric
-from tsclust_model.panel import HeldBack, Panel, row_means, scaled_errors
+from tsclust_model.panel import LARGEST_LOSS, HeldBack, Panel, row_means, scaled_errors
 from tsclust_model.results import Assignment
 from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y
 from tsclust_model.series_models import SeriesForecast, SeriesModel
@@ -29,7 +29,9 @@ KIND = "series"
 
 # Series that are scored at a time hold about so many values: more would only take memory.
 _CELLS_A_CHUNK = 2_000_000
-_LARGEST_LOSS = 10.0
+
+REPLACED = "seasonal naive, as the forecast was out of reach"
+"""How the status of a row begins whose forecast was replaced."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class SeriesGeneration(FittedPipeline):
         """
         forecast = self.forecast(held.panel, self.coverage).target.prediction
         scaled = scaled_errors(held, forecast)
-        return np.minimum(row_means(scaled), _LARGEST_LOSS)
+        return np.minimum(row_means(scaled), LARGEST_LOSS)
 
     def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
         """Forecast a table of one row a series; each row's answer depends on that row alone.
@@ -141,7 +143,9 @@ class SeriesGeneration(FittedPipeline):
         -------
         DataFrame
             `output_columns`, the index of `frame`; predictions, bounds and resources are arrays of
-            length `horizon`. A row that cannot be scored is null but for ``status``.
+            length `horizon`. A row that cannot be scored is null but for ``status``; one whose
+            forecast left its reach (`SeriesModel.forecast`) has the seasonal naive one, and a
+            status that says so.
 
         Raises
         ------
@@ -191,9 +195,21 @@ class SeriesGeneration(FittedPipeline):
             number(assignment.strength),
             number(target.weight),
             *(arrays(forecast.outputs[name].prediction) for name in self.resources),
-            NullableText(encoded.status),
+            NullableText(self._status(encoded.status, scored, forecast)),
         ]
         return pd.DataFrame(dict(zip(self.output_columns, columns, strict=True)), copy=False)
+
+    def _status(
+        self, status: np.ndarray, scored: np.ndarray, forecast: PanelForecast
+    ) -> np.ndarray:
+        """The status of each row, which also names the outputs whose forecast was replaced."""
+        status = status.copy()
+        columns = {name: self.schema.arrays[name] for name in forecast.outputs}
+        replaced = {columns[name]: found.replaced for name, found in forecast.outputs.items()}
+        for row in np.flatnonzero(np.logical_or.reduce(list(replaced.values()))):
+            named = ", ".join(column for column, mask in replaced.items() if mask[row])
+            status[scored[row]] = f"{REPLACED}: {named}"
+        return status
 
     def example(self) -> pd.DataFrame:
         """Two made-up rows that show the input: three seasons of values, and four values."""

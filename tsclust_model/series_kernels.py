@@ -15,6 +15,7 @@ from tsclust_model.kernel_cache import inlined, kernel
 _SEASONALITY_TEST = 1.645  # 90% of a normal distribution, as in the M4 competition's Theta
 _TINY = 1e-300
 _FEWEST_FOR_A_TREND = 5  # values, or a season: less may be the season alone
+_NO_SCALE = 1e-12  # of a series that has been zero so far
 _LEAST_SPREAD = 0.05  # of the scale: two calm seasons do not make the next one certain
 
 
@@ -241,7 +242,7 @@ def _slope(recent):
 
 
 @kernel
-def windows(values, starts, series, origins, season, usual, lags, spans, units, out):
+def windows(values, starts, series, origins, season, usual, least, lags, spans, units, out):
     """What is known at pairs of series and origin; see `tsclust_model.windows`.
 
     `units` gets the level, the scale and the recent scale of each pair, `out` its lags, means,
@@ -253,7 +254,9 @@ def windows(values, starts, series, origins, season, usual, lags, spans, units, 
         n = len(known)
         level = known[max(n - recent, 0) :].mean()
         lag = season if n > season else 1
-        scale = max(_mean_change(known, lag), 1e-3 * abs(level), 1e-12)
+        scale = max(_mean_change(known, lag), 1e-3 * abs(level))
+        if scale < _NO_SCALE:
+            scale = least
         if n <= season:
             scale = max(scale, usual * abs(level))
         spread = _mean_change(known[max(n - 3 * lag, 0) :], lag) if n > season else scale

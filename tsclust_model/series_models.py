@@ -19,7 +19,7 @@ from tsclust_model.forest import Forest
 from tsclust_model.intervals import StepCalibration
 from tsclust_model.results import NOISE
 from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
-from tsclust_model.windows import Rows, Windows
+from tsclust_model.windows import NO_FLOOR, Rows, Windows
 
 WAYS = ("global", "cluster", "bank", "theta")
 """The ways to forecast, in the order of shares."""
@@ -37,12 +37,15 @@ class SeriesForecast:
         Units of the series.
     weight : ndarray of float64, shape (n,)
         Share (0 to 1) of the segment's own models.
+    replaced : ndarray of bool, shape (n,)
+        The forecast had left the series' reach, and is the seasonal naive one instead.
     """
 
     prediction: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
     weight: np.ndarray
+    replaced: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class SeriesModel:
     season, horizon : int
     never_negative : bool
         No value of the training panel was below 0; so is no forecast.
-    usual_scale : float
+    usual_scale, least_scale : float
         See `tsclust_model.windows.Windows`.
     """
 
@@ -72,6 +75,7 @@ class SeriesModel:
     horizon: int
     never_negative: bool
     usual_scale: float
+    least_scale: float = NO_FLOOR
 
     def forecast(
         self,
@@ -82,6 +86,9 @@ class SeriesModel:
         coverage: float,
     ) -> SeriesForecast:
         """Forecast the periods after the last column.
+
+        Nothing leaves the reach of a series: twice the range of its known values, and ten times
+        its scale, beyond them. A forecast that does becomes the seasonal naive one.
 
         Parameters
         ----------
@@ -97,13 +104,15 @@ class SeriesModel:
         """
         rows, ways = self._ways(values, ends, covariates, labels)
         shares = self._shares_of(labels)
-        scaled = blended(ways, np.repeat(shares, self.horizon, axis=0))
+        case = np.repeat(np.arange(len(values)), self.horizon)
+        scaled, replaced = rows.within_reach(blended(ways, shares[case]), case)
         low, high = self.calibration.offsets(labels, coverage)
         return SeriesForecast(
             self._in_units(rows, scaled),
-            self._in_units(rows, scaled + rows.spread * low.ravel()),
-            self._in_units(rows, scaled + rows.spread * high.ravel()),
-            shares[:, WAYS.index("cluster")],
+            self._in_units(rows, rows.clipped(scaled + rows.spread * low.ravel())),
+            self._in_units(rows, rows.clipped(scaled + rows.spread * high.ravel())),
+            np.where(replaced, 0.0, shares[:, WAYS.index("cluster")]),
+            replaced,
         )
 
     def baselines(
@@ -134,7 +143,7 @@ class SeriesModel:
         origins = np.array([n_periods])
         windows = Windows(
             *(values, ends, origins, self.season, self.horizon, self.never_negative),
-            *(covariates, self.usual_scale),
+            *(covariates, self.usual_scale, self.least_scale),
         )
         series = np.repeat(np.arange(n), self.horizon)
         steps = np.tile(np.arange(1, self.horizon + 1), n)
@@ -190,6 +199,7 @@ class SeriesModel:
             "horizon": self.horizon,
             "never_negative": self.never_negative,
             "usual_scale": self.usual_scale,
+            "least_scale": self.least_scale,
         }
         residuals = {str(c): found for c, found in self.calibration.residuals.items()}
         texts = {str(cluster): list(found) for cluster, found in self.texts.items()}
@@ -217,6 +227,7 @@ class SeriesModel:
             values["horizon"],
             values["never_negative"],
             values["usual_scale"],
+            values.get("least_scale", NO_FLOOR),
         )
         if texts:  # what packing the texts gave when they were written
             packed = unpack_arrays(parts[f"{key}-forest.npz"])

@@ -112,7 +112,7 @@ def shown_forecasts(generation: SeriesGeneration, held: HeldBack) -> list[dict[s
 
 
 def _taken(found: SeriesForecast, rows: np.ndarray) -> SeriesForecast:
-    names = ("prediction", "lower", "upper", "weight")
+    names = ("prediction", "lower", "upper", "weight", "replaced")
     return replace(found, **{name: getattr(found, name)[rows] for name in names})
 
 

@@ -2,13 +2,14 @@
 
 Every value is scaled as ``(x - level) / scale``: level is the mean of the last season, scale the
 mean absolute change over a season up to the origin, so that an absolute error of 1 on the scaled
-target is a mean absolute scaled error (MASE, Hyndman & Koehler 2006) of 1.
+target is a mean absolute scaled error (MASE, Hyndman & Koehler 2006) of 1. A series that has been
+zero so far has no scale of its own and takes that of the panel (`least_scale`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -20,6 +21,10 @@ SHAPE_FEATURES = ("seasonal_strength", "trend_strength", "log_variation")
 """What `shape_features` measures."""
 
 _MOST_LAGS = 13
+_RANGES_BEYOND, _SCALES_BEYOND = 2.0, 10.0
+_FLOOR_QUANTILE, _FLOOR_SHARE = 0.05, 0.1
+NO_FLOOR = 1e-12
+"""The floor of scales of models that were fitted before there was one of the panel."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class Rows:
         The scale of the last two seasons alone, as a share of `scale`: how wide intervals are.
     bank, theta, naive : ndarray of float64, shape (m,)
         The bases' forecasts, scaled.
+    lowest, highest : ndarray of float64, shape (m,)
+        The series' reach, scaled: its least and its largest known value, and twice the range
+        between them and ten times its scale beyond.
     """
 
     X: np.ndarray
@@ -44,9 +52,38 @@ class Rows:
     bank: np.ndarray
     theta: np.ndarray
     naive: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
 
     def scaled(self, values: np.ndarray) -> np.ndarray:
         return (values - self.level) / self.scale
+
+    def take(self, rows: slice) -> Rows:
+        return Rows(*(getattr(self, item.name)[rows] for item in fields(Rows)))
+
+    def within_reach(self, forecast: np.ndarray, case: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The last guard: a forecast that leaves its series' reach is replaced as a whole.
+
+        Parameters
+        ----------
+        forecast : ndarray of float64, shape (m,)
+            Scaled.
+        case : ndarray of int64, shape (m,)
+            Number of the series and origin of each row.
+
+        Returns
+        -------
+        forecast : ndarray of float64, shape (m,)
+            The seasonal naive one in the cases where a step was out of reach.
+        replaced : ndarray of bool, shape (n_cases,)
+        """
+        outside = ~((self.lowest <= forecast) & (forecast <= self.highest))  # so is NaN
+        replaced = np.bincount(case, outside) > 0
+        return np.where(replaced[case], self.naive, forecast), replaced
+
+    def clipped(self, bound: np.ndarray) -> np.ndarray:
+        """Bounds of intervals, scaled, that stay within the series' reach."""
+        return np.clip(bound, self.lowest, self.highest)
 
 
 class Windows:
@@ -68,6 +105,8 @@ class Windows:
     usual_scale : float
         Of most series, as a share of their level: for those with a season or less, whose own few
         changes say little.
+    least_scale : float
+        Of the series that have been zero up to an origin; see `least_scale`.
     """
 
     def __init__(
@@ -80,10 +119,15 @@ class Windows:
         on_logs: bool,
         covariates: Mapping[str, np.ndarray] | None = None,
         usual_scale: float = 0.0,
+        least_scale: float = NO_FLOOR,
     ) -> None:
         self.values, self.ends, self.origins = values, ends, origins
         self.season, self.horizon = season, horizon
         self.covariates, self._usual_scale = covariates or {}, usual_scale
+        self._least_scale = least_scale
+        self._low, self._high = (
+            least.accumulate(values, axis=1)[:, origins - 1] for least in (np.fmin, np.fmax)
+        )
         self._starts = spans_of(values)[0]
         # The bank's own error a season ago is a feature, so it is asked there, too.
         asked = np.unique(np.concatenate([origins - season, origins]))
@@ -101,7 +145,7 @@ class Windows:
         """
         pairs, pair = np.unique(series * (self.values.shape[1] + 1) + origins, return_inverse=True)
         who, when = np.divmod(pairs, self.values.shape[1] + 1)
-        known, units = self._known(self.values, who, when)
+        known, units = self._known(self.values, who, when, self._least_scale)
         level, scale, recent = units[pair].T
         k, bases = steps - 1, np.searchsorted(self.origins, origins)
         bank = (self._bank[series, np.searchsorted(self._asked, origins), k] - level) / scale
@@ -119,10 +163,13 @@ class Windows:
             *self._covariate_columns(who, when, pair, series, origins, steps),
         ]
         X = np.concatenate([known[pair], np.column_stack(columns)], axis=1)
-        return Rows(X, level, scale, recent / scale, bank, theta, naive)
+        low, high = self._low[series, bases], self._high[series, bases]
+        beyond = _RANGES_BEYOND * (high - low) + _SCALES_BEYOND * scale
+        reach = ((low - beyond - level) / scale, (high + beyond - level) / scale)
+        return Rows(X, level, scale, recent / scale, bank, theta, naive, *reach)
 
     def _known(
-        self, values: np.ndarray, who: np.ndarray, when: np.ndarray
+        self, values: np.ndarray, who: np.ndarray, when: np.ndarray, least: float = NO_FLOOR
     ) -> tuple[np.ndarray, np.ndarray]:
         """Features of each pair that no step changes, and its level and scale."""
         lags = np.array(lags_of(self.season))
@@ -133,7 +180,7 @@ class Windows:
             found, unit = np.empty((len(rows), known.shape[1])), np.empty((len(rows), 3))
             series_kernels.windows(
                 *(values, self._starts, who[rows], when[rows], self.season, self._usual_scale),
-                *(lags, spans, unit, found),
+                *(least, lags, spans, unit, found),
             )
             known[rows], units[rows] = found, unit
 
@@ -216,11 +263,30 @@ def shape_features(values: np.ndarray, season: int) -> np.ndarray:
 
 def usual_scale(values: np.ndarray, season: int) -> float:
     """Median scale of the series with more than a season, as a share of their level."""
-    if values.shape[1] <= season:
-        return 0.0
-    changes = np.abs(values[:, season:] - values[:, :-season])
-    known = np.isfinite(changes).any(axis=1) & (np.abs(np.nan_to_num(values)).sum(axis=1) > 0)
+    scale = _scales(values, season)
+    known = np.isfinite(scale) & (np.abs(np.nan_to_num(values)).sum(axis=1) > 0)
     if not known.any():
         return 0.0
-    scale = np.nanmean(changes[known], axis=1)
-    return float(np.median(scale / np.nanmean(np.abs(values[known]), axis=1)))
+    return float(np.median(scale[known] / np.nanmean(np.abs(values[known]), axis=1)))
+
+
+def least_scale(values: np.ndarray, season: int) -> float:
+    """A tenth of the 5% quantile of the scales of a panel's series that have one.
+
+    It is the floor for a series that has been zero so far: what it wakes up to is measured by its
+    neighbours, and it is forecast to stay near zero until then.
+    """
+    scale = _scales(values, season)
+    known = scale[np.isfinite(scale) & (scale > NO_FLOOR)]
+    return float(_FLOOR_SHARE * np.quantile(known, _FLOOR_QUANTILE)) if known.size else NO_FLOOR
+
+
+def _scales(values: np.ndarray, season: int) -> np.ndarray:
+    """Mean absolute change over a season, shape (n,); NaN where a series has no more than one."""
+    scale = np.full(len(values), np.nan)
+    if values.shape[1] <= season:
+        return scale
+    changes = np.abs(values[:, season:] - values[:, :-season])
+    known = np.isfinite(changes).any(axis=1)
+    scale[known] = np.nanmean(changes[known], axis=1)
+    return scale

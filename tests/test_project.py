@@ -37,7 +37,7 @@ FLOORS = {
     },
     4: {
         *("generation", "monitoring", "model_monitor", "validity"),
-        *("series_models", "series_examples", "series_segments"),
+        *("series_models", "series_examples", "series_segments", "stale_runs"),
     },
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
@@ -76,7 +76,7 @@ NEIGHBOURS = {
 }
 MAY_IMPORT_MLFLOW = {
     *("pyfunc", "tracking", "serving", "model_code", "registry", "thresholds", "model_store"),
-    "baselines",
+    *("baselines", "stale_runs"),
 }
 MODULES = sorted((PROJECT / "tsclust_model").glob("*.py"))
 

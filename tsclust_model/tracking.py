@@ -38,6 +38,7 @@ from tsclust_model.generation import FittedPipeline
 from tsclust_model.pyfunc import open_generation, read_parts, seal_generation, write_parts
 from tsclust_model.series_generation import AnyGeneration
 from tsclust_model.stages import Stage
+from tsclust_model.stale_runs import close_stale_runs, process_tags
 from tsclust_model.state import open_sealed, seal
 
 _METRICS_A_WRITE = 500
@@ -77,7 +78,10 @@ class ExperimentManager:
             return str(found.experiment_id)
 
     def start_run(self, run_name: str, nested: bool = False) -> str:
-        """Start a run, or resume the one ``mlflow run`` made, and return its id."""
+        """Start a run, or resume the one ``mlflow run`` made, and return its id.
+
+        Runs of the same experiment that a killed process has left are closed (`close_stale_runs`).
+        """
         with translated("the run cannot be started"):
             parent = mlflow.active_run() if nested else None
             if parent is not None:
@@ -86,8 +90,12 @@ class ExperimentManager:
                 experiment_id = None
             else:
                 experiment_id = self.create_experiment(self.experiment_name)
-            run = mlflow.start_run(run_name=run_name, experiment_id=experiment_id, nested=nested)
-            return str(run.info.run_id)
+            run = mlflow.start_run(
+                run_name=run_name, experiment_id=experiment_id, nested=nested, tags=process_tags()
+            )
+        if parent is None:
+            close_stale_runs(str(run.info.experiment_id))
+        return str(run.info.run_id)
 
     def make_run(self, run_name: str, tags: Mapping[str, str | None]) -> str:
         """Make a run that is not the active one, for `MetricWriter`, and return its id."""
@@ -96,7 +104,7 @@ class ExperimentManager:
             run = mlflow.MlflowClient().create_run(
                 experiment_id,
                 run_name=run_name,
-                tags={key: value for key, value in tags.items() if value is not None},
+                tags=process_tags() | {k: v for k, v in tags.items() if v is not None},
             )
             return str(run.info.run_id)
 

@@ -13,6 +13,7 @@ from entrypoints.kubeflow_steps import advance, ingest
 from tsclust_model import __version__
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.settings import LoopSettings, load_settings
+from tsclust_model.storage import ROOT_VARIABLE
 from tsclust_model.yaml_files import read_yaml
 
 # Steps that share a container: to start one costs more than most of them.
@@ -62,6 +63,7 @@ def loop_pipeline(config: str, image: str, claim: str, mount: str) -> Any:
     def placed(task: Any, name: str) -> Any:
         """New data comes under an old path: a step is never answered from the cache."""
         task.set_display_name(name).set_caching_options(False)
+        task.set_env_variable(ROOT_VARIABLE, f"{mount}/storage")
         task.platform_config["kubernetes"] = {
             "pvcMount": [
                 {
@@ -109,14 +111,17 @@ def _refuse_secrets(content: dict[str, Any]) -> None:
 
 
 def _require_shared(settings: LoopSettings, mount: str) -> None:
-    """Every step runs in a container of its own: what they keep must be on the volume."""
+    """Every step runs in a container of its own: what they keep must be on the volume.
+
+    It is by default (``TSCLUST_STORAGE`` is set for each step).
+    """
     folders = {
         "data.versions_dir": settings.data.versions_dir,
         "monitoring.dir": settings.monitoring.dir,
         "model.history_dir": settings.pipeline.history_dir,
     }
     for name, folder in folders.items():
-        if not PurePosixPath(folder).is_relative_to(mount):
+        if folder is not None and not PurePosixPath(folder).is_relative_to(mount):
             raise ConfigurationError(
                 f"{name} is '{folder}', which the steps do not share; name a folder below {mount}, "
                 "or another --mount"

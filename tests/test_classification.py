@@ -32,7 +32,8 @@ from tsclust_model.operations import maintain
 from tsclust_model.pipeline import TimeSeriesClusteringPipeline
 from tsclust_model.pyfunc import open_generation, seal_generation, signature
 from tsclust_model.registry import load_generation
-from tsclust_model.training import open_history, retrain_model
+from tsclust_model.storage import open_storage
+from tsclust_model.training import retrain_model
 from tsclust_model.validation import Roles, training_data
 
 N = 900
@@ -485,7 +486,8 @@ def test_a_challenger_keeps_the_classes_and_learns_new_ones(registered_classes, 
     assert done.generation.classes.classes == (
         *("at once", "länger, 日本", 'say "mid"\n day', "short"),
     )
-    rows = open_history(config, name).load(open_history(config, name).get_latest_version())[0]
+    history = open_storage(config, name).history
+    rows, _ = history.load(history.get_latest_version())
     assert set(rows["stay"]) == set(newer["stay"])
     assert done.comparison.better
 

@@ -69,7 +69,7 @@ DEFAULTS = {
     "serialization": "cloudpickle",
     "promotion_margin": 0.0,
     "retrain_cooldown_batches": 10,
-    "history_dir": "tsclust_history",
+    "history_dir": None,
     "random_state": 42,
 }
 SECTIONS = ("hdbscan_params", "lgb_timeseries_params", "lgb_resource_params", "knn_params")

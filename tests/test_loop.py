@@ -19,8 +19,10 @@ from tsclust_model import DataVersioner, ModelMonitor, run_pipeline
 from tsclust_model.datasets import make_hospital
 from tsclust_model.errors import DataLoadError, DataValidationError
 from tsclust_model.loop import STEPS
+from tsclust_model.settings import load_settings
+from tsclust_model.storage import ModelStorage
 from tsclust_model.tracking import ExperimentManager
-from tsclust_model.workspace import FIGURES
+from tsclust_model.workspace import FIGURES, Workspace
 
 TARGET = "length_of_stay_days"
 FEATURES = ["age", "heart_rate", "creatinine", "temperature", "ward"]
@@ -63,16 +65,20 @@ class Loop:
         return self.settings["model"]["model_registry_prefix"]
 
     @property
+    def storage(self) -> ModelStorage:
+        return Workspace(load_settings(self.config)).storage
+
+    @property
     def versions(self) -> DataVersioner:
-        return DataVersioner(Path(self.settings["data"]["versions_dir"]) / self.name)
+        return DataVersioner(self.storage.data_versions)
 
     @property
     def history(self) -> DataVersioner:
-        return DataVersioner(Path(self.settings["model"]["history_dir"]) / self.name)
+        return self.storage.history
 
     @property
     def monitor(self) -> ModelMonitor:
-        return ModelMonitor(Path(self.settings["monitoring"]["dir"]) / self.name)
+        return ModelMonitor(self.storage.monitoring)
 
     def week(self, frame: pd.DataFrame) -> dict[str, Any]:
         frame.to_csv(self.folder / "week.csv", index=False)

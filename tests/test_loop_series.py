@@ -12,10 +12,12 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tsclust_model import DataVersioner, ModelMonitor, run_pipeline
+from tsclust_model import ModelMonitor, run_pipeline
 from tsclust_model.datasets import make_ward_series
 from tsclust_model.errors import ConfigurationError, DataValidationError
-from tsclust_model.workspace import FIGURES
+from tsclust_model.settings import load_settings
+from tsclust_model.storage import ModelStorage
+from tsclust_model.workspace import FIGURES, Workspace
 
 
 class Wards:
@@ -55,8 +57,12 @@ class Wards:
         return run_pipeline(self.folder / "wards.yaml")
 
     @property
+    def storage(self) -> ModelStorage:
+        return Workspace(load_settings(self.folder / "wards.yaml")).storage
+
+    @property
     def batches(self) -> list[str]:
-        return DataVersioner(self.folder / "history" / self.name).list_versions()
+        return self.storage.history.list_versions()
 
 
 @pytest.fixture
@@ -111,7 +117,7 @@ def test_months_of_wards_go_through_the_loop(wards, beds):
     only_new = wards.export(months(beds, "2023-10", "2023-12"))
     assert judged(only_new) == NOTHING
     assert only_new["message"].startswith("nothing is due: batch ")
-    newest = ModelMonitor(wards.folder / "monitoring" / wards.name).get_latest_accuracy()
+    newest = ModelMonitor(wards.storage.monitoring).get_latest_accuracy()
     assert newest == pytest.approx(1 - only_new["wape"])
 
     before, later = wards.batches, months(beds, "2024-01", "2024-09")

@@ -27,7 +27,8 @@ from tsclust_model.errors import DataValidationError, MLflowIntegrationError, Re
 from tsclust_model.operations import maintain
 from tsclust_model.registry import alias_version
 from tsclust_model.retraining import retrain_lock
-from tsclust_model.training import open_history, train_table
+from tsclust_model.storage import open_storage
+from tsclust_model.training import train_table
 from tsclust_model.validation import Roles
 
 TARGET = "length_of_stay_days"
@@ -77,7 +78,10 @@ def name(store, stream, fitted_once) -> str:
     found = f"operated-{next(_numbers)}"
     version = MlflowClient().copy_model_version("models:/operated/1", found).version
     MlflowClient().set_registered_model_alias(found, "champion", version)
-    shutil.copytree(open_history(CONFIG, "operated").base_dir, open_history(CONFIG, found).base_dir)
+    shutil.copytree(
+        open_storage(CONFIG, "operated").history.base_dir,
+        open_storage(CONFIG, found).history.base_dir,
+    )
     return found
 
 
@@ -90,7 +94,7 @@ def n_versions(name: str) -> int:
 
 def test_usual_data_calls_for_nothing(name, usual):
     done = maintain(name, usual, if_due=True)
-    (batch_id, _) = open_history(CONFIG, name).list_versions()
+    (batch_id, _) = open_storage(CONFIG, name).history.list_versions()
     assert done.retraining is None
     assert done.message.startswith(f"nothing is due: batch {batch_id} of 300 rows has noise 0.")
     assert done.message.endswith("(threshold 0.30) and no drift")
@@ -104,7 +108,7 @@ def test_without_data_nothing_is_due(name):
 
 def test_the_same_data_counts_once(name, usual, moved):
     maintain(name, usual, if_due=True)
-    history = open_history(CONFIG, name)
+    history = open_storage(CONFIG, name).history
     before = history.list_versions()
     again = maintain(name, usual.sample(frac=1, random_state=0), if_due=True)
     assert again.message == f"nothing is due: batch {before[0]} was seen before"
@@ -137,7 +141,7 @@ def test_what_was_seen_goes_on_in_the_next_call(name, moved):
 
 
 def test_drift_that_could_not_be_answered_is_answered_by_the_next_call(name, moved):
-    lock = retrain_lock(open_history(CONFIG, name).base_dir / ".retrain.lock")
+    lock = retrain_lock(open_storage(CONFIG, name).retrain_lock)
     with lock, pytest.raises(RetrainingError, match="another retrain of this model is running"):
         maintain(name, moved[:300], if_due=True)
     assert n_versions(name) == 1
@@ -172,10 +176,10 @@ def test_drift_without_outcomes_waits_for_them_and_then_retrains(name, moved):
 
 def test_the_training_table_from_a_file_is_no_new_batch(name, stream):
     """In memory times are times and booleans are booleans; in a file both are texts."""
-    before = open_history(CONFIG, name).list_versions()
+    before = open_storage(CONFIG, name).history.list_versions()
     done = maintain(name, rows(stream[:500]), if_due=True)
     assert done.message.startswith("nothing is due")
-    assert open_history(CONFIG, name).list_versions() == before
+    assert open_storage(CONFIG, name).history.list_versions() == before
 
 
 def test_rows_that_an_overlapping_export_brings_again_are_not_compared_on(name, stream):
@@ -193,10 +197,10 @@ def test_a_model_without_a_champion_is_refused(store):
 
 
 def test_a_table_without_a_feature_is_refused_and_not_kept(name, usual):
-    before = open_history(CONFIG, name).list_versions()
+    before = open_storage(CONFIG, name).history.list_versions()
     with pytest.raises(DataValidationError, match="'age'"):
         maintain(name, usual.drop(columns="age"), if_due=True)
-    assert open_history(CONFIG, name).list_versions() == before
+    assert open_storage(CONFIG, name).history.list_versions() == before
 
 
 # -- the command -------------------------------------------------------------------------------
@@ -256,7 +260,7 @@ def test_the_command_says_in_one_line_that_nothing_is_due(run, files, name):
     assert again.startswith("nothing is due: batch ")
     assert again.endswith(" was seen before")
     assert line(run(if_due="true")) == "nothing is due: no new rows were given"
-    assert len(open_history(CONFIG, name).list_versions()) == 2
+    assert len(open_storage(CONFIG, name).history.list_versions()) == 2
 
 
 def test_the_command_retrains_on_drifted_data(run, files, name):
@@ -298,14 +302,14 @@ def test_data_that_cannot_be_read_by_the_model_is_one_line_without_values(run, u
 
 
 def test_a_retrain_that_runs_elsewhere_is_one_line(run, files, name):
-    with retrain_lock(open_history(CONFIG, name).base_dir / ".retrain.lock"):
+    with retrain_lock(open_storage(CONFIG, name).retrain_lock):
         found = failure(run(data=files["usual"]))
     assert found == "Error: another retrain of this model is running; wait for it"
 
 
 def test_what_was_seen_goes_on_in_the_next_process(name, moved, tmp_path):
     assert maintain(name, moved[:100], if_due=True).message.startswith("nothing is due: ")
-    state = open_history(CONFIG, name).base_dir / ".monitor.json"
+    state = open_storage(CONFIG, name).folder / ".monitor.json"
     assert json.loads(state.read_text())["version"] == "1"
     data = tmp_path / "next.csv"
     moved[100:200].to_csv(data, index=False)

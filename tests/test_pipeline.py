@@ -37,7 +37,7 @@ from tsclust_model.results import (
     PerformanceAlert,
     PerformanceReport,
 )
-from tsclust_model.training import open_history
+from tsclust_model.storage import open_storage
 
 SECRET = 987654.25
 TARGET = "length_of_stay_days"
@@ -87,7 +87,9 @@ def make(store) -> Iterator[Callable[..., TimeSeriesClusteringPipeline]]:
             client = MlflowClient()
             version = client.copy_model_version(f"models:/{copy_of}/1", name).version
             client.set_registered_model_alias(name, "champion", version)
-            shutil.copytree(open_history(CONFIG, copy_of).base_dir, f"{CONFIG.history_dir}/{name}")
+            shutil.copytree(
+                *(open_storage(CONFIG, one).history.base_dir for one in (copy_of, name))
+            )
             uri = f"models:/{name}@champion"
             made.append(TimeSeriesClusteringPipeline.load(uri, config))
         return made[-1]
@@ -154,7 +156,7 @@ def aliases(pipeline: TimeSeriesClusteringPipeline) -> dict[str, str | None]:
 
 
 def history_files(pipeline: TimeSeriesClusteringPipeline) -> dict[str, bytes]:
-    folder = open_history(pipeline.config, name_of(pipeline)).base_dir
+    folder = open_storage(pipeline.config, name_of(pipeline)).history.base_dir
     return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
 
@@ -353,7 +355,7 @@ def test_a_batch_is_kept_once_with_its_outcomes(fit, stream):
     batch = stream[500:600]
     first = pipeline.process_batch(*parts(batch), resources(batch))
     assert pipeline.process_batch(*parts(batch), resources(batch)).version_id == first.version_id
-    history = open_history(CONFIG, name_of(pipeline))
+    history = open_storage(CONFIG, name_of(pipeline)).history
     assert history.list_versions()[0] == first.version_id
     assert len(history.list_versions()) == 2
     frame, _ = history.load(first.version_id)
@@ -369,7 +371,7 @@ def test_outcomes_that_come_later_join_the_history_and_the_accuracy(fit, stream)
     result = pipeline.process_batch(features(batch))
     assert "rmse" not in pipeline.get_performance_metrics()
     pipeline.record_outcomes(result.version_id, batch[TARGET].to_numpy())
-    frame, _ = open_history(CONFIG, name_of(pipeline)).load(result.version_id)
+    frame, _ = open_storage(CONFIG, name_of(pipeline)).history.load(result.version_id)
     assert frame[TARGET].tolist() == batch[TARGET].tolist()
     (found,) = pipeline.get_performance_metrics(["rmse"])["rmse"]
     error = batch[TARGET].to_numpy() - result.timeseries_predictions
@@ -1020,7 +1022,7 @@ def test_a_purge_removes_patients_and_says_which_models_know_them(make, stream):
     columns = [*VITALS, "patient_id"]
     known, batch = stream.head(500), stream[500:700]
     pipeline.fit_initial(known[columns], known[TARGET], id="patient_id")
-    (first,) = open_history(CONFIG, name_of(pipeline)).list_versions()
+    (first,) = open_storage(CONFIG, name_of(pipeline)).history.list_versions()
     second = pipeline.process_batch(batch[columns], batch[TARGET]).version_id
     pipeline.retrain()  # fitted on 560 rows: all of the first batch, and 60 of the second
     only_later = set(batch["patient_id"]) - set(known["patient_id"])
@@ -1033,7 +1035,7 @@ def test_a_purge_removes_patients_and_says_which_models_know_them(make, stream):
     everyone = pipeline.purge(ids=known["patient_id"].tolist())
     assert everyone["removed_rows"][first] == 500
     assert everyone["model_versions"] == ["1", "2"]
-    history = open_history(CONFIG, name_of(pipeline))
+    history = open_storage(CONFIG, name_of(pipeline)).history
     assert history.list_versions() == [second]
     left, _ = history.load(second)
     assert set(left["patient_id"]) == only_later - {patient}

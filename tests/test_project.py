@@ -47,7 +47,10 @@ FLOORS = {
         *("registry", "analysis_cache", "series_fitting", "series_evaluation", "series_scoring"),
         *("report_pictures", "series_report_rows", "baselines"),
     },
-    7: {"retraining", "analysis", "series_training", "thresholds", "model_store", "report"},
+    7: {
+        *("retraining", "analysis", "series_training", "thresholds", "model_store", "report"),
+        "storage",
+    },
     8: {"training", "reporting", "report_figures"},
     9: {"pipeline", "operations", "baseline_training", "workspace"},
     10: {"loop"},

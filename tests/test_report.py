@@ -36,7 +36,8 @@ from tsclust_model.reporting import evaluation_report, fit_report, period
 from tsclust_model.retraining import compare
 from tsclust_model.series_report_rows import series_evidence
 from tsclust_model.series_table import series_panel
-from tsclust_model.training import open_history, retrain_model, shuffled_control, train_table
+from tsclust_model.storage import open_storage
+from tsclust_model.training import retrain_model, shuffled_control, train_table
 from tsclust_model.validation import Roles, training_data
 
 ABOUT = {"phase": "training", "made_at": "2026-01-01 00:00 UTC", "model_name": "m", "version": "1"}
@@ -434,7 +435,9 @@ def test_a_retrain_reports_who_moved_and_keeps_the_columns_it_reports_by(hospita
     history_rows = make_hospital(700, random_state=31).drop(
         columns=["nursing_hours", "medication_cost"]
     )
-    open_history(config, "report-retrain").register(first.generation.canonical_rows(history_rows))
+    open_storage(config, "report-retrain").history.register(
+        first.generation.canonical_rows(history_rows)
+    )
     done = retrain_model(first.generation, first.version, "report-retrain", config, "because")
     figures = mlflow.artifacts.load_dict(f"runs:/{done.run_id}/performance-report.json")
     assert "ward" not in figures["model"]["features"]

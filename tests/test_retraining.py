@@ -32,7 +32,8 @@ from tsclust_model.retraining import (
     compare,
     retrain_lock,
 )
-from tsclust_model.training import Training, open_history, retrain_model, train_table
+from tsclust_model.storage import open_storage
+from tsclust_model.training import Training, retrain_model, train_table
 from tsclust_model.validation import Roles
 
 TARGET = "length_of_stay_days"
@@ -68,7 +69,7 @@ def versions(name: str) -> int:
 
 
 def history_files(name: str, config: PipelineConfig = CONFIG) -> dict[str, bytes]:
-    folder = open_history(config, name).base_dir
+    folder = open_storage(config, name).history.base_dir
     return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
 
@@ -98,7 +99,7 @@ def training(store, stream, trained_once) -> Training:
     client = MlflowClient()
     version = client.copy_model_version(f"models:/{first.model_name}/1", name).version
     client.set_registered_model_alias(name, "champion", version)
-    folders = [open_history(CONFIG, found).base_dir for found in (first.model_name, name)]
+    folders = [open_storage(CONFIG, found).history.base_dir for found in (first.model_name, name)]
     shutil.copytree(*folders)
     return replace(first, model_name=name)
 
@@ -276,7 +277,7 @@ def test_a_lock_whose_owner_was_killed_is_free(tmp_path, holder):
 
 def test_a_retrain_beside_another_process_is_refused_and_changes_nothing(training, holder):
     name = training.model_name
-    holder(open_history(CONFIG, name).base_dir / ".retrain.lock")
+    holder(open_storage(CONFIG, name).retrain_lock)
     before = aliases(name), versions(name), history_files(name)
     manager = AdaptiveRetrainingManager(
         training.generation.reference, CONFIG, lambda reason: again(training, reason=reason)
@@ -303,7 +304,7 @@ def retrain_when_told(uri: str, name: str, start, answers) -> None:
 
 def test_of_two_retrains_at_once_one_runs(store, training, stream):
     name = training.model_name
-    open_history(CONFIG, name).register(rows(stream[500:700]))
+    open_storage(CONFIG, name).history.register(rows(stream[500:700]))
     context = multiprocessing.get_context("spawn")
     start, answers = context.Barrier(2), context.Queue()
     workers = [
@@ -452,7 +453,7 @@ def test_another_configuration_holds_from_the_next_batch_on(manager, usual):
 
 def test_a_better_challenger_is_promoted_and_tagged(training, stream, moved):
     name = training.model_name
-    open_history(CONFIG, name).register(rows(moved))
+    open_storage(CONFIG, name).history.register(rows(moved))
     done = again(training, reason="the hospital moved")
     assert done.promoted
     assert done.version == "2"
@@ -478,7 +479,7 @@ def test_a_better_challenger_is_promoted_and_tagged(training, stream, moved):
 
 def test_models_are_compared_on_rows_neither_was_trained_on(training, stream):
     name = training.model_name
-    history = open_history(CONFIG, name)
+    history = open_storage(CONFIG, name).history
     batch = rows(stream[500:680])
     history.register(batch)
     done = again(training, promote=False)
@@ -495,7 +496,7 @@ def test_models_are_compared_on_rows_neither_was_trained_on(training, stream):
 
 def test_rows_of_the_champion_are_left_out_of_the_comparison(training, stream):
     batch = rows(stream[500:550])
-    open_history(CONFIG, training.model_name).register(batch)
+    open_storage(CONFIG, training.model_name).history.register(batch)
     done = again(training, promote=False)
     # The window is 550 rows and its newest 110 hold 60 that the champion knows.
     assert done.generation.info["n_rows"] == 440
@@ -506,7 +507,7 @@ def test_rows_of_the_champion_are_left_out_of_the_comparison(training, stream):
 
 def test_the_window_is_the_newest_rows_and_a_batch_may_be_cut(training, stream):
     config = replace(CONFIG, expanding_window_size=300)
-    open_history(config, training.model_name).register(rows(stream[500:600]))
+    open_storage(config, training.model_name).history.register(rows(stream[500:600]))
     done = again(training, config, promote=False)
     (first,) = training.generation.info["trained_on"]
     assert done.generation.info["trained_on"][first] == [300, 500]
@@ -526,7 +527,7 @@ def test_right_after_the_fit_a_challenger_has_no_rows_to_show_itself_on(training
 def test_a_challenger_below_the_margin_is_not_promoted(training, moved):
     name = training.model_name
     config = replace(CONFIG, promotion_margin=1.0)
-    open_history(config, name).register(rows(moved))
+    open_storage(config, name).history.register(rows(moved))
     done = again(training, config)
     assert not done.promoted
     assert done.comparison.improvement > 0
@@ -536,7 +537,7 @@ def test_a_challenger_below_the_margin_is_not_promoted(training, moved):
 
 
 def test_promotion_can_be_switched_off(training, moved):
-    open_history(CONFIG, training.model_name).register(rows(moved))
+    open_storage(CONFIG, training.model_name).history.register(rows(moved))
     done = again(training, promote=False)
     assert done.comparison.better
     assert not done.promoted
@@ -545,7 +546,7 @@ def test_promotion_can_be_switched_off(training, moved):
 
 def test_a_champion_that_somebody_moved_meanwhile_stays(training, moved):
     name = training.model_name
-    open_history(CONFIG, name).register(rows(moved))
+    open_storage(CONFIG, name).history.register(rows(moved))
     client = MlflowClient()
     copy = client.copy_model_version(f"models:/{name}/1", name)
     client.set_registered_model_alias(name, "champion", copy.version)
@@ -563,7 +564,7 @@ def failing(case: str, training: Training, stream: pd.DataFrame) -> PipelineConf
     if case == "one class of rows":
         return replace(CONFIG, hdbscan_params={"min_cluster_size": 5000})
     constant = rows(stream[500:900]).assign(age=50.0)
-    open_history(CONFIG, training.model_name).register(constant)
+    open_storage(CONFIG, training.model_name).history.register(constant)
     return replace(CONFIG, expanding_window_size=400)
 
 
@@ -582,12 +583,12 @@ def test_a_failed_retrain_changes_nothing(training, stream, case, message):
     with pytest.raises(RetrainingError, match=message):
         again(training, config)
     assert (aliases(name), versions(name), history_files(name)) == before
-    with retrain_lock(open_history(config, name).base_dir / ".retrain.lock"):
+    with retrain_lock(open_storage(config, name).retrain_lock):
         pass
 
 
 def test_labels_that_came_later_are_in_the_window(training, stream):
-    history = open_history(CONFIG, training.model_name)
+    history = open_storage(CONFIG, training.model_name).history
     batch = rows(stream[500:600])
     version_id = history.register(batch.drop(columns=TARGET))
     assert again(training, promote=False).comparison.n_rows == 0
@@ -611,7 +612,7 @@ def refitted(frame: pd.DataFrame, first: int, window: slice, **params):
     )
     training = trained(frame.head(first), config, "ids")
     batch = rows(frame.iloc[first : window.start + read])
-    open_history(config, training.model_name).register(batch)
+    open_storage(config, training.model_name).history.register(batch)
     done = again(training, config, promote=False)
     assert done.generation.info["n_rows"] == window.stop - window.start
     return training, done, rows(frame.iloc[window])
@@ -658,7 +659,7 @@ def test_a_retired_id_is_not_used_by_a_later_generation_either(store):
     _, done, _ = refitted(frame, 1500, slice(1000, 2500))
     (gone,) = done.generation.info["lineage"]["retired"]
     name = done.model_name
-    history = open_history(CONFIG, name)
+    history = open_storage(CONFIG, name).history
     history.register(rows(make_hospital(1500, random_state=12)))  # obstetrics are back
     config = replace(
         CONFIG,
@@ -675,14 +676,14 @@ def test_names_follow_the_ids_of_segments(training, moved):
     name = training.model_name
     kept = training.generation.cluster_ids[1]
     name_segment(name, kept, "post-op, long stay")
-    open_history(CONFIG, name).register(rows(moved))
+    open_storage(CONFIG, name).history.register(rows(moved))
     done = again(training)
     assert segment_names(name) == {kept: "post-op, long stay"}
     assert str(kept) in done.generation.info["lineage"]["kept"]
 
 
 def test_served_bits_of_a_registered_challenger_are_those_of_the_retrain(training, stream, moved):
-    open_history(CONFIG, training.model_name).register(rows(moved))
+    open_storage(CONFIG, training.model_name).history.register(rows(moved))
     done = again(training)
     served = load_generation(f"models:/{training.model_name}@champion")
     pd.testing.assert_frame_equal(

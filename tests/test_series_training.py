@@ -15,7 +15,6 @@ from tsclust_model import evaluation, registry
 from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_ward_series
 from tsclust_model.errors import ConfigurationError, DataValidationError, RetrainingError
-from tsclust_model.history import DataVersioner
 from tsclust_model.operations import maintain
 from tsclust_model.pipeline import TimeSeriesClusteringPipeline
 from tsclust_model.registry import load_generation
@@ -24,6 +23,7 @@ from tsclust_model.series_fitting import fit_series_generation
 from tsclust_model.series_scoring import score_series
 from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import series_challenge, series_data, series_window
+from tsclust_model.storage import open_storage
 from tsclust_model.training import retrain_model, train_table
 
 CUT = pd.Timestamp("2023-07-01")
@@ -119,7 +119,7 @@ def test_forgotten_roles_are_one_line_and_start_no_run(store, wards, config, rol
 def test_gaps_fail_the_training_and_leave_nothing_behind(store, wards, config):
     with pytest.raises(DataValidationError, match="1 of 60 series have gaps"):
         train_table(wards.drop(index=5), WARD_ROLES, config, model_name="never")
-    assert not DataVersioner(config.history_dir + "/never").list_versions()
+    assert not open_storage(config, "never").history.list_versions()
 
 
 def test_the_figures_are_those_of_their_formulas(ward_model, wards):
@@ -177,7 +177,7 @@ def test_scoring_fills_gaps_whatever_the_policy_of_the_training(ward_model, ward
 def test_overlapping_exports_count_once_and_the_newest_value_wins(store, trained, wards, tmp_path):
     found, settings = trained
     own = replace(settings, history_dir=str(tmp_path))
-    history = DataVersioner(tmp_path / found.model_name)
+    history = open_storage(own, found.model_name).history
     data = series_data(wards[wards["month"] < CUT], WARD_ROLES, own)
     assert history.register(data.rows) in found.generation.info["trained_on"]
     revised = series_data(wards[wards["month"] >= "2023-06-01"], WARD_ROLES, own).rows
@@ -199,7 +199,7 @@ def test_overlapping_exports_count_once_and_the_newest_value_wins(store, trained
 def test_a_challenger_meets_the_champion_on_what_neither_has_seen(store, trained, wards, tmp_path):
     found, settings = trained
     own = replace(settings, history_dir=str(tmp_path))
-    history = DataVersioner(tmp_path / found.model_name)
+    history = open_storage(own, found.model_name).history
     history.register(series_data(wards[wards["month"] < CUT], WARD_ROLES, own).rows)
     history.register(
         series_data(wards[wards["month"].between("2023-07-01", "2023-09-30")], WARD_ROLES, own).rows
@@ -239,7 +239,7 @@ def test_a_scheduler_adds_months_once_and_retrains(store, trained, wards):
 def test_drift_sees_that_series_go_on_as_others(store, trained, wards, tmp_path):
     found, settings = trained
     own = replace(settings, history_dir=str(tmp_path))
-    history = DataVersioner(tmp_path / found.model_name)
+    history = open_storage(own, found.model_name).history
     history.register(series_data(wards[wards["month"] < CUT], WARD_ROLES, own).rows)
     rng = np.random.default_rng(0)
     done = []
@@ -261,7 +261,7 @@ def test_drift_sees_that_series_go_on_as_others(store, trained, wards, tmp_path)
 
 def test_a_batch_that_cannot_be_read_joins_no_history(store, trained, wards):
     settings = trained[1]
-    history = DataVersioner(f"{settings.history_dir}/wards-again")
+    history = open_storage(settings, "wards-again").history
     before = history.list_versions()
     broken = wards.tail(3).assign(month="soon")
     with pytest.raises(DataValidationError, match="is not ISO 8601"):

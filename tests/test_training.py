@@ -12,8 +12,9 @@ from mlflow import MlflowClient
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.registry import load_generation
+from tsclust_model.storage import open_storage
 from tsclust_model.tables import content_digest
-from tsclust_model.training import open_history, split_newest, train_table
+from tsclust_model.training import split_newest, train_table
 from tsclust_model.validation import Roles
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -127,7 +128,7 @@ def test_a_failed_training_is_marked_and_registers_nothing(hospital):
         "Preprocessing": "FAILED",
     }
     assert MlflowClient().search_registered_models("name = 'never'") == []
-    assert open_history(HOSPITAL_CONFIG, "never").list_versions() == []
+    assert open_storage(HOSPITAL_CONFIG, "never").history.list_versions() == []
 
 
 @pytest.mark.parametrize("holdout", [-0.1, 1.0, 2.0])

@@ -29,13 +29,13 @@ from tsclust_model.registry import (
     tag_version,
 )
 from tsclust_model.retraining import Comparison, compare, retrain_lock
+from tsclust_model.storage import open_storage
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import ExperimentManager, log_config, log_input, translated
 from tsclust_model.training import (
     COMPARED_SHARE,
     FEWEST_ROWS,
     labelled_window,
-    open_history,
     owners,
     quality_schema,
     run_tags,
@@ -85,7 +85,7 @@ def train_baseline(
         data = training_data(known, roles, config)
         model = _fit(data, known, roles, config, model_type, params, list(frame))
         log_input(known, source, content_digest(known), "training", roles.target)
-        history = open_history(config, model_name)
+        history = open_storage(config, model_name, register=True).history
         batch_id = history.register(model.canonical_rows(pd.concat([known, unseen])))
         model.info.update(
             trained_on={batch_id: [0, len(known)]}, history_from=history.sequence(batch_id)
@@ -116,9 +116,9 @@ def retrain_baseline(
     RetrainingError
         Another retrain is running, or there are too few labelled rows, or the fit failed.
     """
-    history = open_history(config, model_name)
-    with retrain_lock(history.base_dir / ".retrain.lock"):
-        window = labelled_window(champion, history, config)
+    storage = open_storage(config, model_name)
+    with retrain_lock(storage.retrain_lock):
+        window = labelled_window(champion, storage.history, config)
         if len(window.frame) < FEWEST_ROWS:
             raise RetrainingError(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "

@@ -342,7 +342,9 @@ _RULES: dict[str, _Rule] = {
     "serialization": _one_of("cloudpickle", "code"),
     "promotion_margin": _number(0, 1),
     "retrain_cooldown_batches": _integer(0),
-    "history_dir": (lambda value: isinstance(value, str) and value != "", "the path of a folder"),
+    "history_dir": _optional(
+        (lambda value: isinstance(value, str) and value != "", "the path of a folder")
+    ),
     "random_state": _integer(0, 2**32 - 1),
 }
 
@@ -455,8 +457,10 @@ class PipelineConfig:
         Share by which a challenger must be better than the champion.
     retrain_cooldown_batches : int, 10
         Batches after a retrain in which drift does not start another.
-    history_dir : str, "tsclust_history"
-        Folder of the batches that retrains read, a subfolder for each registered model.
+    history_dir : str or None
+        Folder of the batches that retrains read, a subfolder for each registered model; relative
+        to the folder of an embedded store. None is ``TSCLUST_STORAGE``, or ``tsclust_storage``
+        beside an embedded store, or a folder of the user's for a tracking server.
     random_state : int, 42
         Seed of every sample this package draws.
 
@@ -493,7 +497,7 @@ class PipelineConfig:
     serialization: str = "cloudpickle"
     promotion_margin: float = 0.0
     retrain_cooldown_batches: int = 10
-    history_dir: str = "tsclust_history"
+    history_dir: str | None = None
     random_state: int = 42
 
     def __post_init__(self) -> None:

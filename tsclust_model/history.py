@@ -13,6 +13,8 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
+import tempfile
 import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -340,6 +342,27 @@ class DataVersioner:
                 self._keep(entry, content, ~gone)
         self._drop_aliases()
         return removed
+
+    def take_over(self, other: DataVersioner, version_ids: Collection[str]) -> list[str]:
+        """Copy versions of another folder, with their labels and numbers, into this empty one.
+
+        Returns
+        -------
+        list of str
+            Ids of those that were there; the folder is made whole or not at all.
+        """
+        wanted = [f for f in other._files() if f.version_id.removesuffix(_OUTCOMES) in version_ids]
+        if not wanted:
+            return []
+        self.base_dir.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".taken-", dir=self.base_dir.parent))
+        for entry in wanted:
+            shutil.copy2(entry.path, partial / entry.path.name)
+        try:
+            partial.rename(self.base_dir)
+        except OSError:  # another process was faster
+            shutil.rmtree(partial)
+        return [i for i in self.list_versions() if i in version_ids]
 
     def _keep(self, entry: _Entry, content: _Content, kept: np.ndarray) -> None:
         """Rewrite a version with fewer rows (and its labels with it), or delete it."""

@@ -37,7 +37,6 @@ from tsclust_model.tracking import ExperimentManager, error_handler
 from tsclust_model.training import (
     Retraining,
     labelled_window,
-    open_history,
     retrain_model,
     train_table,
 )
@@ -403,7 +402,7 @@ def _observed(work: Workspace, champion: Model, data_version: str) -> Observatio
     if not isinstance(champion, Baseline):
         return observe(work.name, frame, work.config)
     work.unseen(champion, data_version)  # the rows join the history
-    window = labelled_window(champion, open_history(work.config, work.name), work.config)
+    window = labelled_window(champion, work.storage.history, work.config)
     n_fresh = int(window.outside(champion.info["trained_on"]).sum())
     return Observation(f"{len(frame)} rows and no drift", "", n_fresh)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from tsclust_model.registry import CHAMPION, alias_version, registered_generatio
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import canonical_series_rows, series_batch, series_window
-from tsclust_model.training import Retraining, labelled_window, open_history, retrain_model
+from tsclust_model.storage import open_storage
+from tsclust_model.training import Retraining, labelled_window, retrain_model
 from tsclust_model.validation import in_time_order
 
 _STATE = ".monitor.json"
@@ -153,8 +153,9 @@ class _Monitor:
         self.champion = champion
         self.version = version
         self.config = config
-        self.history = open_history(config, model_name)
-        self.path = Path(self.history.base_dir) / _STATE
+        storage = open_storage(config, model_name)
+        self.history = storage.history
+        self.path = storage.folder / _STATE
         self.drift = DriftMonitor(
             champion.reference, config.noise_threshold, config.retrain_cooldown_batches
         )

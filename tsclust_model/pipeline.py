@@ -53,12 +53,12 @@ from tsclust_model.registry import (
 from tsclust_model.reporting import evaluation_report, save_page, watched_batches
 from tsclust_model.results import BatchResult, ClusteringResult, PerformanceReport
 from tsclust_model.retraining import AdaptiveRetrainingManager
+from tsclust_model.storage import ModelStorage, open_storage
 from tsclust_model.tables import write_table
 from tsclust_model.tracking import ExperimentManager, MetricWriter
 from tsclust_model.training import (
     Retraining,
     labelled_window,
-    open_history,
     retrain_model,
     train_table,
 )
@@ -86,6 +86,7 @@ class _Serving:
     clustering: dict[str, Any]
     trained_at: datetime
     costs: tuple[float, float]
+    storage: ModelStorage
 
 
 class TimeSeriesClusteringPipeline:
@@ -244,7 +245,7 @@ class TimeSeriesClusteringPipeline:
         labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
         forecast, used = self._forecast(serving, X)
         rows = generation.canonical_rows(frame.assign(**labelled))
-        version_id = open_history(self.config, self._model_name).register(rows)
+        version_id = serving.storage.history.register(rows)
         result = BatchResult(
             forecast.assignment.labels,
             forecast.prediction,
@@ -276,8 +277,8 @@ class TimeSeriesClusteringPipeline:
         y : array-like, shape (n,)
         resources : mapping of str to array-like, shape (n,), optional
         """
-        generation = self._fitted().generation
-        history = open_history(self.config, self._model_name)
+        serving = self._fitted()
+        generation, history = serving.generation, serving.storage.history
         frame, _ = history.load(version_id)
         labelled = outcome_columns(generation, len(frame), y, resources or {})
         history.record_outcomes(version_id, labelled)
@@ -351,8 +352,8 @@ class TimeSeriesClusteringPipeline:
             ``removed_rows`` {batch: rows} and ``model_versions``, those trained on such batches:
             they hold scaled training rows until they are deleted.
         """
-        generation = self._fitted().generation
-        history = open_history(self.config, self._model_name)
+        serving = self._fitted()
+        generation, history = serving.generation, serving.storage.history
         removed = history.purge(ids, before, id_column=generation.roles.id)
         return {
             "removed_rows": removed,
@@ -403,12 +404,11 @@ class TimeSeriesClusteringPipeline:
         Parameters
         ----------
         save_dir : str or Path, optional
-            Folder of the page and the pictures; default: ``report`` in the model's history.
+            Folder of the page and the pictures; default: ``report`` in the model's storage.
         """
         serving = self._fitted()
         generation = serving.generation
-        history = open_history(self.config, self._model_name)
-        window = labelled_window(generation, history, self.config)
+        window = labelled_window(generation, serving.storage.history, self.config)
         paths = {}
         if len(window.frame):
             about = {
@@ -426,7 +426,7 @@ class TimeSeriesClusteringPipeline:
                 watched=watched_batches(self._monitor, generation.metric.name),
                 names=segment_names(self._model_name),
             )
-            paths = save_page(figures, Path(save_dir or history.base_dir / "report"))
+            paths = save_page(figures, Path(save_dir or serving.storage.folder / "report"))
         self._last_report = PerformanceReport(
             serving.clustering,
             dict(generation.target.scores.clusters),
@@ -644,7 +644,8 @@ class TimeSeriesClusteringPipeline:
             )
         costs = measured_costs(generation)
         when = trained_at or self._clock()
-        self._serving = _Serving(generation, version, clustering, when, costs)
+        storage = open_storage(self.config, self._model_name)
+        self._serving = _Serving(generation, version, clustering, when, costs, storage)
         if self._retraining is None:
             self._retraining = AdaptiveRetrainingManager(
                 generation.reference,

@@ -6,10 +6,14 @@ tagged with when, from what and why. A version's tag ``state.sha256`` names its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -25,7 +29,9 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
 STATE_TAG = "state.sha256"
+STORAGE_TAG = "tsclust.storage"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_FOLDER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _SEGMENT = "segment."
 _DATA = "data.versions."
 _IDS_A_TAG = 60
@@ -52,6 +58,71 @@ def register(model_uri: str, name: str, state_digest: str) -> ModelVersion:
     """
     with translated(f"model '{name}' cannot be registered"):
         return mlflow.register_model(model_uri, name, tags={STATE_TAG: state_digest})
+
+
+def storage_folder(name: str) -> str | None:
+    """Name of the folder that a registered model keeps its rows in; None without such a model.
+
+    A model that has no such tag yet gets one. It follows from its name and the time it was made:
+    processes that ask at once come to the same.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        The registry does not answer, or the tag is no name of a folder.
+    """
+    try:
+        model = MlflowClient().get_registered_model(name)
+        if STORAGE_TAG not in model.tags:
+            made = sha256(f"{name} {model.creation_timestamp}".encode()).hexdigest()[:8]
+            MlflowClient().set_registered_model_tag(name, STORAGE_TAG, f"{name}-{made}")
+            model = MlflowClient().get_registered_model(name)  # the last writer's stands
+    except MlflowException as error:
+        if error.error_code == _ABSENT[0]:
+            return None
+        raise MLflowIntegrationError(
+            f"the registry does not answer for '{name}' ({type(error).__name__}); "
+            "check MLFLOW_TRACKING_URI and its server"
+        ) from error
+    folder = str(model.tags[STORAGE_TAG])
+    if not _FOLDER.fullmatch(folder):
+        raise MLflowIntegrationError(
+            f"the tag {STORAGE_TAG} of '{name}' is no name of a folder; set it to the one that "
+            "holds its history"
+        )
+    return folder
+
+
+def create_model(name: str, folder: str) -> str:
+    """Make a registered model that keeps its rows in `folder`; the folder that stands.
+
+    Another process may have made the model meanwhile: then its folder stands.
+    """
+    try:
+        MlflowClient().create_registered_model(name, tags={STORAGE_TAG: folder})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise MLflowIntegrationError(
+                f"model '{name}' cannot be registered: {str(error).splitlines()[0]}"
+            ) from error
+    return storage_folder(name) or folder
+
+
+def store_address() -> str:
+    """The URI of the registry in use, without a user's name and password."""
+    uri = str(mlflow.get_registry_uri())
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host).geturl().rstrip("/") if host else uri
+
+
+def embedded_folder() -> Path | None:
+    """The folder of the embedded store's file; None where the registry is a server's."""
+    kind, _, place = str(mlflow.get_registry_uri()).partition(":///")
+    file = unquote(place.partition("?")[0])
+    if kind.partition("+")[0] != "sqlite" or file in ("", ":memory:"):
+        return None
+    return Path(file).absolute().parent
 
 
 def set_champion(
@@ -297,21 +368,29 @@ def tag_training_data(name: str, version: str, ranges: Iterable[str]) -> None:
     tag_version(name, version, {f"{_DATA}{i}": ",".join(part) for i, part in enumerate(parts)})
 
 
+def trained_batches(name: str) -> set[str]:
+    """Batches of the history that any version of a model was trained on."""
+    return set().union(*_batches_by_version(name).values())
+
+
 def versions_trained_on(name: str, batch_ids: Iterable[str]) -> list[str]:
     """Versions of a model that were trained on any of the batches, oldest first."""
     wanted = set(batch_ids)
-    found = []
+    trained = _batches_by_version(name).items()
+    return [str(version) for version, ids in sorted(trained) if ids & wanted]
+
+
+def _batches_by_version(name: str) -> dict[int, set[str]]:
     with translated(f"the versions of '{name}' cannot be read"):
-        for version in MlflowClient().search_model_versions(f"name = '{name}'"):
-            ids = {
+        return {
+            int(version.version): {
                 batch_id
                 for key, value in version.tags.items()
                 if key.startswith(_DATA)
                 for batch_id in value.split(",")
             }
-            if ids & wanted:
-                found.append(int(version.version))
-    return [str(version) for version in sorted(found)]
+            for version in MlflowClient().search_model_versions(f"name = '{name}'")
+        }
 
 
 @contextmanager

@@ -75,7 +75,9 @@ class DataSettings(_Section):
     )
     frequency: Text | None = Field(default=None, description="of series; guessed where not given")
     text_columns: tuple[Text, ...] = Field(default=(), description='a csv keeps "007" in these')
-    versions_dir: Text = Field(default="tsclust_data", description="folder of what came in")
+    versions_dir: Text | None = Field(
+        default=None, description="folder of what came in; default: in the model's storage"
+    )
 
 
 class QualitySettings(_Section):
@@ -124,7 +126,7 @@ class Threshold(_Section):
 class MonitoringSettings(_Section):
     """What calls for a retrain, and what the serving model must reach."""
 
-    dir: Text = "tsclust_monitoring"
+    dir: Text | None = Field(default=None, description="default: in the model's storage")
     metrics_file: FileName = "metrics.jsonl"
     drift_file: FileName = "drift.json"
     accuracy_min_threshold: float | None = Field(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +55,7 @@ from tsclust_model.series_training import (
     series_window,
     with_old_series_ids,
 )
+from tsclust_model.storage import open_storage
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import (
     ArtifactManager,
@@ -254,7 +254,7 @@ def _train_series(
             about = _told(name, run_id, "training", alias_version(name, CHAMPION), source)
             page = series_report(fitted.generation, data.panel, data.held, about)
             stage.log(headline(report))
-        history = open_history(config, name)
+        history = open_storage(config, name, register=True).history
         batch_id = history.register(data.rows)
         ours = {
             "trained_on": {batch_id: [0, data.n_known]},
@@ -290,7 +290,7 @@ def _with_history(
     name: str,
 ) -> Generation:
     """Keep the rows of a first training, and say in the generation which they were."""
-    history = open_history(config, name)
+    history = open_storage(config, name, register=True).history
     rows = generation.canonical_rows(pd.concat([known, unseen]))
     batch_id = history.register(rows)
     ours = {
@@ -336,9 +336,9 @@ def retrain_model(
     MLflowIntegrationError
     """
     config = _same_task(champion, config)
-    history = open_history(config, model_name)
-    with retrain_lock(history.base_dir / ".retrain.lock"):
-        window = labelled_window(champion, history, config)
+    storage = open_storage(config, model_name)
+    with retrain_lock(storage.retrain_lock):
+        window = labelled_window(champion, storage.history, config)
         if len(window.frame) < FEWEST_ROWS:
             raise RetrainingError(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
@@ -689,11 +689,6 @@ def run_tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str 
         "trigger": trigger,
         "hospital_profile_id": config.hospital_profile_id,
     }
-
-
-def open_history(config: PipelineConfig, model_name: str) -> DataVersioner:
-    """The batches a model is retrained on."""
-    return DataVersioner(Path(config.history_dir) / model_name)
 
 
 def split_newest(

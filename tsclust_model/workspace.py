@@ -28,7 +28,7 @@ from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import canonical_series_rows, series_unseen, series_window
 from tsclust_model.settings import LoopSettings
-from tsclust_model.training import open_history
+from tsclust_model.storage import ModelStorage, open_storage
 from tsclust_model.validation import Roles, in_time_order
 from tsclust_model.windows import SHAPE_FEATURES
 
@@ -86,15 +86,26 @@ class Workspace:
             frequency=data.frequency,
         )
 
+    @cached_property
+    def storage(self) -> ModelStorage:
+        """Of the registered model."""
+        settings = self.settings
+        return open_storage(
+            self.config,
+            self.name,
+            versions_dir=settings.data.versions_dir,
+            monitoring_dir=settings.monitoring.dir,
+        )
+
     @property
     def folder(self) -> Path:
         """Of the monitor, the quality reports and the lock."""
-        return Path(self.settings.monitoring.dir) / self.name
+        return self.storage.monitoring
 
     @property
     def versions(self) -> DataVersioner:
         """The data as it came in."""
-        return DataVersioner(Path(self.settings.data.versions_dir) / self.name)
+        return DataVersioner(self.storage.data_versions)
 
     def monitor(self, model: Model | None = None) -> ModelMonitor:
         """The monitor; its reasons speak of the score of `model`."""
@@ -157,7 +168,7 @@ class Workspace:
             window = self._series_window(model, data_version)
             return series_unseen(model, window, self.config)
         frame = in_time_order(self.rows(data_version), model.roles.time)
-        history = open_history(self.config, self.name)
+        history = self.storage.history
         batch = history.register(model.canonical_rows(frame))
         rows, _ = history.load(batch)
         start, stop = model.info["trained_on"].get(batch, (0, 0))
@@ -192,7 +203,7 @@ class Workspace:
         """The history of the series of a version, up to its newest period; it is part of it."""
         roles = replace(model.roles, frequency=model.schema.frequency)
         rows = canonical_series_rows(self.rows(data_version), roles, self.config)
-        history = open_history(self.config, self.name)
+        history = self.storage.history
         history.register(rows)
         window = series_window(model, history, self.config)
         id, time = str(roles.id), str(roles.time)

@@ -733,3 +733,41 @@ def test_a_monitor_changes_nothing_in_the_windows_it_is_shown(reference: Referen
     DriftMonitor(reference).update(window)
     for part, copy in zip((window.X, window.is_noise, window.losses), copies, strict=True):
         np.testing.assert_array_equal(part, copy)
+
+
+# Thresholds that a user sets
+
+
+@pytest.mark.parametrize(
+    ("degradation", "rmse", "alarm"),
+    [(0.2, 1.3, True), (1.0, 1.9, False), (1.0, 2.1, True), (0.0, 1.12, True), (0.2, 1.12, False)],
+)
+def test_performance_degradation_is_the_rise_of_the_metric_that_alarms(
+    reference: Reference, degradation: float, rmse: float, alarm: bool
+):
+    monitor = DriftMonitor(reference)
+    monitor.steer({"performance_degradation": degradation})
+    losses = rmse**2 * np.where(np.arange(4000) % 2, 0.9, 1.1)
+    for _ in range(2):
+        monitor.accuracy.update(with_losses(losses))
+    assert monitor.accuracy.drift_detected is alarm
+
+
+@pytest.mark.parametrize(("rise", "alarm"), [(0.1, True), (0.3, False), (0.2, True)])
+def test_noise_ratio_trend_is_the_rise_of_the_noise_ratio_that_alarms(
+    reference: Reference, rise: float, alarm: bool
+):
+    monitor = DriftMonitor(reference)
+    monitor.steer({"noise_ratio_trend": rise})
+    found = [
+        monitor.trend.update(DriftWindow(np.zeros((200, 5)), np.arange(200) < n_noise))
+        for n_noise in range(12, 68, 7)  # 0.06 to 0.305, by 0.245 over eight windows
+    ]
+    assert found == [False] * 7 + [alarm]
+
+
+def test_thresholds_that_are_not_named_stay(reference: Reference):
+    monitor = DriftMonitor(reference)
+    monitor.steer({"noise_ratio_trend": 0.5})
+    monitor.steer({"performance_degradation": 0.4})
+    assert (monitor.trend.rise, monitor.accuracy.degradation) == (0.5, 0.4)

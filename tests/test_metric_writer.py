@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -172,7 +173,6 @@ def test_a_server_that_is_down_costs_no_prediction_and_gets_its_metrics_once(
 ):
     server.start()
     mlflow.set_tracking_uri(server.url)
-    pipeline.enable_graceful_degradation()
     results = [pipeline.process_batch(*batch(stream, 1))]
     writer = pipeline._writer
     assert writer.flush(60)
@@ -211,7 +211,6 @@ def test_a_server_that_is_down_from_the_first_batch_on_keeps_no_batch_waiting(
 ):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-    pipeline.enable_graceful_degradation()
     mlflow.set_tracking_uri(NOBODY)
     started = time.perf_counter()
     result = pipeline.process_batch(*batch(stream, 1))
@@ -224,7 +223,6 @@ def test_metrics_of_batches_before_the_server_came_up_are_written_too(
     store, pipeline, stream, monkeypatch
 ):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    pipeline.enable_graceful_degradation()
     mlflow.set_tracking_uri(NOBODY)
     for number in (1, 2):
         result = pipeline.process_batch(*batch(stream, number))
@@ -237,16 +235,18 @@ def test_metrics_of_batches_before_the_server_came_up_are_written_too(
 
 
 def test_without_degradation_a_server_that_is_down_raises(store, pipeline, stream, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    pipeline.enable_graceful_degradation(False)
     mlflow.set_tracking_uri(NOBODY)
     pipeline.process_batch(*batch(stream, 1))  # the writer learns of it after the batch
     assert failed_once(pipeline._writer)
     with pytest.raises(MLflowIntegrationError, match="the tracking server does not answer"):
         pipeline.process_batch(*batch(stream, 2))
+    assert pipeline.last_batch_result.degraded == ("tracking",)
+    assert len(pipeline.last_batch_result.timeseries_predictions) == 50
 
 
 def test_without_degradation_a_server_that_went_away_raises(store, pipeline, stream, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    pipeline.enable_graceful_degradation(False)
     pipeline.process_batch(*batch(stream, 1))
     assert pipeline._writer.flush(60)
     mlflow.set_tracking_uri(NOBODY)
@@ -254,3 +254,44 @@ def test_without_degradation_a_server_that_went_away_raises(store, pipeline, str
     assert failed_once(pipeline._writer)
     with pytest.raises(MLflowIntegrationError, match="tracking"):
         pipeline.process_batch(*batch(stream, 3))
+
+
+def test_with_mlflows_own_settings_nothing_waits_long_for_a_server_that_was_killed(
+    server, pipeline, stream, monkeypatch
+):
+    for name in ("MAX_RETRIES", "BACKOFF_FACTOR"):  # one call of a client: 4 min 10 s
+        monkeypatch.delenv(f"MLFLOW_HTTP_REQUEST_{name}")
+    server.start()
+    mlflow.set_tracking_uri(server.url)
+    assert pipeline.process_batch(*batch(stream, 1)).degraded == ()
+    assert pipeline._writer.flush(60)
+    server.kill()
+    times: list[float] = []
+
+    def timed(call: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        try:
+            return call()
+        finally:
+            times.append(time.perf_counter() - started)
+
+    timed(lambda: pipeline.process_batch(*batch(stream, 2)))
+    assert failed_once(pipeline._writer)
+    X, y = batch(stream, 3)
+    results = [timed(lambda: pipeline.process_batch(X + 50, y)) for _ in range(3)]
+    assert [found.degraded for found in results] == [
+        ("tracking",),
+        ("tracking", "retraining"),  # drift: what cannot be run now is tried with the next batch
+        ("tracking", "retraining"),
+    ]
+    assert all(len(found.timeseries_predictions) == 50 for found in results)
+    health = timed(pipeline.perform_health_check)
+    assert health["status"] in ("degraded", "drifting")
+    assert health["components"]["registry"].startswith("the tracking server does not answer")
+    assert timed(lambda: pipeline.diagnose_pipeline_health())["recommendations"]
+    for call in (pipeline.retrain, pipeline.get_model_info, lambda: pipeline.rollback("x")):
+        with pytest.raises(MLflowIntegrationError, match="the tracking server does not answer"):
+            timed(call)
+    timed(pipeline.close)
+    assert max(times) < 10, times
+    assert sum(times) < 25, times

@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsclust_model.errors import ConfigurationError, DataValidationError, MLflowIntegrationError
+from tsclust_model.errors import (
+    ConfigurationError,
+    DataValidationError,
+    MLflowIntegrationError,
+    ModelTrainingError,
+    NotFittedError,
+)
 from tsclust_model.monitoring import (
     ALERT_THRESHOLDS,
     DRIFT_THRESHOLDS,
@@ -96,22 +102,33 @@ def test_an_alert_tells_what_was_over_which_threshold_where_and_when(
     ]
 
 
-def test_a_value_raises_its_alert_once_and_the_alert_is_kept(monitor: PerformanceMonitor):
+def test_an_alert_is_active_until_its_metric_is_normal_again_and_is_kept(
+    monitor: PerformanceMonitor,
+):
     monitor.record_metric("noise_ratio", 0.9)
     first = monitor.check_alerts()
-    assert monitor.check_alerts() == []
+    assert [alert.value for alert in first] == [0.9]
+    assert monitor.check_alerts() == first
+    monitor.record_metric("noise_ratio", math.nan)  # it says nothing
+    assert monitor.check_alerts() == first
     monitor.record_metric("noise_ratio", 0.1)
     assert monitor.check_alerts() == []
-    monitor.record_metric("noise_ratio", 0.9)
-    assert len(monitor.check_alerts()) == 1
-    assert len(monitor.alerts()) == 2
-    assert monitor.alerts()[0] is first[0]
+    monitor.record_metric("noise_ratio", 0.8)
+    assert [alert.value for alert in monitor.check_alerts()] == [0.8]
+    assert [alert.value for alert in monitor.alerts()] == [0.9, 0.8]
 
 
-def test_alerts_are_oldest_first_over_all_metrics(monitor: PerformanceMonitor):
+def test_an_alert_is_active_for_each_component_of_its_own(monitor: PerformanceMonitor):
+    monitor.record_metric("noise_ratio", 0.9, "ward-3")
+    monitor.record_metric("noise_ratio", 0.1, "ward-4")
+    assert [alert.component for alert in monitor.check_alerts()] == ["ward-3"]
+
+
+def test_alerts_are_oldest_first_over_all_metrics(monitor: PerformanceMonitor, clock: HandClock):
     for name, value in [("memory_usage", 5e3), ("noise_ratio", 0.4), ("memory_usage", 6e3)]:
+        clock.go(minutes=1)
         monitor.record_metric(name, value)
-    assert [alert.value for alert in monitor.check_alerts()] == [5e3, 0.4, 6e3]
+    assert [alert.value for alert in monitor.check_alerts()] == [0.4, 6e3]
     assert [alert.value for alert in monitor.alerts()] == [5e3, 0.4, 6e3]
 
 
@@ -209,12 +226,11 @@ def test_the_last_1000_alerts_are_kept(monitor: PerformanceMonitor):
     assert [alert.value for alert in monitor.alerts()] == [5000.0 + i for i in range(200, 1200)]
 
 
-def test_values_that_nobody_checks_do_not_pile_up(monitor: PerformanceMonitor):
+def test_alerts_that_nobody_checks_do_not_pile_up(monitor: PerformanceMonitor):
     for i in range(3000):
         monitor.record_metric("memory_usage", 5000.0 + i)
-    assert [alert.value for alert in monitor.check_alerts()] == [
-        5000.0 + i for i in range(2000, 3000)
-    ]
+    assert [alert.value for alert in monitor.alerts()] == [5000.0 + i for i in range(2000, 3000)]
+    assert [alert.value for alert in monitor.check_alerts()] == [7999.0]
 
 
 # Time windows
@@ -341,7 +357,7 @@ def handler(clock: HandClock) -> ErrorHandler:
 def test_our_own_error_is_kept_with_its_text(handler: ErrorHandler):
     handler.handle_error(DataValidationError("y has 3 rows, X has 4"), {"component": "door"})
     assert list(handler.recent()) == [
-        ErrorRecord("DataValidationError", "y has 3 rows, X has 4", "door", START)
+        ErrorRecord("DataValidationError", "y has 3 rows, X has 4", "door", START, "warning")
     ]
 
 
@@ -363,7 +379,9 @@ def test_nothing_of_a_foreign_errors_text_is_kept(handler: ErrorHandler, error: 
     error.__cause__ = DataValidationError(SECRET)
     handler.handle_error(error, {"component": "callback", "row": SECRET, SECRET: 1})
     name = type(error).__name__
-    assert list(handler.recent()) == [ErrorRecord(name, f"{name} in callback", "callback", START)]
+    assert list(handler.recent()) == [
+        ErrorRecord(name, f"{name} in callback", "callback", START, "warning")
+    ]
     assert SECRET not in repr(vars(handler))
     assert SECRET not in repr(handler.get_error_statistics())
 
@@ -373,7 +391,8 @@ def test_what_caused_our_own_error_is_not_kept(handler: ErrorHandler):
     error.__cause__ = ValueError(SECRET)
     handler.handle_error(error, "tracking")
     assert SECRET not in repr(vars(handler))
-    assert [record.message for record in handler.recent()] == ["the store refused"]
+    (record,) = handler.recent()
+    assert (record.message, record.error_type) == ("the store refused", "ValueError")
 
 
 def test_errors_are_counted_by_type_and_component(handler: ErrorHandler):
@@ -388,18 +407,68 @@ def test_errors_are_counted_by_type_and_component(handler: ErrorHandler):
         "total_errors": 4,
         "by_type": {"ValueError": 2, "KeyError": 2},
         "by_component": {"callback": 1, "resources": 2, "": 1},
-        "graceful_degradation": False,
+        "refused_calls": {},
+        "graceful_degradation": True,
     }
 
 
 def test_only_graceful_degradation_lets_a_batch_go_on(handler: ErrorHandler):
-    assert handler.handle_error(ValueError(), "callback") is False
-    handler.enable_graceful_degradation()
-    assert handler.handle_error(ValueError(), "callback") is True
-    assert handler.get_error_statistics()["graceful_degradation"] is True
+    assert handler.handle_error(ValueError(), "callback") is True  # the default
     handler.enable_graceful_degradation(False)
     assert handler.handle_error(ValueError(), "callback") is False
+    assert handler.get_error_statistics()["graceful_degradation"] is False
+    handler.enable_graceful_degradation()
+    assert handler.handle_error(ValueError(), "callback") is True
     assert handler.get_error_statistics()["total_errors"] == 3
+    assert [record.severity for record in handler.recent()] == ["warning", "error", "warning"]
+
+
+def test_the_type_of_an_error_is_the_foreign_one_behind_ours(handler: ErrorHandler):
+    ours, between = MLflowIntegrationError("the store refused"), DataValidationError("x")
+    ours.__cause__ = between
+    handler.handle_error(ours, "tracking")
+    between.__cause__ = TimeoutError(SECRET)
+    handler.handle_error(ours, "tracking")
+    assert [record.error_type for record in handler.recent()] == [
+        "TimeoutError",
+        "MLflowIntegrationError",
+    ]
+    assert handler.get_error_statistics()["by_type"] == {
+        "MLflowIntegrationError": 1,
+        "TimeoutError": 1,
+    }
+
+
+def test_refused_calls_are_counted_apart_from_errors(handler: ErrorHandler):
+    for error in (DataValidationError("a"), NotFittedError("b"), DataValidationError("c")):
+        with pytest.raises(type(error)), handler.refusals("process_batch"):
+            raise error
+    with pytest.raises(ModelTrainingError), handler.refusals("fit_initial"):
+        raise ModelTrainingError("no tree")
+    found = handler.get_error_statistics()
+    assert found["refused_calls"] == {"DataValidationError": 2, "NotFittedError": 1}
+    assert (found["total_errors"], found["by_component"]) == (1, {"fit_initial": 1})
+    assert [(record.error_type, record.severity) for record in handler.recent()] == [
+        ("ModelTrainingError", "error")
+    ]
+    handler.clear_error_history()
+    assert handler.get_error_statistics()["refused_calls"] == {}
+
+
+def test_an_error_is_open_until_its_component_works_again_or_a_day_is_over(
+    handler: ErrorHandler, clock: HandClock
+):
+    handler.handle_error(ValueError(), "callback")
+    clock.go(hours=1)
+    handler.handle_error(OSError(), "history")
+    day = timedelta(hours=24)
+    assert handler.open_components(day) == ["callback", "history"]
+    handler.resolve("history")
+    handler.resolve("never failed")
+    assert handler.open_components(day) == ["callback"]
+    clock.go(hours=23, seconds=1)
+    assert handler.open_components(day) == []
+    assert handler.get_error_statistics()["total_errors"] == 2
 
 
 def test_the_last_1000_errors_are_kept_and_all_are_counted(handler: ErrorHandler):
@@ -426,8 +495,10 @@ def test_clearing_forgets_errors_and_counts_but_not_the_degradation(handler: Err
         "total_errors": 0,
         "by_type": {},
         "by_component": {},
+        "refused_calls": {},
         "graceful_degradation": True,
     }
+    assert handler.open_components(timedelta(days=1)) == []
 
 
 def test_the_default_clock_gives_the_time_in_utc():

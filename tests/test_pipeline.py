@@ -29,6 +29,7 @@ from tsclust_model.errors import (
     PredictionError,
     RetrainingError,
 )
+from tsclust_model.monitoring import PerformanceMonitor
 from tsclust_model.pipeline import TimeSeriesClusteringPipeline
 from tsclust_model.registry import alias_version
 from tsclust_model.results import (
@@ -175,6 +176,9 @@ def history_files(pipeline: TimeSeriesClusteringPipeline) -> dict[str, bytes]:
         lambda p: p.purge(ids=["P1"]),
         lambda p: p.get_performance_report(),
         lambda p: p.get_model_info(),
+        lambda p: p.get_retraining_status(),
+        lambda p: p.get_retraining_recommendations(),
+        lambda p: p.retraining_manager,
     ],
 )
 def test_what_needs_a_model_says_that_there_is_none(call):
@@ -446,7 +450,6 @@ def test_a_failing_resource_model_costs_no_prediction(fit, stream):
     X = features(stream[500:600])
     expected = pipeline.process_batch(X)
     break_resources(pipeline)
-    pipeline.enable_graceful_degradation()
     result = pipeline.process_batch(X)
     np.testing.assert_array_equal(result.timeseries_predictions, expected.timeseries_predictions)
     np.testing.assert_array_equal(result.cluster_assignments, expected.cluster_assignments)
@@ -455,14 +458,26 @@ def test_a_failing_resource_model_costs_no_prediction(fit, stream):
     assert all(sums == {} for sums in result.resource_predictions.values())
     assert pipeline.get_error_statistics()["by_component"] == {"resources": 2}
     assert pipeline.current_health_status == "degraded"
+    (first, second) = pipeline.get_recent_errors()
+    assert first["error_type"] == second["error_type"] == "LightGBMError"
+    assert first["message"] == "'medication_cost' cannot be predicted"
 
 
-def test_a_failing_resource_model_raises_without_degradation(fit, stream):
-    pipeline = fit(with_resources=True)
+def strict(pipeline: TimeSeriesClusteringPipeline) -> TimeSeriesClusteringPipeline:
+    pipeline.enable_graceful_degradation(False)
+    return pipeline
+
+
+def test_a_failing_resource_model_raises_without_degradation_after_the_batch(fit, stream):
+    pipeline = strict(fit(with_resources=True))
     break_resources(pipeline)
     with pytest.raises(PredictionError, match="nursing_hours"):
         pipeline.process_batch(features(stream[500:600]))
-    assert pipeline.get_error_statistics()["by_component"] == {"resources": 1}
+    assert pipeline.get_error_statistics()["by_component"] == {"resources": 2}
+    result = pipeline.last_batch_result
+    assert result.degraded == ("resources",)
+    assert np.isfinite(result.timeseries_predictions).all()
+    assert open_storage(CONFIG, name_of(pipeline)).history.list_versions()[0] == result.version_id
 
 
 @pytest.mark.parametrize("name", ["pre_batch", "post_batch"])
@@ -471,29 +486,33 @@ def test_a_failing_callback_costs_no_prediction(fit, stream, name):
     X = features(stream[500:600])
     expected = pipeline.process_batch(X)
     pipeline.set_callbacks(**{name: raises})
-    pipeline.enable_graceful_degradation()
     result = pipeline.process_batch(X)
     np.testing.assert_array_equal(result.timeseries_predictions, expected.timeseries_predictions)
     assert result.degraded == (f"callback {name}",)
     (error,) = pipeline.get_recent_errors()
-    assert (error.error_type, error.component) == ("ZeroDivisionError", f"callback {name}")
-    assert str(SECRET) not in error.message
+    assert set(error) == {"timestamp", "error_type", "message", "component", "severity"}
+    assert (error["error_type"], error["component"]) == ("ZeroDivisionError", f"callback {name}")
+    assert (error["severity"], error["message"]) == (
+        "warning",
+        f"ZeroDivisionError in callback {name}",
+    )
 
 
 @pytest.mark.parametrize("name", ["pre_batch", "post_batch"])
-def test_a_failing_callback_raises_without_degradation(fit, stream, name):
-    pipeline = fit()
+def test_a_failing_callback_raises_without_degradation_after_the_batch(fit, stream, name):
+    pipeline = strict(fit())
     pipeline.set_callbacks(**{name: raises})
-    pipeline.enable_graceful_degradation()
-    pipeline.enable_graceful_degradation(False)
     with pytest.raises(ZeroDivisionError):
         pipeline.process_batch(features(stream[500:600]))
+    assert pipeline.last_batch_result.degraded == (f"callback {name}",)
+    assert pipeline.monitoring_statistics["batches"] == 1
+    pipeline.set_callbacks()
+    assert pipeline.process_batch(features(stream[500:600])).degraded == ()
 
 
 def test_a_failing_training_callback_in_a_batch_is_named_in_its_result(fit, stream, moved):
     pipeline = fit()
     pipeline.set_callbacks(post_training=raises)
-    pipeline.enable_graceful_degradation()
     results = [
         pipeline.process_batch(*parts(moved[start : start + 100])) for start in (0, 100, 200)
     ]
@@ -501,13 +520,102 @@ def test_a_failing_training_callback_in_a_batch_is_named_in_its_result(fit, stre
     assert [name for found in results for name in found.degraded] == ["callback post_training"]
 
 
+def test_a_failing_training_callback_raises_without_degradation_after_the_retrain(fit, stream):
+    pipeline = strict(fit())
+    pipeline.set_callbacks(pre_training=raises)
+    pipeline.process_batch(*parts(stream[500:600]))
+    with pytest.raises(ZeroDivisionError):
+        pipeline.retrain()
+    assert pipeline.last_retraining.version == "2"
+
+
+def block(pipeline: TimeSeriesClusteringPipeline) -> tuple[Path, Path]:
+    """Put a file where the history's folder is; returns where the folder is now, and the file."""
+    folder = open_storage(pipeline.config, name_of(pipeline)).history.base_dir
+    aside = folder.with_name(f"{folder.name}-aside")
+    folder.rename(aside)
+    folder.write_text("no folder")
+    return aside, folder
+
+
+def test_a_history_that_cannot_be_written_costs_no_prediction(fit, stream):
+    pipeline = fit()
+    X = features(stream[500:600])
+    expected = pipeline._serving.generation.predict(X)["prediction"].to_numpy(dtype=float)
+    aside, file = block(pipeline)
+    result = pipeline.process_batch(X)
+    np.testing.assert_array_equal(result.timeseries_predictions, expected)
+    assert (result.degraded, result.version_id) == (("history",), None)
+    assert pipeline.get_recent_errors()[0]["component"] == "history"
+    assert pipeline.current_health_status == "degraded"
+    file.unlink()
+    aside.rename(file)
+    result = pipeline.process_batch(X)  # the folder is there again
+    assert result.degraded == ()
+    assert result.version_id is not None
+    assert pipeline.current_health_status == "healthy"
+    assert pipeline.get_error_statistics()["total_errors"] == 1
+
+
+def test_a_history_that_cannot_be_written_raises_without_degradation_after_the_batch(fit, stream):
+    pipeline = strict(fit())
+    block(pipeline)
+    with pytest.raises(OSError, match=name_of(pipeline)):
+        pipeline.process_batch(features(stream[500:600]))
+    assert len(pipeline.last_batch_result.timeseries_predictions) == 100
+    assert pipeline.last_batch_result.degraded == ("history",)
+
+
+class BrokenMonitor(PerformanceMonitor):
+    """A stand-in for a monitor whose state cannot be written."""
+
+    def record_metric(self, *arguments) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_monitor_that_fails_costs_no_prediction(fit, stream):
+    pipeline = fit()
+    pipeline._monitor = BrokenMonitor()
+    result = pipeline.process_batch(*parts(stream[500:600]))
+    assert len(result.timeseries_predictions) == 100
+    assert result.degraded == ("monitoring",)
+    assert pipeline.get_recent_errors()[0]["error_type"] == "OSError"
+
+
+def test_a_drift_detector_that_fails_costs_no_prediction(fit, stream):
+    pipeline = fit()
+    pipeline._retraining.drift.detectors.clear()
+    pipeline._retraining.drift.detectors["broken"] = None
+    result = pipeline.process_batch(features(stream[500:600]))
+    assert len(result.timeseries_predictions) == 100
+    assert result.degraded == ("retraining",)
+    assert pipeline.get_recent_errors()[0]["error_type"] == "AttributeError"
+
+
+def test_an_outcome_of_a_batch_that_was_not_kept_is_refused_in_one_line(fit):
+    with pytest.raises(DataValidationError, match="version_id is None: the batch was not kept"):
+        fit().record_outcomes(None, [1.0])
+
+
+def test_refused_calls_are_no_errors_and_leave_the_health_alone(fit, stream):
+    pipeline = fit()
+    for X in (features(stream[500:600]).drop(columns="age"), np.ones((2, 3))):
+        with pytest.raises(DataValidationError):
+            pipeline.process_batch(X)
+    with pytest.raises(DataValidationError):
+        pipeline.record_outcomes("nothing", [1.0])
+    found = pipeline.get_error_statistics()
+    assert (found["total_errors"], found["refused_calls"]) == (0, {"DataValidationError": 3})
+    assert pipeline.get_recent_errors() == []
+    assert pipeline.current_health_status == "healthy"
+
+
 def test_errors_are_read_newest_first(fit, stream):
     pipeline = fit()
-    pipeline.enable_graceful_degradation()
     for name in ("pre_batch", "post_batch", "pre_batch"):
         pipeline.set_callbacks(**{name: raises})
         pipeline.process_batch(features(stream[500:600]))
-    assert [error.component for error in pipeline.get_recent_errors(2)] == [
+    assert [error["component"] for error in pipeline.get_recent_errors(2)] == [
         "callback pre_batch",
         "callback post_batch",
     ]
@@ -515,8 +623,29 @@ def test_errors_are_read_newest_first(fit, stream):
         "total_errors": 3,
         "by_type": {"ZeroDivisionError": 3},
         "by_component": {"callback pre_batch": 2, "callback post_batch": 1},
+        "refused_calls": {},
         "graceful_degradation": True,
     }
+
+
+def test_an_error_leaves_the_health_when_its_part_works_again_or_a_day_later(fit, stream):
+    clock = Clock()
+    pipeline = fit(clock=clock)
+    X = features(stream[500:600])
+    pipeline.set_callbacks(post_batch=raises)
+    pipeline.process_batch(X)
+    assert pipeline.perform_health_check()["components"]["errors"] == (
+        "1 part(s) failed: callback post_batch; see get_recent_errors()"
+    )
+    pipeline.set_callbacks(post_batch=print)
+    pipeline.process_batch(X)
+    assert pipeline.current_health_status == "healthy"
+    pipeline.set_callbacks(post_batch=raises)
+    pipeline.process_batch(X)
+    assert pipeline.current_health_status == "degraded"
+    clock.now += timedelta(hours=24, seconds=1)
+    assert pipeline.current_health_status == "healthy"
+    assert pipeline.monitoring_statistics["errors"] == 2
 
 
 # -- monitoring --------------------------------------------------------------------------------
@@ -582,12 +711,28 @@ def test_alerts_name_the_metric_its_value_and_the_threshold(fit, stream):
     assert pipeline.monitoring_statistics["alerts"] == 1
 
 
-def test_alerts_show_in_the_health(fit, stream):
+def test_alerts_show_in_the_health_until_the_metric_is_normal_again(fit, stream):
     pipeline = fit()
-    pipeline.update_performance_thresholds(alert_thresholds={"noise_ratio": 0.0})
+    pipeline.update_performance_thresholds(alert_thresholds={"noise_ratio": 0.5})
+    pipeline.process_batch(np.random.default_rng(0).uniform(1e3, 1e4, size=(50, 8)))
+    assert pipeline.perform_health_check()["components"]["alerts"] == (
+        "noise_ratio 1 is over its threshold 0.5"
+    )
+    assert pipeline.current_health_status == "degraded"
     pipeline.process_batch(features(stream[500:600]))
+    assert pipeline.current_health_status == "healthy"
     assert pipeline.get_alert_summary()["total"] == 1
-    assert pipeline.current_health_status == "degraded"  # "errors or alerts", its docstring says
+
+
+def test_an_update_of_the_configuration_keeps_the_users_alert_thresholds(fit):
+    pipeline = fit()
+    pipeline.update_configuration(replace(CONFIG, noise_threshold=0.35))
+    assert pipeline._monitor.alert_thresholds["noise_ratio"] == 0.35
+    own = {"noise_ratio": 0.5, "processing_time": 5.0, "memory_usage": 100.0}
+    pipeline.update_performance_thresholds(alert_thresholds=own)
+    for noise_threshold in (0.35, 0.2):
+        pipeline.update_configuration(replace(CONFIG, noise_threshold=noise_threshold))
+        assert pipeline._monitor.alert_thresholds == own
 
 
 @pytest.mark.parametrize(
@@ -600,6 +745,34 @@ def test_alerts_show_in_the_health(fit, stream):
 def test_impossible_thresholds_are_refused(options, message):
     with pytest.raises(ConfigurationError, match=message):
         TimeSeriesClusteringPipeline(CONFIG).update_performance_thresholds(**options)
+
+
+def test_drift_thresholds_steer_the_detectors_before_the_fit_and_after_a_retrain(fit, make, stream):
+    pipeline = make()
+    pipeline.update_performance_thresholds(drift_thresholds={"noise_ratio_trend": 0.4})
+    pipeline.fit_initial(*parts(stream.head(500)))
+    assert pipeline._retraining.drift.trend.rise == 0.4
+    pipeline.update_performance_thresholds(drift_thresholds={"performance_degradation": 0.05})
+    for start in (500, 600):
+        pipeline.process_batch(*parts(stream[start : start + 100]))
+    pipeline.retrain()
+    drift = pipeline._retraining.drift
+    assert (drift.trend.rise, drift.accuracy.degradation) == (0.4, 0.05)
+
+
+def test_a_loss_that_usual_thresholds_call_drift_is_none_under_a_higher_one(fit, stream):
+    batches = [parts(stream[start : start + 100]) for start in (500, 600, 700)]
+    alarms = []
+    for degradation in (0.2, 50.0):
+        pipeline = fit(replace(CONFIG, promotion_margin=1.0))
+        pipeline.update_performance_thresholds(
+            drift_thresholds={"performance_degradation": degradation}
+        )
+        for X, y in batches:
+            pipeline.process_batch(X, y + 12)
+        alarms.append(pipeline._retraining.last_reason)
+    assert alarms[0].startswith("RMSE ")
+    assert alarms[1] == ""
 
 
 READERS = {
@@ -802,8 +975,21 @@ def test_a_retrain_that_fails_in_a_batch_costs_no_prediction(fit, moved):
         pipeline.process_batch(*parts(moved[start : start + 100])) for start in (0, 100, 200)
     ]
     assert all(np.isfinite(found.timeseries_predictions).all() for found in results)
+    assert [found.degraded for found in results[:2]] == [(), ("retraining",)]
+    assert pipeline.get_recent_errors()[0]["error_type"] == "RetrainingError"
     assert pipeline.current_model_version == "1"
     assert aliases(pipeline)["challenger"] is None
+
+
+def test_what_decides_about_retrains_is_reached_from_the_pipeline(fit, stream):
+    pipeline = fit()
+    pipeline.process_batch(*parts(stream[500:600]))
+    assert pipeline.retraining_manager.request_manual_retraining("a new ward") is True
+    status = pipeline.get_retraining_status()
+    assert (status["last_reason"], status["last_refusal"]) == ("a new ward", "")
+    assert status["batches_seen"] == 1
+    assert pipeline.get_retraining_recommendations() == []
+    assert pipeline.last_retraining.reason == "a new ward"
 
 
 def test_right_after_the_fit_a_challenger_is_registered_but_not_promoted(fit):
@@ -1005,7 +1191,20 @@ def test_where_a_fitted_model_and_its_history_are_cannot_change(fit, change):
 def test_a_reset_forgets_the_model_until_the_next_fit(fit, stream):
     pipeline = fit()
     pipeline.process_batch(*parts(stream[500:600]))
+    pipeline.set_callbacks(post_batch=raises)
+    pipeline.update_performance_thresholds(alert_thresholds={"noise_ratio": 0.0})
+    pipeline.process_batch(*parts(stream[500:600]))
+    pipeline.set_callbacks()
+    pipeline.get_performance_report()
+    before = pipeline.monitoring_statistics
+    assert (before["batches"], before["alerts"], before["errors"]) == (2, 1, 1)
     pipeline.reset_pipeline_state()
+    assert pipeline.get_recent_errors() == []
+    assert pipeline.get_alert_summary()["total"] == 0
+    assert pipeline.get_performance_metrics() == {}
+    assert pipeline.last_performance_report is None
+    assert pipeline.last_batch_result is None
+    assert pipeline._monitor.alert_thresholds["noise_ratio"] == 0.0
     assert (pipeline.is_fitted, pipeline.is_batch_processing_enabled) == (False, False)
     assert pipeline.current_model_version is None
     assert pipeline.monitoring_statistics == {"batches": 0, "metrics": {}, "alerts": 0, "errors": 0}

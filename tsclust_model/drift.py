@@ -303,9 +303,10 @@ class NoiseDrift(Detector):
 
 @dataclass
 class NoiseTrend(Detector):
-    """The share of noise rises from window to window, to where it has not been in training."""
+    """The share of noise rises from window to window by over `rise`, to where it has not been."""
 
     length: int = 8
+    rise: float = _NOISE_EFFECT
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -318,8 +319,8 @@ class NoiseTrend(Detector):
             return ""
         trend = linregress(np.arange(self.length), ratios)
         rise = trend.slope * (self.length - 1)
-        usual = max(self.reference.usual_noise, self.reference.noise_ratio + _NOISE_EFFECT)
-        if trend.pvalue < _ALPHA and rise > _NOISE_EFFECT and ratios[-1] > usual:
+        usual = max(self.reference.usual_noise, self.reference.noise_ratio + self.rise)
+        if trend.pvalue < _ALPHA and rise > self.rise and ratios[-1] > usual:
             return f"noise ratio rose by {rise:.2f} over {self.length} windows to {ratios[-1]:.2f}"
         return ""
 
@@ -344,15 +345,22 @@ class FeatureDrift(Detector):
 
 @dataclass
 class AccuracyDrift(Detector):
-    """The error on labelled rows is higher than it was on rows no model had seen."""
+    """The error on labelled rows is higher than it was on rows no model had seen.
+
+    By the share `degradation` of the metric, and beyond the worst block of the training rows (by a
+    quarter; a lower `degradation` than 0.2 lowers that too, in proportion).
+    """
+
+    degradation: float = _LOSS_EFFECT
 
     def _moved(self, window: DriftWindow) -> str | None:
         if window.losses is None or len(window.losses) < MIN_ROWS:
             return None
         mean, metric = float(window.losses.mean()), METRICS[self.reference.metric]
         usual = max(
-            self.reference.usual_loss * _BEYOND,
-            self.reference.loss_mean * metric.loss(1 + _LOSS_EFFECT),
+            self.reference.usual_loss
+            * (1 + (_BEYOND - 1) * min(self.degradation / _LOSS_EFFECT, 1.0)),
+            self.reference.loss_mean * metric.loss(1 + self.degradation),
         )
         spread = max(float(window.losses.std(ddof=1)), self.reference.loss_sd)
         error = math.hypot(
@@ -399,12 +407,28 @@ class DriftMonitor:
     ) -> None:
         pauses = {"cooldown": cooldown, "quiet": quiet}
         self.noise = NoiseDrift(reference, threshold=noise_threshold, **pauses)
+        self.trend = NoiseTrend(reference, votes=1, of=1, **pauses)
+        self.accuracy = AccuracyDrift(reference, **pauses)
         self.detectors: dict[str, Detector] = {
             "noise": self.noise,
-            "noise_trend": NoiseTrend(reference, votes=1, of=1, **pauses),
+            "noise_trend": self.trend,
             "features": FeatureDrift(reference, **pauses),
-            "accuracy": AccuracyDrift(reference, **pauses),
+            "accuracy": self.accuracy,
         }
+
+    def steer(self, thresholds: Mapping[str, float]) -> None:
+        """Use other thresholds from the next window on.
+
+        Parameters
+        ----------
+        thresholds : mapping
+            ``noise_ratio_trend``: rise of the noise ratio (absolute); ``performance_degradation``:
+            rise of the metric (relative). One that is absent stays.
+        """
+        self.trend.rise = thresholds.get("noise_ratio_trend", self.trend.rise)
+        self.accuracy.degradation = thresholds.get(
+            "performance_degradation", self.accuracy.degradation
+        )
 
     @property
     def drift_detected(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.errors import ConfigurationError, PipelineError, suggestion
+from tsclust_model.errors import (
+    ConfigurationError,
+    DataValidationError,
+    NotFittedError,
+    PipelineError,
+    suggestion,
+)
 from tsclust_model.results import PerformanceAlert
 
 ALERT_THRESHOLDS = {"noise_ratio": 0.3, "processing_time": 60.0, "memory_usage": 4096.0}
@@ -58,6 +66,7 @@ class PerformanceMonitor:
     >>> monitor.record_metric("noise_ratio", 0.35)
     >>> [(alert.metric_name, alert.severity) for alert in monitor.check_alerts()]
     [('noise_ratio', 'critical')]
+    >>> monitor.record_metric("noise_ratio", 0.1)
     >>> monitor.check_alerts()
     []
     """
@@ -74,7 +83,6 @@ class PerformanceMonitor:
         self._clock = clock
         self._records: dict[str, deque[Record]] = {}
         self._alerts: deque[PerformanceAlert] = deque(maxlen=_RECORDS)
-        self._unchecked: deque[Record] = deque(maxlen=_RECORDS)
         self.update_thresholds(alert_thresholds, drift_thresholds)
 
     def update_thresholds(
@@ -102,21 +110,28 @@ class PerformanceMonitor:
         self.drift_thresholds.update(drift_thresholds or {})
 
     def record_metric(self, metric_name: str, value: float, component: str = "pipeline") -> None:
-        """Keep a value."""
+        """Keep a value, and an alert if it is over its threshold."""
         record = Record(metric_name, float(value), component, self._clock())
         self._records.setdefault(metric_name, deque(maxlen=_RECORDS)).append(record)
-        self._unchecked.append(record)
+        self._alerts.extend(self._alerts_of(record))
 
     def check_alerts(self) -> list[PerformanceAlert]:
-        """Alerts of the values recorded since the last call, oldest first."""
-        alerts = []
-        while self._unchecked:
-            record = self._unchecked.popleft()
-            limit = self.alert_thresholds.get(record.metric_name)
-            if limit is not None and record.value > limit:
-                alerts.append(_alert(record, limit))
-        self._alerts.extend(alerts)
-        return alerts
+        """Active alerts, oldest first.
+
+        A metric's alert is active while its newest value of that component is over the threshold
+        in force; NaN says nothing. `alerts` has those that are over.
+        """
+        newest = {
+            (record.metric_name, record.component): record
+            for record in self.records()
+            if not math.isnan(record.value)
+        }
+        active = [alert for record in newest.values() for alert in self._alerts_of(record)]
+        return sorted(active, key=lambda alert: alert.timestamp)
+
+    def _alerts_of(self, record: Record) -> list[PerformanceAlert]:
+        limit = self.alert_thresholds.get(record.metric_name)
+        return [_alert(record, limit)] if limit is not None and record.value > limit else []
 
     def get_performance_summary(self) -> dict[str, dict[str, float]]:
         """``count``, ``last``, ``mean``, ``min``, ``max`` of each metric that is kept."""
@@ -176,16 +191,32 @@ class PerformanceMonitor:
 
 @dataclass(frozen=True)
 class ErrorRecord:
-    """An error as it is kept: our own texts name no row's values, others' are left out."""
+    """An error as it is kept: our own texts name no row's values, others' are left out.
+
+    Attributes
+    ----------
+    error_type : str
+        Class of the error; of one of ours that translates a foreign one, the foreign class.
+    message : str
+    component : str
+        What failed.
+    timestamp : datetime
+        UTC.
+    severity : str
+        ``warning`` where the batch went on without the component, ``error`` where it raised.
+    """
 
     error_type: str
     message: str
     component: str
     timestamp: datetime
+    severity: str
 
 
 class ErrorHandler:
     """Counts errors, keeps the last 1,000, and decides whether a batch goes on without a part.
+
+    Graceful degradation is on until it is turned off.
 
     Parameters
     ----------
@@ -198,7 +229,9 @@ class ErrorHandler:
         self._recent: deque[ErrorRecord] = deque(maxlen=_RECORDS)
         self._by_type: Counter[str] = Counter()
         self._by_component: Counter[str] = Counter()
-        self.graceful_degradation = False
+        self._refused: Counter[str] = Counter()
+        self._open: dict[str, datetime] = {}
+        self.graceful_degradation = True
 
     def handle_error(self, error: BaseException, context: Mapping[str, Any] | str) -> bool:
         """Keep an error.
@@ -214,19 +247,45 @@ class ErrorHandler:
             Whether to go on without that component: graceful degradation is on.
         """
         component = context if isinstance(context, str) else str(context.get("component", ""))
-        name = type(error).__name__
-        message = str(error) if isinstance(error, PipelineError) else f"{name} in {component}"
-        self._recent.append(ErrorRecord(name, message, component, self._clock()))
-        self._by_type[name] += 1
-        self._by_component[component] += 1
+        self._keep(error, component, "warning" if self.graceful_degradation else "error")
         return self.graceful_degradation
 
+    @contextmanager
+    def refusals(self, component: str) -> Iterator[None]:
+        """Around a call: input that is refused is counted apart, another of our errors is kept.
+
+        Either goes on to the caller.
+        """
+        try:
+            yield
+        except (DataValidationError, NotFittedError, ConfigurationError) as error:
+            self._refused[type(error).__name__] += 1
+            raise
+        except PipelineError as error:
+            self._keep(error, component, "error")
+            raise
+
+    def resolve(self, component: str) -> None:
+        """Say that a component works (again): its errors stay, but are open no longer."""
+        self._open.pop(component, None)
+
+    def open_components(self, time_window: timedelta) -> list[str]:
+        """Components that failed in the last `time_window` and have not worked since."""
+        since = self._clock() - time_window
+        return [component for component, when in self._open.items() if when >= since]
+
     def get_error_statistics(self) -> dict[str, Any]:
-        """``total_errors``, ``by_type``, ``by_component`` and ``graceful_degradation``."""
+        """``total_errors``, ``by_type``, ``by_component``, ``refused_calls`` and
+        ``graceful_degradation``.
+
+        A call that was refused for its input raised to its caller; it is no error of the pipeline
+        and only counted in ``refused_calls``, by type.
+        """
         return {
             "total_errors": self._by_type.total(),
             "by_type": dict(self._by_type),
             "by_component": dict(self._by_component),
+            "refused_calls": dict(self._refused),
             "graceful_degradation": self.graceful_degradation,
         }
 
@@ -239,10 +298,28 @@ class ErrorHandler:
         self._recent.clear()
         self._by_type.clear()
         self._by_component.clear()
+        self._refused.clear()
+        self._open.clear()
 
     def enable_graceful_degradation(self, enable: bool = True) -> None:
-        """Let a failing resource model, callback or tracking server cost no prediction."""
+        """Go on without a part that fails (the default), or let its error raise."""
         self.graceful_degradation = enable
+
+    def _keep(self, error: BaseException, component: str, severity: str) -> None:
+        now, name = self._clock(), type(_foreign(error)).__name__
+        message = str(error) if isinstance(error, PipelineError) else f"{name} in {component}"
+        self._recent.append(ErrorRecord(name, message, component, now, severity))
+        self._by_type[name] += 1
+        self._by_component[component] += 1
+        self._open[component] = now
+
+
+def _foreign(error: BaseException) -> BaseException:
+    """The foreign error that one of ours translates, or the error itself."""
+    cause = error
+    while isinstance(cause, PipelineError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    return error if isinstance(cause, PipelineError) else cause
 
 
 def _alert(record: Record, limit: float) -> PerformanceAlert:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,16 +27,17 @@ from tsclust_model.batches import (
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import (
     ConfigurationError,
+    DataValidationError,
     MLflowIntegrationError,
     NotFittedError,
     PipelineError,
     PredictionError,
+    RetrainingError,
 )
 from tsclust_model.generation import FittedPipeline, Forecast, Generation
 from tsclust_model.monitoring import (
     Clock,
     ErrorHandler,
-    ErrorRecord,
     PerformanceMonitor,
     utc_now,
 )
@@ -55,7 +57,7 @@ from tsclust_model.results import BatchResult, ClusteringResult, PerformanceRepo
 from tsclust_model.retraining import AdaptiveRetrainingManager
 from tsclust_model.storage import ModelStorage, open_storage
 from tsclust_model.tables import write_table
-from tsclust_model.tracking import ExperimentManager, MetricWriter
+from tsclust_model.tracking import ExperimentManager, MetricWriter, require_server
 from tsclust_model.training import (
     Retraining,
     labelled_window,
@@ -129,7 +131,8 @@ class TimeSeriesClusteringPipeline:
         self._writer: MetricWriter | None = None
         self._n_batches = 0
         self._last_report: PerformanceReport | None = None
-        self._degraded: list[str] = []
+        self._failures: dict[str, Exception] = {}
+        self.last_batch_result: BatchResult | None = None
         self.last_retraining: Retraining | None = None
         self._reset_pending = False
 
@@ -159,15 +162,18 @@ class TimeSeriesClusteringPipeline:
         ------
         DataValidationError, ModelTrainingError, MLflowIntegrationError
         """
-        frame, target = training_frame(X, y, resources or {})
-        roles = Roles(target, resources=tuple(resources or ()), time=time, id=id)
-        self._call("pre_training")
-        training = train_table(
-            frame, roles, self.config, model_name=self._model_name, trigger="fit_initial"
-        )
-        self._serve(training.generation, training.version, training.clustering.metrics)
-        self._reset_pending = False
-        self._call("post_training", training.clustering)
+        with self._whole_call(), self._errors.refusals("training"):
+            frame, target = training_frame(X, y, resources or {})
+            roles = Roles(target, resources=tuple(resources or ()), time=time, id=id)
+            require_server()
+            self._call("pre_training")
+            training = train_table(
+                frame, roles, self.config, model_name=self._model_name, trigger="fit_initial"
+            )
+            self._serve(training.generation, training.version, training.clustering.metrics)
+            self._reset_pending = False
+            self._errors.resolve("training")
+            self._call("post_training", training.clustering)
         return training.clustering
 
     @classmethod
@@ -191,6 +197,7 @@ class TimeSeriesClusteringPipeline:
         ------
         MLflowIntegrationError
         """
+        require_server()
         generation = load_generation(model_uri)
         settings = config or PipelineConfig.from_dict(generation.info["config"])
         name, version = name_and_version(model_uri)
@@ -200,9 +207,14 @@ class TimeSeriesClusteringPipeline:
         return pipeline
 
     def reset_pipeline_state(self) -> None:
-        """Forget the model and what was watched; batches wait for the next `fit_initial`."""
+        """Forget the model and what was watched; batches wait for the next `fit_initial`.
+
+        Metrics, alerts and errors are cleared; thresholds, callbacks and the configuration stay.
+        """
         self._serving, self._retraining = None, None
         self._n_batches, self._reset_pending = 0, True
+        self._last_report = self.last_retraining = self.last_batch_result = None
+        self._errors.clear_error_history()
         self._monitor = PerformanceMonitor(
             self._monitor.alert_thresholds, self._monitor.drift_thresholds, clock=self._clock
         )
@@ -224,6 +236,13 @@ class TimeSeriesClusteringPipeline:
     ) -> BatchResult:
         """Assign, forecast, keep, watch, and retrain if it is due.
 
+        The forecast comes first: what fails after it costs no prediction. The result's `degraded`
+        names the parts that failed: ``resources``, ``history`` (the batch is not kept, its
+        `version_id` is None), ``monitoring``, ``tracking``, ``retraining``, ``callback pre_batch``
+        and so on; `get_recent_errors` says why. With graceful degradation turned off the first of
+        these errors is raised, once the whole batch is done; the result is in
+        `last_batch_result`.
+
         Parameters
         ----------
         X_batch : array-like, shape (n, n_features)
@@ -235,34 +254,36 @@ class TimeSeriesClusteringPipeline:
         ------
         NotFittedError, DataValidationError, PredictionError
         """
-        serving = self._fitted()
-        started = time.perf_counter()
-        self._degraded = []
-        generation = serving.generation
-        frame = batch_frame(X_batch, generation)
-        X = scorable_matrix(generation, frame)
-        self._call("pre_batch", X.copy())
-        labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
-        forecast, used = self._forecast(serving, X)
-        rows = generation.canonical_rows(frame.assign(**labelled))
-        version_id = serving.storage.history.register(rows)
-        result = BatchResult(
-            forecast.assignment.labels,
-            forecast.prediction,
-            used,
-            forecast.assignment.noise_ratio,
-            time.perf_counter() - started,
-            version_id,
-            probabilities=class_probabilities(generation, forecast),
-        )
-        self._watch(result, X, forecast, labelled.get(generation.roles.target))
-        result = replace(result, degraded=tuple(self._degraded))
-        self._call("post_batch", result)
-        return replace(result, degraded=tuple(self._degraded))
+        with self._whole_call() as failures, self._errors.refusals("process_batch"):
+            serving = self._fitted()
+            started = time.perf_counter()
+            generation = serving.generation
+            frame = batch_frame(X_batch, generation)
+            X = scorable_matrix(generation, frame)
+            labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
+            self._call("pre_batch", X.copy())
+            forecast, used = self._forecast(serving, X)
+            version_id = None
+            with self._part("history"):
+                rows = generation.canonical_rows(frame.assign(**labelled))
+                version_id = serving.storage.history.register(rows)
+            result = BatchResult(
+                forecast.assignment.labels,
+                forecast.prediction,
+                used,
+                forecast.assignment.noise_ratio,
+                time.perf_counter() - started,
+                version_id,
+                probabilities=class_probabilities(generation, forecast),
+            )
+            self._watch(result, X, forecast, labelled.get(generation.roles.target))
+            self._call("post_batch", replace(result, degraded=tuple(failures)))
+            self.last_batch_result = result = replace(result, degraded=tuple(failures))
+        return result
 
     def record_outcomes(
         self,
-        version_id: str,
+        version_id: str | None,
         y: Sequence[float] | np.ndarray,
         resources: Mapping[str, Sequence[float] | np.ndarray] | None = None,
     ) -> None:
@@ -277,17 +298,22 @@ class TimeSeriesClusteringPipeline:
         y : array-like, shape (n,)
         resources : mapping of str to array-like, shape (n,), optional
         """
-        serving = self._fitted()
-        generation, history = serving.generation, serving.storage.history
-        frame, _ = history.load(version_id)
-        labelled = outcome_columns(generation, len(frame), y, resources or {})
-        history.record_outcomes(version_id, labelled)
+        with self._errors.refusals("history"):
+            serving = self._fitted()
+            if version_id is None:
+                raise DataValidationError(
+                    "version_id is None: the batch was not kept; send it again"
+                )
+            generation, history = serving.generation, serving.storage.history
+            frame, _ = history.load(version_id)
+            labelled = outcome_columns(generation, len(frame), y, resources or {})
+            history.record_outcomes(version_id, labelled)
         X = scorable_matrix(generation, frame)
         forecast = generation.forecast(X, generation.coverage)
         losses = generation.row_losses(labelled[generation.roles.target], forecast)
         metric = generation.metric
         self._monitor.record_metric(metric.name, metric.of(losses.mean()), "accuracy")
-        self._manager().record_losses(X, losses)
+        self.retraining_manager.record_losses(X, losses)
 
     # -- retraining ----------------------------------------------------------------------------
 
@@ -298,7 +324,12 @@ class TimeSeriesClusteringPipeline:
         ------
         NotFittedError, RetrainingError, MLflowIntegrationError
         """
+        with self._whole_call(), self._errors.refusals("retraining"):
+            return self._retrain(trigger_reason)
+
+    def _retrain(self, trigger_reason: str) -> Retraining:
         serving = self._fitted()
+        require_server()
         self._call("pre_training")
         retraining = retrain_model(
             *(serving.generation, serving.version, self._model_name, self.config, trigger_reason),
@@ -311,18 +342,20 @@ class TimeSeriesClusteringPipeline:
                 retraining.generation.info["clustering"],
             )
         else:
-            self._manager().start_over(serving.generation.reference)
+            self.retraining_manager.start_over(serving.generation.reference)
         self.last_retraining = retraining
+        self._errors.resolve("retraining")
         self._call("post_training", retraining.clustering)
         return retraining
 
     def check_scheduled_retraining(self, schedule_interval: timedelta) -> bool:
         """Retrain if the last training is this long ago; see `AdaptiveRetrainingManager`."""
-        return self._manager().check_scheduled_retraining(schedule_interval)
+        return self.retraining_manager.check_scheduled_retraining(schedule_interval)
 
     def rollback(self, reason: str) -> str:
         """Let ``@previous`` serve again, here and in the registry, and return its version."""
         self._fitted()
+        require_server()
         version = rollback(self._model_name, reason)
         generation = load_generation(f"models:/{self._model_name}/{version}")
         self._serve(generation, version, generation.info["clustering"])
@@ -332,6 +365,7 @@ class TimeSeriesClusteringPipeline:
         """Name a segment; the name follows its id through retrains."""
         if cluster_id not in self._fitted().generation.cluster_ids:
             raise PredictionError(f"there is no segment {cluster_id}; see get_model_info()")
+        require_server()
         name_segment(self._model_name, cluster_id, name)
 
     def purge(
@@ -353,12 +387,28 @@ class TimeSeriesClusteringPipeline:
             they hold scaled training rows until they are deleted.
         """
         serving = self._fitted()
+        require_server()
         generation, history = serving.generation, serving.storage.history
         removed = history.purge(ids, before, id_column=generation.roles.id)
         return {
             "removed_rows": removed,
             "model_versions": versions_trained_on(self._model_name, removed),
         }
+
+    @property
+    def retraining_manager(self) -> AdaptiveRetrainingManager:
+        """What decides about retrains, e.g. ``request_manual_retraining(reason)``."""
+        self._fitted()
+        assert self._retraining is not None
+        return self._retraining
+
+    def get_retraining_status(self) -> dict[str, Any]:
+        """See `AdaptiveRetrainingManager.get_retraining_status`."""
+        return self.retraining_manager.get_retraining_status()
+
+    def get_retraining_recommendations(self) -> list[str]:
+        """See `AdaptiveRetrainingManager.get_retraining_recommendations`."""
+        return self.retraining_manager.get_retraining_recommendations()
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -382,12 +432,13 @@ class TimeSeriesClusteringPipeline:
 
     @property
     def current_health_status(self) -> str:
-        """``not_fitted``, ``healthy``, ``degraded`` (errors or alerts) or ``drifting``."""
+        """``not_fitted``, ``healthy``, ``degraded`` (open errors or active alerts) or
+        ``drifting``; it recovers with its cause, see `perform_health_check`."""
         return str(self.perform_health_check()["status"])
 
     @property
     def monitoring_statistics(self) -> dict[str, Any]:
-        """``batches``, ``metrics`` (summary), ``alerts`` and ``errors`` (counts)."""
+        """``batches``, ``metrics`` (summary), ``alerts`` and ``errors`` (counts of all)."""
         return {
             "batches": self._n_batches,
             "metrics": self._monitor.get_performance_summary(),
@@ -407,6 +458,7 @@ class TimeSeriesClusteringPipeline:
             Folder of the page and the pictures; default: ``report`` in the model's storage.
         """
         serving = self._fitted()
+        require_server()
         generation = serving.generation
         window = labelled_window(generation, serving.storage.history, self.config)
         paths = {}
@@ -451,6 +503,7 @@ class TimeSeriesClusteringPipeline:
         """``clustering`` (metrics, sizes, names, lineage), ``timeseries_models``,
         ``resource_models`` and ``fallback_model``."""
         generation = self._fitted().generation
+        require_server()
         fallback = generation.segmentation.fallback
         return {
             "clustering": generation.info["clustering"]
@@ -491,19 +544,28 @@ class TimeSeriesClusteringPipeline:
         """See `ErrorHandler.get_error_statistics`."""
         return self._errors.get_error_statistics()
 
-    def get_recent_errors(self, limit: int = 10) -> list[ErrorRecord]:
-        """The newest errors, newest first."""
-        return list(self._errors.recent(limit))
+    def get_recent_errors(self, limit: int = 10) -> list[dict[str, Any]]:
+        """The newest errors, newest first, one dict each.
+
+        ``timestamp``, ``error_type`` (of one of ours that translates a foreign error: the foreign
+        class), ``message``, ``component`` and ``severity``; see `ErrorRecord`.
+        """
+        return [asdict(record) for record in self._errors.recent(limit)]
 
     def enable_graceful_degradation(self, enable: bool = True) -> None:
-        """Let a failing resource model, callback or tracking server cost no prediction.
+        """Go on without a part of a batch that fails (the default), or let its error raise.
 
-        The result's ``degraded`` says what was left out. When it is off, they raise.
+        The result's ``degraded`` says what failed. When this is off, `process_batch` raises the
+        first error at its end, and `last_batch_result` has the result.
         """
         self._errors.enable_graceful_degradation(enable)
 
     def perform_health_check(self) -> dict[str, Any]:
-        """``status``, and of each component whether it is ``ok`` or what is wrong."""
+        """``status``, and of each component whether it is ``ok`` or what is wrong.
+
+        An alert counts while its metric is over the threshold, an error until its component works
+        again, or for 24 hours. A tracking server that does not answer is given up after 3 s.
+        """
         components = {
             "model": "ok" if self.is_fitted else "not fitted; call fit_initial or load",
             "registry": self._registry_health(),
@@ -566,6 +628,9 @@ class TimeSeriesClusteringPipeline:
     def update_configuration(self, new_config: PipelineConfig) -> dict[str, list[str]]:
         """Use another configuration.
 
+        The alert on ``noise_ratio`` follows `noise_threshold`, unless
+        `update_performance_thresholds` has set it.
+
         Returns
         -------
         dict
@@ -587,8 +652,9 @@ class TimeSeriesClusteringPipeline:
             raise PipelineError(
                 f"{', '.join(fixed)} of a fitted pipeline cannot change; make another pipeline"
             )
+        if self._monitor.alert_thresholds["noise_ratio"] == self.config.noise_threshold:
+            self._monitor.update_thresholds({"noise_ratio": new_config.noise_threshold})
         self.config = new_config
-        self._monitor.update_thresholds({"noise_ratio": new_config.noise_threshold})
         if self._retraining is not None:
             self._retraining.configure(new_config)
         return {
@@ -608,13 +674,17 @@ class TimeSeriesClusteringPipeline:
         alert_thresholds : mapping, optional
             ``noise_ratio`` (0 to 1), ``processing_time`` (s), ``memory_usage`` (MB).
         drift_thresholds : mapping, optional
-            ``noise_ratio_trend``, ``performance_degradation``.
+            ``noise_ratio_trend``: rise of the noise ratio (absolute) over the batches;
+            ``performance_degradation``: rise of the metric (relative to that of fold rows). The
+            detectors use them from the next batch on.
 
         Raises
         ------
         ConfigurationError
         """
         self._monitor.update_thresholds(alert_thresholds, drift_thresholds)
+        if self._retraining is not None:
+            self._retraining.configure_drift(self._monitor.drift_thresholds)
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -622,11 +692,6 @@ class TimeSeriesClusteringPipeline:
         if self._serving is None:
             raise NotFittedError("the pipeline is not fitted; call fit_initial or load first")
         return self._serving
-
-    def _manager(self) -> AdaptiveRetrainingManager:
-        self._fitted()
-        assert self._retraining is not None
-        return self._retraining
 
     def _serve(
         self,
@@ -650,10 +715,11 @@ class TimeSeriesClusteringPipeline:
             self._retraining = AdaptiveRetrainingManager(
                 generation.reference,
                 self.config,
-                self.retrain,
+                self._retrain_when_due,
                 clock=self._clock,
                 last_training=when,
             )
+            self._retraining.configure_drift(self._monitor.drift_thresholds)
         else:
             self._retraining.start_over(generation.reference)
 
@@ -669,16 +735,11 @@ class TimeSeriesClusteringPipeline:
         labels = forecast.assignment.labels
         resources = {}
         for name, model in generation.resources.items():
-            try:
+            with self._part("resources", PredictionError(f"'{name}' cannot be predicted")):
                 parts = [
                     model.predict(chunk, labels[i * size : (i + 1) * size])[0]
                     for i, chunk in enumerate(chunks)
                 ]
-            except Exception as error:  # whatever a broken model raises
-                broken = PredictionError(f"the resource '{name}' cannot be predicted")
-                broken.__cause__ = error
-                self._degrade(broken, "resources")
-            else:
                 resources[name] = np.concatenate(parts)
         costs = None if generation.resources else serving.costs
         return forecast, sums_by_cluster(labels, resources, costs)
@@ -692,24 +753,23 @@ class TimeSeriesClusteringPipeline:
     ) -> None:
         """Record, alert, write to MLflow, look for drift and retrain."""
         self._n_batches += 1
+        generation = self._fitted().generation
+        losses = None
         figures = {
             "noise_ratio": result.noise_ratio,
             "processing_time": result.processing_time,
             "memory_usage": len(X) * self._fitted().costs[1],
         }
-        generation = self._fitted().generation
-        losses = None if y is None else generation.row_losses(y, forecast)
-        if losses is not None:
-            figures[generation.metric.name] = generation.metric.of(losses.mean())
-        for name, value in figures.items():
-            self._monitor.record_metric(name, value, "batch")
-        self._monitor.check_alerts()
-        self._track(figures | {"n_rows": len(X)})
-        try:
-            self._manager().monitor_batch_result(result, X, losses)
-        except PipelineError as error:  # the batch is scored; the next one tries again
-            self._errors.handle_error(error, "retraining")
-            self._degraded.append("retraining")
+        with self._part("monitoring"):
+            if y is not None:
+                losses = generation.row_losses(y, forecast)
+                figures[generation.metric.name] = generation.metric.of(losses.mean())
+            for name, value in figures.items():
+                self._monitor.record_metric(name, value, "batch")
+        with self._part("tracking"):
+            self._track(figures | {"n_rows": len(X)})
+        with self._part("retraining"):
+            self.retraining_manager.monitor_batch_result(result, X, losses)
 
     def _track(self, figures: Mapping[str, float]) -> None:
         """Queue the figures of a batch for its MLflow run, which the writer makes."""
@@ -722,32 +782,64 @@ class TimeSeriesClusteringPipeline:
             self._writer = MetricWriter(lambda: experiments.make_run("batch-processing", tags))
         self._writer.write(figures, self._n_batches)
         if self._writer.last_error:
-            waiting = MLflowIntegrationError(
+            raise MLflowIntegrationError(
                 f"the tracking server does not answer ({self._writer.last_error}); "
                 f"{self._writer.pending} values wait for it"
             )
-            self._degrade(waiting, "tracking")
+
+    def _retrain_when_due(self, reason: str) -> None:
+        """What the manager runs; a retrain that is refused shows in the batch's result too."""
+        try:
+            self._retrain(reason)
+        except RetrainingError as error:
+            self._failed(error, "retraining")
+            raise
 
     def _call(self, name: str, *arguments: Any) -> None:
         callback = self._callbacks[name]
-        if callback is None:
-            return
-        try:
-            callback(*arguments)
-        except Exception as error:  # it is the user's own code: anything can come out of it
-            self._degrade(error, f"callback {name}")
+        if callback is not None:
+            with self._part(f"callback {name}"):
+                callback(*arguments)
 
-    def _degrade(self, error: Exception, component: str) -> None:
-        """Go on without a component, or raise if graceful degradation is off."""
-        if not self._errors.handle_error(error, component):
-            raise error
-        if component not in self._degraded:
-            self._degraded.append(component)
+    @contextmanager
+    def _whole_call(self) -> Iterator[dict[str, Exception]]:
+        """Collect what fails on the way; without degradation the first of it raises at the end."""
+        outer = self._failures
+        failures: dict[str, Exception] = {}
+        self._failures = failures
+        try:
+            yield failures
+        finally:
+            self._failures = outer
+        if failures and not self._errors.graceful_degradation:
+            raise next(iter(failures.values()))
+
+    @contextmanager
+    def _part(self, component: str, meaning: PipelineError | None = None) -> Iterator[None]:
+        """A part of a call whose failure costs no result.
+
+        Results come first, whatever a callback, a disk, a server or a broken model raises;
+        `meaning` is the error that is kept for it, by default the error itself.
+        """
+        try:
+            yield
+        except Exception as error:
+            if meaning is not None:
+                meaning.__cause__ = error
+            self._failed(meaning or error, component)
+        else:
+            if component not in self._failures:
+                self._errors.resolve(component)
+
+    def _failed(self, error: Exception, component: str) -> None:
+        self._errors.handle_error(error, component)
+        self._failures.setdefault(component, error)
 
     def _registry_health(self) -> str:
         if self._serving is None:
             return "ok"
         try:
+            require_server()
             champion = alias_version(self._model_name, CHAMPION)
         except MLflowIntegrationError as error:
             return str(error)
@@ -767,12 +859,13 @@ class TimeSeriesClusteringPipeline:
         return drift.reason if drift is not None and drift.drift_detected else "ok"
 
     def _alert_health(self) -> str:
-        n_alerts = len(self._monitor.alerts(_RECENT))
-        return f"{n_alerts} alert(s) in 24 hours; see get_alert_summary()" if n_alerts else "ok"
+        return "; ".join(alert.message for alert in self._monitor.check_alerts()) or "ok"
 
     def _error_health(self) -> str:
-        n_errors = self._errors.get_error_statistics()["total_errors"]
-        return f"{n_errors} error(s); see get_recent_errors()" if n_errors else "ok"
+        failed = self._errors.open_components(_RECENT)
+        if not failed:
+            return "ok"
+        return f"{len(failed)} part(s) failed: {', '.join(failed)}; see get_recent_errors()"
 
     def _recommendations(self, components: Mapping[str, str]) -> list[str]:
         if self._serving is None or self._retraining is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -214,6 +214,7 @@ class AdaptiveRetrainingManager:
         self.n_batches = 0
         self.last_refusal = ""
         self.last_reason = ""
+        self.drift_thresholds: dict[str, float] = {}
         self.start_over(reference, last_training)
 
     def start_over(self, reference: Reference, last_training: datetime | None = None) -> None:
@@ -221,6 +222,7 @@ class AdaptiveRetrainingManager:
         cooldown = self.config.retrain_cooldown_batches
         quiet = cooldown if self.n_batches else 0
         self.drift = DriftMonitor(reference, self.config.noise_threshold, cooldown, quiet)
+        self.drift.steer(self.drift_thresholds)
         self.reference = reference
         self._latest = self._clock()
         self.last_training = last_training or self._latest
@@ -254,8 +256,10 @@ class AdaptiveRetrainingManager:
         is_noise = np.arange(len(batch_data)) < n_noise
         self.drift.update(DriftWindow(batch_data, is_noise, losses))
         reason = "; ".join(filter(None, (self.drift.reason, self._pending)))
+        self._pending = reason  # what cannot be run now is tried with the next batch
+        due = bool(reason) and self._run(reason)
         self._pending = ""
-        return bool(reason) and self._run(reason)
+        return due
 
     def record_losses(self, batch_data: np.ndarray, losses: np.ndarray) -> None:
         """Losses, shape (n,), of a batch that was seen before, now that they are known.
@@ -273,6 +277,11 @@ class AdaptiveRetrainingManager:
         for detector in self.drift.detectors.values():
             detector.cooldown = config.retrain_cooldown_batches
         self.drift.noise.threshold = config.noise_threshold
+
+    def configure_drift(self, thresholds: Mapping[str, float]) -> None:
+        """Use other drift thresholds, see `DriftMonitor.steer`; they outlive a retrain."""
+        self.drift_thresholds |= thresholds
+        self.drift.steer(thresholds)
 
     def request_manual_retraining(self, reason: str) -> bool:
         """Retrain because a person says so; False (and why, in the status) if it cannot be."""

@@ -26,6 +26,7 @@ from typing import Any
 import lightgbm as lgb
 import mlflow
 import pandas as pd
+import requests
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, RunStatus
 from mlflow.exceptions import MlflowException
@@ -44,6 +45,7 @@ from tsclust_model.state import open_sealed, seal
 _METRICS_A_WRITE = 500
 _GATHER_SECONDS = 1.0
 _MOST_WAITING = 10_000
+_PROBE_SECONDS = 3.0
 _DIGEST_LENGTH = 36  # what mlflow stores of a dataset's digest
 
 
@@ -279,6 +281,7 @@ class MetricWriter:
                 mlflow.MlflowClient().set_terminated(self.run_id)
 
     def _write(self, batch: list[Metric]) -> None:
+        require_server()
         if self.run_id is None and self._make_run is not None:
             self.run_id = self._make_run()
         mlflow.MlflowClient().log_batch(str(self.run_id), metrics=batch)
@@ -384,6 +387,31 @@ class ArtifactManager:
         if self.run_id is None and active is None:
             raise MLflowIntegrationError("no run is active; start one or give a run_id")
         return self.run_id or str(active.info.run_id)  # type: ignore[union-attr]
+
+
+def require_server() -> None:
+    """Refuse at once to begin what needs a tracking server that is not there.
+
+    mlflow's own calls try again for minutes (4 min 10 s by default) before they say so.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        The server of the store or of the registry cannot be reached within 3 s. A store that is
+        no server passes, as does any answer.
+    """
+    for uri in dict.fromkeys((mlflow.get_tracking_uri(), mlflow.get_registry_uri())):
+        if not uri.startswith(("http://", "https://")):
+            continue
+        try:
+            requests.head(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS)
+        except requests.exceptions.SSLError:
+            continue  # something answers; whether mlflow may trust it is its own setting
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise MLflowIntegrationError(
+                f"the tracking server does not answer ({type(error).__name__}); "
+                "start it, or check MLFLOW_TRACKING_URI"
+            ) from error
 
 
 def log_config(experiments: ExperimentManager, config: PipelineConfig) -> None:

@@ -100,6 +100,8 @@ def show(training: Training, data: str) -> None:
         shares += [("holdout", held["accuracy"])] if held is not None else []
         click.echo("  right    " + "   ".join(f"{name} {share:.1%}" for name, share in shares))
     if unit == "series":
+        folds = ", ".join(str(fold["n_series"]) for fold in report["scores"]["folds"])
+        click.echo(f"  origins  {folds} series at the rolling origins, oldest first")
         if clipped := report["scores"]["clipped"]["blend"]:
             click.echo(
                 f"  clipped  {clipped:.1%} of the series have an error above 10 on the folds"

@@ -312,6 +312,43 @@ def test_odd_series_are_forecast_within_their_own_range():
     np.testing.assert_allclose(by_name["tiny"], by_name["huge"] * 1e-18, rtol=0.2)
 
 
+def test_a_series_that_goes_on_for_years_does_not_decide_alone():
+    frame = table(40, 48)
+    months = pd.date_range("2020-01-01", periods=140, freq="MS")
+    y = 50 + 10 * np.sin(np.arange(140) / 2)
+    late = pd.DataFrame({"ward": "late", "month": months, "y": y})
+    panel = series_panel(pd.concat([frame, late]), ROLES)
+    fit = fit_series(panel, QUICK, silent)
+    origins = fit.scores["origins"]
+    assert origins == [122, 128, 134]
+    assert fit.scores["folds"] == [
+        {"origin": origin, "n_series": 41, "n_forecasts": 41 * 6} for origin in origins
+    ]
+    assert fit.scores["n_forecasts"] == 3 * 41
+    assert panel.n_periods == 140  # the caller's panel stays on its calendar
+
+
+def test_origins_stay_on_the_calendar_where_series_end_within_a_horizon():
+    frame = table(12, 40)
+    early = (frame["ward"] < "w006") & (frame["month"] > "2022-11-01")  # 5 months less
+    panel = series_panel(frame[~early], ROLES)
+    assert panel.with_own_ends() is panel
+    early = (frame["ward"] < "w006") & (frame["month"] > "2022-10-01")
+    own = series_panel(frame[~early], ROLES).with_own_ends()
+    np.testing.assert_array_equal(own.ends, panel.ends - np.repeat([6, 0], 6))
+    np.testing.assert_array_equal(own.y[:6, 6:], frame["y"].to_numpy().reshape(12, 40)[:6, :34])
+    np.testing.assert_array_equal(own.y[6:], frame["y"].to_numpy().reshape(12, 40)[6:])
+
+
+@pytest.mark.filterwarnings("ignore:no cluster was found")
+def test_a_fold_with_few_series_says_so():
+    frame, young = table(12, 60), table(120, 6, seed=2)
+    young["ward"] = "young" + young["ward"]
+    panel = series_panel(pd.concat([frame, young]), replace(ROLES, horizon=12))
+    with pytest.warns(UserWarning, match=r"^only 12 of 132 series have values before and after"):
+        fit_series(panel, QUICK, silent)
+
+
 def test_too_few_series_are_one_line():
     with pytest.raises(DataValidationError, match=r"^5 series are too few.*give 6 or more$"):
         fit_series(series_panel(table(5, 48), ROLES), PipelineConfig(), silent)

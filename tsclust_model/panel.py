@@ -100,6 +100,28 @@ class Panel:
         earlier = self.frequency.moved(self.last_times, -np.asarray(drop))
         return replace(self, values=values, ends=self.ends - shift, last_times=earlier)
 
+    def with_own_ends(self) -> Panel:
+        """The panel for rolling origins: a series that ended long ago is moved to the end.
+
+        Series whose last value is within `horizon` of the last period stay on the calendar. The
+        others would take part in no recent origin there, so they are right-aligned; their `ends`
+        still say when they ended.
+        """
+        early = self._trailing >= self.horizon
+        if not early.any():
+            return self
+        own = self.right_aligned()
+        values = {
+            name: np.where(early[:, None], own.values[name], found)
+            for name, found in self.values.items()
+        }
+        first = int((~np.isnan(values[self.target])).any(axis=0).argmax())
+        return replace(
+            self,
+            values={name: found[:, first:] for name, found in values.items()},
+            ends=np.where(early, own.ends, self.ends),
+        )
+
     def known(self, drop: int) -> Panel:
         """The panel without the last `drop` values of each series; too short ones are left out.
 

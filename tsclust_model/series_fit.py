@@ -3,6 +3,8 @@
 Every choice is made at rolling origins inside the training panel, nothing is split at random:
 
 - a fold's models see what was known at its origin, and are judged on the horizon after it;
+- origins lie on the calendar; a series that ended a horizon or more before the others has them
+  counted from its own end, so that every series that is long enough takes part;
 - the number of trees is the one the folds like best;
 - the shares of the ways to forecast are ``prior * (loss / best) ** -20``, a loss of one series
   counting as 10 at most (``clipped`` in the scores is the share of those above);
@@ -49,6 +51,7 @@ _MOST_SERIES = 20_000
 _PRIORS = {"global": 0.4, "cluster": 0.1, "bank": 0.3, "theta": 0.2}
 _SHARPNESS = 20.0
 _SHRUNK_BY = 100
+_FEWEST_JUDGED = 0.1  # of the series, at the newest origin
 # Models are not served with more cases out of reach, or an error above the best base's by more.
 _MOST_REPLACED, _MOST_TIMES_WORSE = 0.05, 2.0
 
@@ -308,7 +311,7 @@ def fit_series(panel: Panel, config: PipelineConfig, stages: Stages) -> SeriesFi
         raise DataValidationError(
             f"{len(panel)} series are too few to find segments in; give {FEWEST_SERIES} or more"
         )
-    season = panel.frequency.season
+    panel, season = panel.with_own_ends(), panel.frequency.season
     folds = rolling_origins(panel.n_periods, panel.horizon, season)
     segments, assignment = fit_segments(panel, config, stages)
     sampled = _some_series(panel, config.random_state)
@@ -331,10 +334,21 @@ def fit_series(panel: Panel, config: PipelineConfig, stages: Stages) -> SeriesFi
                 stage.log({f"{prefix}mase_{k}": v for k, v in fitted.scores["mase"].items()})
             if is_target:
                 shapes, losses = _shapes_and_losses(part, fitted)
+    _warn_of_few(scores[panel.target]["folds"][-1]["n_series"], len(part))
     own = scores.pop(panel.target) | {"resources": scores, "origins": list(folds)}
     return SeriesFit(
         segments.segmentation, segments.result, assignment, models, own, shapes, losses
     )
+
+
+def _warn_of_few(n_judged: int, n_series: int) -> None:
+    if n_judged < max(FEWEST_SERIES, _FEWEST_JUDGED * n_series):
+        warnings.warn(
+            f"only {n_judged} of {n_series} series have values before and after the newest rolling "
+            "origin, so shares and intervals hang on these few; give longer series, or lower the "
+            "horizon",
+            stacklevel=3,
+        )
 
 
 def changed_params(config: PipelineConfig, is_target: bool) -> dict[str, Any]:
@@ -505,6 +519,7 @@ def _scores(
     n = len(served)
     return {
         "n_forecasts": n,
+        "folds": [_fold_sizes(judged.examples, fold) for fold in judged.examples.folds],
         "n_trees": rounds,
         "mase": {way: float(found.mean()) for way, found in losses.items()},
         "median_mase": {way: float(np.median(found)) for way, found in losses.items()},
@@ -522,6 +537,16 @@ def _scores(
             }
             for cluster in np.unique(judged.labels)
         },
+    }
+
+
+def _fold_sizes(examples: Examples, fold: int) -> dict[str, int]:
+    """How many series a fold has, and values that are forecast."""
+    rows = examples.judged_at(fold)
+    return {
+        "origin": fold,
+        "n_series": len(np.unique(examples.series[rows])),
+        "n_forecasts": len(rows),
     }
 
 

@@ -15,6 +15,7 @@ from entrypoints import (
     optional,
     split_names,
 )
+from tsclust_model.segment_gain import gain_sentence
 from tsclust_model.series_table import require_series_roles
 from tsclust_model.tables import read_table
 from tsclust_model.training import Training, train_table
@@ -95,6 +96,8 @@ def show(training: Training, data: str) -> None:
         f"  control  {worth[f'{metric.name}_control']:.4g} with shuffled segments; "
         f"served with cluster weight {worth['cluster_weight']:g}"
     )
+    if report["gain"] is not None and found["n_clusters"]:
+        click.echo(f"  {gain_sentence(report['gain'], worth['cluster_weight'])}")
     if "accuracy_blend" in worth:
         shares = [("folds", worth["accuracy_blend"])]
         shares += [("holdout", held["accuracy"])] if held is not None else []

@@ -25,7 +25,7 @@ FLOORS = {
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
         *("search", "analysis_request", "plots", "frequency", "classes", "settings", "panel"),
-        *("report_advice", "report_groups"),
+        *("report_advice", "report_groups", "segment_gain"),
     },
     2: {
         *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),

@@ -131,6 +131,14 @@ def test_what_is_served_is_no_worse_than_the_bases_and_the_models_of_all(fit):
     assert fit.scores["origins"] == [30, 36, 42]
 
 
+def test_segments_of_series_are_credited_beyond_their_shuffled_control(fit):
+    gain, mase = fit.scores["gain"], fit.scores["mase"]
+    assert (gain["saved"], gain["control"]) == (None, None)  # the bases are blended in, too
+    assert gain["beyond"] == pytest.approx((mase["control"] - mase["blend"]) / mase["global"])
+    assert 0 < gain["error"] < 0.1
+    assert gain["earned"] == (gain["beyond"] > 2 * gain["error"])
+
+
 def test_intervals_cover_about_as_much_as_they_say(panel, fit):
     held = series_panel(table(60, 54), ROLES)
     np.testing.assert_array_equal(held.y[:, :48].shape, panel.y.shape)

@@ -177,15 +177,15 @@ def _quality(figures: Mapping[str, Any]) -> str:
     if everyone["error"] is not None:
         text += f" ± {number(everyone['error'], 2)}"
     text += f" on {_md(accuracy['basis'])}"
-    saved = figures["worth"]["saved"]
-    if saved is not None:
-        text += f"; {percent(saved)} less than one global model"
     if everyone.get("accuracy") is not None:
         text += f"; {percent(everyone['accuracy'])} of the classes right"
     covered = everyone.get("interval_coverage")
     if covered is not None:
         unit, wanted = figures["model"]["rows_are"], percent(accuracy["coverage"], 0)
         text += f"; {percent(covered)} of the {unit} inside their {wanted} intervals"
+    gain = figures["worth"]["gain"]
+    if gain and figures["segments"]["n_segments"]:
+        text += f". {_md(gain['sentence'])}"
     return text + "."
 
 

@@ -117,22 +117,12 @@ def _on_worth(figures: Mapping[str, Any]) -> list[str]:
             f"models alone have {change:+.1%} of the global {label} {everyone['value']:.4g}. Other "
             "cluster_features may make them worth more."
         ]
-    blend, control = ways.get("blend"), ways.get("control")
-    found = []
-    if blend and blend["saved"] is not None and blend["saved"] > 0:
-        error = f" ± {blend['saved_error']:.1%}" if blend["saved_error"] is not None else ""
-        found.append(
-            f"Plan by segments: they save {blend['saved']:.1%}{error} of the global {label}, at "
-            f"weight {worth['weight']:g}."
-        )
-    if blend and control and control["saved"] is not None and blend["saved"] is not None:
-        by_chance = control["saved"] >= blend["saved"] > 0
-        if by_chance:
-            found.append(
-                f"Do not trust these segments: shuffled ones save {control['saved']:.1%} as well; "
-                "set combine to 'global'."
-            )
-    return found
+    gain = worth["gain"]
+    if gain is None:  # of an older build, or all by the global model
+        return []
+    if gain["earned"]:
+        return [f"Plan by segments. {gain['sentence']}, at weight {worth['weight']:.2g}."]
+    return [f"{gain['sentence']}."]
 
 
 def _on_subgroups(figures: Mapping[str, Any]) -> list[str]:

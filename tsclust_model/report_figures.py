@@ -24,9 +24,10 @@ from tsclust_model.report_groups import (
     segment_name,
     shown_groups,
 )
-from tsclust_model.report_rows import Evidence, OutputRows, SegmentRows, mean_error
+from tsclust_model.report_rows import Evidence, OutputRows, SegmentRows
 from tsclust_model.results import NOISE
 from tsclust_model.retraining import Comparison
+from tsclust_model.segment_gain import gain_sentence, mean_error, segment_gain
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_models import WAYS as SERIES_WAYS
 from tsclust_model.series_models import SeriesModel
@@ -279,13 +280,15 @@ def _add_rolling_origins(figures: dict[str, Any], generation: SeriesGeneration) 
         if scores.get(way) is not None
     ]
     table = {"basis": "rolling origins inside the training series", "ways": ways}
+    gain = _credited(generation.info["scores"].get("gain"), _weight(generation))
     if figures["worth"] is not None:
-        figures["worth"]["tables"].insert(0, table)
+        figures["worth"] |= {"tables": [table, *figures["worth"]["tables"]], "gain": gain}
         return
     figures["measure"] = {"name": metric.name, "label": metric.label, "unit": "", "columns": []}
     figures["worth"] = {
         "tables": [table],
         "saved": next((way["saved"] for way in ways if way["way"] == "blend"), None),
+        "gain": gain,
         "weight": _weight(generation),
         "combine": generation.info["config"]["combine"],
         "n_own_models": len(_own_models(generation)),
@@ -309,16 +312,41 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
 
 
 def _worth(generation: AnyGeneration, found: Sequence[Evidence]) -> dict[str, Any]:
-    """What segments are worth, on each kind of rows; `saved` is on the last of them."""
+    """What segments are worth, on each kind of rows; `saved` is on the last of them.
+
+    ``gain`` is what they save beyond shuffled ones on the folds of the fit.
+    """
     tables = [{"basis": evidence.basis, "ways": _ways(evidence)} for evidence in found]
     blend = next(way for way in tables[-1]["ways"] if way["way"] == "blend")  # type: ignore[index]
     return {
         "tables": tables,
         "saved": blend["saved"],  # type: ignore[index]
+        "gain": _gain(generation, found),
         "weight": _weight(generation),
         "combine": generation.info["config"]["combine"],
         "n_own_models": len(_own_models(generation)),
     }
+
+
+def _gain(generation: AnyGeneration, found: Sequence[Evidence]) -> dict[str, Any] | None:
+    """What segments save beyond shuffled ones, on rows with a control or as training knew it."""
+    gain = generation.info.get("segment_gain")
+    for evidence in found:
+        losses = evidence.losses
+        if "control" in losses:
+            known = segment_gain(
+                *(losses["global"], losses["blend"], losses["control"]),
+                root=evidence.measure.root,
+                parts=evidence.parts,
+                units=evidence.units,
+            )
+            gain = None if known is None else known.to_dict()
+    return _credited(gain, _weight(generation))
+
+
+def _credited(gain: Mapping[str, Any] | None, weight: float) -> dict[str, Any] | None:
+    """The gain with what it says in words."""
+    return None if gain is None else dict(gain) | {"sentence": gain_sentence(gain, weight)}
 
 
 def _ways(evidence: Evidence) -> list[dict[str, Any]]:
@@ -340,7 +368,7 @@ def _ways(evidence: Evidence) -> list[dict[str, Any]]:
         if everyone is not None and way != "global" and everyone.mean() > 0:
             before, after = measure.value(everyone), entry["value"]
             entry["saved"] = 1 - after / before  # type: ignore[operator]
-            spread = mean_error(everyone - losses, evidence.parts)
+            spread = mean_error(everyone - losses, evidence.parts, evidence.units)
             slope = (2 if measure.root else 1) * float(everyone.mean())
             entry["saved_error"] = None if spread is None else spread / slope
         ways.append(entry)

@@ -22,6 +22,7 @@ from tsclust_model.folds import Fold, time_ordered_folds
 from tsclust_model.generation import FittedGeneration, Generation
 from tsclust_model.intervals import Calibration
 from tsclust_model.results import NOISE, Assignment
+from tsclust_model.segment_gain import mean_error
 from tsclust_model.validation import TrainingData
 
 MISSING = "(missing)"
@@ -66,17 +67,6 @@ class Measure:
         if spread is None or value is None or not self.root:
             return spread
         return spread / (2 * value) if value > 0 else 0.0
-
-
-def mean_error(values: np.ndarray, parts: np.ndarray | None = None) -> float | None:
-    """Standard error of a mean, the larger of the one over rows and the one over parts."""
-    if len(values) < 2:
-        return None
-    error = float(values.std(ddof=1) / math.sqrt(len(values)))
-    if parts is not None and len(np.unique(parts)) > 1:
-        means = np.array([values[parts == part].mean() for part in np.unique(parts)])
-        error = max(error, float(means.std(ddof=1) / math.sqrt(len(means))))
-    return error
 
 
 @dataclass(frozen=True)
@@ -202,6 +192,8 @@ class Evidence:
     measure : Measure
     classes : ClassRows or None
         Of a target of classes.
+    units : ndarray of int64 or None
+        Whose row it is, where rows have an id.
     """
 
     basis: str
@@ -213,6 +205,7 @@ class Evidence:
     groups: dict[str, np.ndarray]
     measure: Measure
     classes: ClassRows | None = None
+    units: np.ndarray | None = None
 
     @property
     def target(self) -> OutputRows | None:
@@ -306,6 +299,7 @@ def fold_evidence(
         row_groups(frame.iloc[rows], columns),
         measure_of(generation),
         classes,
+        None if data.groups is None else data.groups[rows],
     )
 
 

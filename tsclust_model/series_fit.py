@@ -30,6 +30,7 @@ from tsclust_model.forest import is_packable
 from tsclust_model.intervals import StepCalibration
 from tsclust_model.panel import LARGEST_LOSS, Panel
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.segment_gain import segment_gain
 from tsclust_model.series_examples import Examples, make_examples, rolling_origins
 from tsclust_model.series_models import WAYS, SeriesModel, blended
 from tsclust_model.series_segments import FEWEST_SERIES, assign_shapes, fit_segments
@@ -518,6 +519,7 @@ def _scores(
     gain = losses["global"] - served
     n = len(served)
     return {
+        "gain": _gain(judged, losses),
         "n_forecasts": n,
         "folds": [_fold_sizes(judged.examples, fold) for fold in judged.examples.folds],
         "n_trees": rounds,
@@ -550,18 +552,38 @@ def _fold_sizes(examples: Examples, fold: int) -> dict[str, int]:
     }
 
 
+def _gain(judged: _Judged, losses: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """What the segments save beyond shuffled ones; None without a control."""
+    if "control" not in losses:
+        return None
+    series, origins = _cases(judged)
+    found = segment_gain(
+        *(losses["global"], losses["blend"], losses["control"]),
+        root=False,
+        parts=origins,
+        units=series,
+        only_segments=False,  # bank and Theta are blended in, too
+    )
+    return None if found is None else found.to_dict()
+
+
+def _cases(judged: _Judged) -> tuple[np.ndarray, np.ndarray]:
+    """Series and origin of each case, shape (n_cases,) each."""
+    _, first = np.unique(judged.case, return_index=True)
+    rows = judged.examples.n_train + first
+    return judged.examples.series[rows], judged.examples.origins[rows]
+
+
 def _shapes_and_losses(panel: Panel, fitted: _FittedOutput) -> tuple[np.ndarray, np.ndarray]:
     """Shapes of the judged series at their origins, and how well they were forecast."""
     judged = fitted.judged
-    _, first = np.unique(judged.case, return_index=True)
-    rows = judged.examples.n_train + first
-    series, origins = judged.examples.series[rows], judged.examples.origins[rows]
-    shapes = np.empty((len(rows), 0))
+    series, origins = _cases(judged)
+    shapes = np.empty((len(series), 0))
     for fold in judged.examples.folds:
         own = origins == fold
         found = shape_features(panel.y[series[own], :fold], panel.frequency.season)
         if not shapes.shape[1]:
-            shapes = np.full((len(rows), found.shape[1]), np.nan)
+            shapes = np.full((len(series), found.shape[1]), np.nan)
         shapes[own] = found
     known = ~np.isnan(shapes).any(axis=1)
     return shapes[known], fitted.losses[known]

@@ -275,6 +275,7 @@ def series_figures(fitted: FittedSeries, held: HeldBack | None) -> dict[str, Any
         "cluster_sizes": generation.info["cluster_sizes"],
         "worth": {f"{name}_{way}": value for way, value in scores[name].items()}
         | {"cluster_weight": scores["cluster_weight"]},
+        "gain": scores["gain"],
         "clusters": scores["clusters"],
         "scores": scores,
         "gaps": generation.info["gaps"],

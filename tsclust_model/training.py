@@ -25,6 +25,7 @@ from tsclust_model.forecasting import OutputModel, fold_blend
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
+from tsclust_model.metrics import METRICS
 from tsclust_model.pyfunc import log_generation
 from tsclust_model.quality import infer_quality_schema
 from tsclust_model.registry import (
@@ -44,6 +45,7 @@ from tsclust_model.report_figures import Watched
 from tsclust_model.reporting import fit_report, log_report, now, series_report
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.retraining import Comparison, compare, retrain_lock
+from tsclust_model.segment_gain import segment_gain
 from tsclust_model.series_fitting import FittedSeries, fit_series_generation
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import value_columns
@@ -206,7 +208,8 @@ def train_table(
         fitted = _fit(experiments, known, data, roles, config, info)
         with experiments.stage("Performance-Report") as stage:
             control = shuffled_control(fitted, data, config)
-            report = performance_figures(fitted, unseen, control)
+            report = performance_figures(fitted, unseen, control, data.groups)
+            fitted = _with_gain(fitted, report)
             about = _told(name, run_id, "training", alias_version(name, CHAMPION), source)
             page = fit_report(fitted, data, known, unseen, about, control.fold_losses["blend"])
             stage.log(headline(report))
@@ -416,11 +419,13 @@ def _challenge(
                 champion, challenger, compared, config.promotion_margin, owners(compared, roles)
             )
             control = shuffled_control(fitted, data, config)
-            report = performance_figures(fitted, newest, control) | {
+            report = performance_figures(fitted, newest, control, data.groups) | {
                 "comparison": comparison.to_dict(),
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
+            fitted = _with_gain(fitted, report)
+            challenger = fitted.generation
             about = _told(name, run_id, "retraining", champion_version, "history")
             page = fit_report(
                 fitted,
@@ -716,15 +721,27 @@ def shuffled_control(
 
 
 def performance_figures(
-    fitted: FittedGeneration, unseen: pd.DataFrame, control: OutputModel | ClassModel
+    fitted: FittedGeneration,
+    unseen: pd.DataFrame,
+    control: OutputModel | ClassModel,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """What was found and what it is worth, as JSON-ready figures.
 
     ``worth`` holds errors on the folds: of the global model, of clusters alone, of the blend that
-    is served, and of a control, the same blend with the labels shuffled among the rows.
+    is served, and of a control, the same blend with the labels shuffled among the rows. ``gain`` is
+    what the segments save beyond the control, and its standard error over rows, folds and `groups`
+    (whose row each training row is, shape (n,)).
     """
     generation = fitted.generation
-    scores = generation.target.scores
+    scores, losses = generation.target.scores, generation.target.fold_losses
+    rows = np.concatenate([fold.valid for fold in fitted.folds])
+    gain = segment_gain(
+        *(losses["global"], losses["blend"], control.fold_losses["blend"]),
+        root=METRICS[scores.metric].squared,
+        parts=np.repeat(np.arange(len(fitted.folds)), [len(fold.valid) for fold in fitted.folds]),
+        units=None if groups is None else groups[rows],
+    )
     return {
         "clustering": fitted.clustering.metrics,
         "cluster_sizes": generation.info["cluster_sizes"],
@@ -734,6 +751,7 @@ def performance_figures(
         }
         | {f"{name}_blend": value for name, value in scores.served.items()}
         | {"cluster_weight": generation.target.weight},
+        "gain": None if gain is None else gain.to_dict(),
         "clusters": {str(cluster): figures for cluster, figures in scores.clusters.items()},
         "resources": {
             name: {f"rmse_{way}": value for way, value in model.scores.errors.items()}
@@ -744,12 +762,21 @@ def performance_figures(
     }
 
 
+def _with_gain(fitted: FittedGeneration, report: Mapping[str, Any]) -> FittedGeneration:
+    """The fit whose generation says what its segments save beyond shuffled ones."""
+    info = fitted.generation.info | {"segment_gain": report["gain"]}
+    return replace(fitted, generation=replace(fitted.generation, info=info))
+
+
 def headline(report: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of a report that a run shows as metrics."""
     figures = {
         k: report["clustering"][k] for k in ("n_clusters", "noise_ratio", "silhouette_score")
     }
     figures |= {f"fold_{name}": value for name, value in report["worth"].items()}
+    if report["gain"] is not None:
+        figures["fold_saved_beyond_control"] = report["gain"]["beyond"]
+        figures["fold_saved_beyond_control_error"] = report["gain"]["error"]
     for name, value in (report["holdout"] or {}).items():
         if not isinstance(value, dict):
             figures[f"holdout_{name}"] = value

@@ -8,10 +8,18 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.pipeline import Pipeline
 
-from tsclust_model import PipelineConfig, Roles, generate_synthetic_data, train_model
+from tsclust_model import (
+    ModelRegistry,
+    PipelineConfig,
+    Roles,
+    generate_synthetic_data,
+    train_model,
+)
 from tsclust_model.baseline_training import retrain_baseline, train_baseline
-from tsclust_model.baselines import Baseline, load_baseline
+from tsclust_model.baselines import load_baseline
 from tsclust_model.errors import ConfigurationError, DataValidationError, MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.registry import alias_version
@@ -46,14 +54,42 @@ def test_too_little_made_up_data_is_refused(arguments, message):
 
 @pytest.mark.parametrize("model_type", ["logistic", "random_forest"])
 def test_a_baseline_learns_and_says_classes_as_texts(model_type):
-    model = train_model(X[:200], Y[:200], {"model_type": model_type})
-    assert isinstance(model, Baseline)
-    found = model.predict(X[200:])
-    assert set(found) <= {"0", "1"}
-    figures = model.figures(DATA[200:].reset_index(drop=True))
-    assert figures["accuracy"] == (found == Y[200:].astype(str)).mean()
-    assert figures["accuracy"] > 0.85
-    assert set(figures) == {"accuracy", "log_loss", "auc"}
+    model = train_model(X[:200], Y[:200], {"training": {"model_type": model_type}})
+    assert isinstance(model, Pipeline)
+    assert model.classes_.tolist() == [0, 1]
+    np.testing.assert_array_equal(
+        model.predict(X[200:]),
+        train_model(X[:200], Y[:200], {"model_type": model_type}).predict(X[200:]),
+    )
+    assert model.score(X[200:], Y[200:]) == (model.predict(X[200:]) == Y[200:]).mean() > 0.85
+    assert model.predict_proba(X[200:]).shape == (100, 2)
+
+
+CLASSES = {
+    "whole": np.where(X["feature_0"] > 0.5, 7, np.where(X["feature_1"] > 0.5, 3, 1)),
+    "strings": np.where(Y == 1, "yes", "no"),
+    "booleans": Y.to_numpy() == 1,
+    "categories": pd.Categorical(np.where(Y == 1, "b", "a")),
+}
+
+
+@pytest.mark.parametrize("y", CLASSES.values(), ids=CLASSES)
+@pytest.mark.parametrize("of", [X, X.to_numpy()], ids=["table", "array"])
+def test_an_estimator_has_the_classes_of_its_outcomes_and_the_registry_keeps_it(of, y, tmp_path):
+    model = train_model(of, y, {"training": {"model_type": "logistic"}})
+    assert model.classes_.tolist() == sorted(set(np.asarray(y).tolist()))
+    registry = ModelRegistry(tmp_path)
+    registry.save(model, "a")
+    loaded, _ = registry.load("a")
+    np.testing.assert_array_equal(loaded.predict(of), model.predict(of))
+    np.testing.assert_array_equal(loaded.predict_proba(of), model.predict_proba(of))
+
+
+def test_strings_and_numbers_of_a_table_are_told_apart(visits):
+    X, y = visits[["ward", "urgent", "age"]], visits["risk"]
+    config = {"training": {"model_type": "random_forest", "holdout": 0.1}, "data": {"path": "x"}}
+    model = train_model(X, y, config | {"model": {"missing_values": "impute"}})
+    assert model.score(X, y) > 0.9
 
 
 def test_lightgbm_is_a_generation():
@@ -64,16 +100,11 @@ def test_lightgbm_is_a_generation():
     assert (found == Y[200:].astype(str)).mean() > 0.85
 
 
-def test_an_array_has_numbered_columns():
-    model = train_model(X.to_numpy(), Y.to_numpy(), {"model_type": "logistic"})
-    assert model.schema.names == list(X)
-
-
 def test_a_forest_of_numbers_is_a_regression():
     y = 3.0 * X["feature_0"] + X["feature_1"]
     model = train_model(X, y, {"model_type": "random_forest", "params": {"n_estimators": 20}})
-    assert model.classes is None
-    assert model.figures(X.assign(target=y))["r2"] > 0.9
+    assert isinstance(model["model"], RandomForestRegressor)
+    assert model.score(X, y) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -93,6 +124,13 @@ def test_a_forest_of_numbers_is_a_regression():
         ),
         pytest.param({}, Y[:10], DataValidationError, "10 outcomes for 300 rows", id="length"),
         pytest.param({"modle_type": "x"}, Y, ConfigurationError, "unknown config", id="key"),
+        pytest.param(
+            {"training": {"modle_type": "x"}}, Y, ConfigurationError, "unknown config", id="inner"
+        ),
+        pytest.param(
+            {"training": {}, "modle": {}}, Y, ConfigurationError,
+            "unknown section 'modle' \\(did you mean 'model'", id="section",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_said(config, y, error, message):

@@ -77,7 +77,7 @@ def test_what_cannot_be_saved_is_said(folder, logistic, version_id, metadata, me
 
 
 def test_a_thing_that_is_no_model_is_refused(folder):
-    with pytest.raises(MLflowIntegrationError, match="a dict cannot be kept"):
+    with pytest.raises(MLflowIntegrationError, match="a dict cannot be stored as plain data"):
         ModelRegistry(folder).save({}, "week-3")
 
 

@@ -41,7 +41,14 @@ FLOORS = {
     },
     5: {
         *("pyfunc", "tracking", "serving", "evaluation", "model_code", "batches"),
-        *("advice", "cluster_evaluation", "series_generation", "series_fit", "report_rows"),
+        *(
+            "kept_models",
+            "advice",
+            "cluster_evaluation",
+            "series_generation",
+            "series_fit",
+            "report_rows",
+        ),
     },
     6: {
         *("registry", "analysis_cache", "series_fitting", "series_evaluation", "series_scoring"),
@@ -72,10 +79,12 @@ NEIGHBOURS = {
     ("series_kernels", "kernel_cache"),
     ("model_code", "pyfunc"),
     ("tracking", "pyfunc"),
+    ("tracking", "kept_models"),
+    ("kept_models", "pyfunc"),
+    ("kept_models", "series_generation"),
     ("training", "reporting"),
     ("training", "report_figures"),
     ("reporting", "report_figures"),
-    ("tracking", "series_generation"),
 }
 MAY_IMPORT_MLFLOW = {
     *("pyfunc", "tracking", "serving", "model_code", "registry", "thresholds", "model_store"),

@@ -176,7 +176,31 @@ def test_reports_are_kept_apart_by_hospital_profile():
             assert stream.read() == "plain text"
 
 
-@pytest.mark.parametrize("name", ["../up", ".hidden", "a/b", "", "x" * 65, "line\nbreak"])
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        (np.arange(3), "the report is of type ndarray; give a string, or a mapping"),
+        ([1, 2], "the report is of type list; give a string"),
+        ({"rmse": np.arange(3)}, "the report is not JSON .*ndarray is not JSON serializable"),
+    ],
+    ids=["array", "list", "array inside"],
+)
+def test_a_report_that_is_no_text_is_one_line(report, message):
+    with ExperimentManager().run("reports"), pytest.raises(MLflowIntegrationError, match=message):
+        ArtifactManager().save_report(report, "report.json")
+
+
+@pytest.mark.parametrize("name", ["../up", "a/../../b", "/etc/passwd", ""])
+def test_a_path_that_leaves_the_run_is_refused(name, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with ExperimentManager().run("paths"):
+        with pytest.raises(MLflowIntegrationError, match="is no path under a run; give one"):
+            ArtifactManager().get_artifact_path(name)
+        with pytest.raises(MLflowIntegrationError, match="is no path under a run; give one"):
+            ExperimentManager().log_artifact(tmp_path / "notes.txt", name)
+
+
+@pytest.mark.parametrize("name", ["../up", "a..b", ".hidden", "a/b", "", "x" * 65, "line\nbreak"])
 def test_names_that_could_leave_their_folder_are_refused(name):
     with ExperimentManager().run("names"), pytest.raises(MLflowIntegrationError, match="no name"):
         ArtifactManager().save_report("text", name)

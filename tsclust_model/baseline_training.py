@@ -8,17 +8,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import Pipeline
 
 from tsclust_model.baselines import (
     LIGHTGBM,
+    LOGISTIC,
     MODEL_TYPE_TAG,
     Baseline,
     about_baseline,
     fit_baseline,
+    fit_estimator,
     log_baseline,
+    unfitted,
 )
 from tsclust_model.config import PipelineConfig
-from tsclust_model.errors import DataValidationError, ModelTrainingError, RetrainingError
+from tsclust_model.errors import (
+    ConfigurationError,
+    DataValidationError,
+    ModelTrainingError,
+    RetrainingError,
+    suggestion,
+)
 from tsclust_model.generation import Generation, fit_generation
 from tsclust_model.history import Window
 from tsclust_model.registry import (
@@ -29,6 +39,7 @@ from tsclust_model.registry import (
     tag_version,
 )
 from tsclust_model.retraining import Comparison, compare, retrain_lock
+from tsclust_model.settings import LoopSettings
 from tsclust_model.storage import open_storage
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import ExperimentManager, log_config, log_input, translated
@@ -177,23 +188,28 @@ def train_model(
     X_train: pd.DataFrame | np.ndarray,
     y_train: Any,
     config: PipelineConfig | Mapping[str, Any] | None = None,
-) -> Generation | Baseline:
+) -> Generation | Pipeline:
     """Fit a model of any type in memory; nothing is logged or registered.
 
     Parameters
     ----------
     X_train : DataFrame or array, shape (n_samples, n_features)
-        The columns of an array are called ``feature_0``, ``feature_1``, ...
+        The model takes what it was fitted on: tables of these columns, or arrays.
     y_train : array-like, shape (n_samples,)
-        Numbers or classes; whole numbers of at most two values are classes too.
+        Numbers or classes; whole numbers of at most two values are classes too, and so are those
+        of a logistic regression.
     config : PipelineConfig or mapping, optional
-        A mapping holds fields of `PipelineConfig`, and may hold ``model_type`` (``lightgbm``,
-        ``logistic``, ``random_forest``) and ``params`` of the scikit-learn estimator.
+        A mapping holds the sections of the loop's settings, of which ``training`` (``model_type``:
+        ``lightgbm``, ``logistic`` or ``random_forest``; ``params`` of the estimator) and ``model``
+        (fields of `PipelineConfig`) are read; or, without sections, ``model_type``, ``params`` and
+        the fields of `PipelineConfig` side by side.
 
     Returns
     -------
-    Generation or Baseline
-        Both have ``predict`` of a table; see there.
+    sklearn.pipeline.Pipeline or Generation
+        The fitted scikit-learn estimator: ``predict``, ``score``, ``predict_proba`` and
+        ``classes_`` in the values of `y_train`. Of ``lightgbm``, which fits segments, the
+        `Generation`, whose ``predict`` takes a table. `ModelRegistry.save` keeps both.
 
     Raises
     ------
@@ -203,13 +219,12 @@ def train_model(
     --------
     >>> from tsclust_model import generate_synthetic_data, train_model
     >>> data = generate_synthetic_data(200, 5, 0)
-    >>> model = train_model(data.drop(columns="target"), data["target"], {"model_type": "logistic"})
-    >>> model.predict(data.head(3)).shape
-    (3,)
+    >>> X, y = data.drop(columns="target"), data["target"]
+    >>> model = train_model(X, y, {"training": {"model_type": "logistic"}})
+    >>> model.predict_proba(X.head(3)).shape
+    (3, 2)
     """
-    given = {} if config is None or isinstance(config, PipelineConfig) else dict(config)
-    model_type, params = given.pop("model_type", LIGHTGBM), given.pop("params", {})
-    settings = config if isinstance(config, PipelineConfig) else PipelineConfig.from_dict(given)
+    settings, model_type, params = _asked(config)
     frame = X_train
     if not isinstance(frame, pd.DataFrame):
         array = np.asarray(X_train)
@@ -218,16 +233,46 @@ def train_model(
         frame = pd.DataFrame(array, columns=[f"feature_{i}" for i in range(array.shape[1])])
     if len(y_train) != len(frame):
         raise DataValidationError(f"{len(y_train)} outcomes for {len(frame)} rows; give one a row")
-    target = _free_name(frame)
-    frame = frame.reset_index(drop=True).assign(**{target: np.asarray(y_train)})
-    if settings.task == "auto" and frame[target].nunique() <= 2:
+    target, y = _free_name(frame), np.asarray(y_train)
+    frame = frame.reset_index(drop=True).assign(**{target: y})
+    whole = pd.api.types.is_integer_dtype(y) and model_type == LOGISTIC
+    if settings.task == "auto" and (whole or frame[target].nunique() <= 2):
         settings = PipelineConfig.from_dict(settings.to_dict() | {"task": "classification"})
     roles = Roles(target)
     data = training_data(frame, roles, settings)
     if model_type == LIGHTGBM:
         info = {"roles": vars(roles), "source": "memory"}
         return fit_generation(data, settings, info).generation
-    return _fit(data, frame, roles, settings, model_type, params, list(frame))
+    is_number = {feature.name: feature.is_number for feature in data.schema.features}
+    columns = list(X_train) if isinstance(X_train, pd.DataFrame) else range(len(is_number))
+    parts: dict[bool, list[Any]] = {True: [], False: []}
+    for column, name in zip(columns, map(str, frame), strict=False):
+        if name in is_number:
+            parts[is_number[name]].append(column)
+    of_classes = data.classes is not None
+    estimator = unfitted(
+        model_type, of_classes, params, settings.random_state, parts[True], parts[False]
+    )
+    return fit_estimator(estimator, X_train, y, model_type)
+
+
+def _asked(
+    config: PipelineConfig | Mapping[str, Any] | None,
+) -> tuple[PipelineConfig, str, Mapping[str, Any]]:
+    """The configuration, the model type and its params of what `train_model` was given."""
+    if isinstance(config, PipelineConfig):
+        return config, LIGHTGBM, {}
+    given = dict(config or {})
+    if set(given) & set(LoopSettings.model_fields):
+        for name in given:
+            if name not in LoopSettings.model_fields:
+                hint = suggestion(name, LoopSettings.model_fields)
+                raise ConfigurationError(f"unknown section '{name}'{hint}")
+        given = dict(given.get("model") or {}) | dict(given.get("training") or {})
+        for name in ("holdout", "promote", "model_name"):  # of the loop alone
+            given.pop(name, None)
+    model_type, params = given.pop("model_type", LIGHTGBM), given.pop("params", {})
+    return PipelineConfig.from_dict(given), model_type, params or {}
 
 
 def _free_name(frame: pd.DataFrame) -> str:

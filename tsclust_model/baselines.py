@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType
 from mlflow.types import Schema as MlflowSchema
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.impute import SimpleImputer
@@ -30,6 +31,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tsclust_model.classes import ClassTarget
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import ConfigurationError, MLflowIntegrationError, ModelTrainingError
+from tsclust_model.kept_models import trusted_types
 from tsclust_model.metrics import (
     LOG_LOSS,
     RMSE,
@@ -158,22 +160,51 @@ def fit_baseline(
     ModelTrainingError
         It could not be fitted.
     """
-    estimator = _estimator(model_type, data.classes is not None, dict(params or {}), random_state)
     numbers = [feature.name for feature in data.schema.features if feature.is_number]
-    texts = data.schema.text_columns
-    inputs = ColumnTransformer(
-        [
-            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
-            ("texts", OneHotEncoder(handle_unknown="ignore", sparse_output=False), texts),
-        ]
+    of_classes = data.classes is not None
+    estimator = unfitted(
+        model_type, of_classes, params, random_state, numbers, data.schema.text_columns
     )
     y: Any = data.y
     if data.classes is not None:
         y = np.array(data.classes.classes, dtype=object)[data.y.astype(np.int64)].astype(str)
-    model = Pipeline([("inputs", inputs), ("model", estimator)])
+    return fit_estimator(estimator, _inputs(frame, data.schema), y, model_type)
+
+
+def unfitted(
+    model_type: str,
+    of_classes: bool,
+    params: Mapping[str, Any] | None,
+    random_state: int,
+    numbers: Sequence[Any],
+    strings: Sequence[Any],
+) -> Pipeline:
+    """Imputer, encoder, scaler and estimator; `numbers` and `strings` are names or positions.
+
+    Raises
+    ------
+    ConfigurationError
+        As of `fit_baseline`.
+    """
+    model = _estimator(model_type, of_classes, dict(params or {}), random_state)
+    scaled = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+    encoded = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    inputs = ColumnTransformer(
+        [("numbers", scaled, list(numbers)), ("texts", encoded, list(strings))]
+    )
+    return Pipeline([("inputs", inputs), ("model", model)])
+
+
+def fit_estimator(estimator: Pipeline, X: Any, y: Any, model_type: str) -> Pipeline:
+    """Fit it, in a few words if it cannot be: scikit-learn's own may quote a row.
+
+    Raises
+    ------
+    ModelTrainingError
+    """
     try:
-        return model.fit(_inputs(frame, data.schema), y)
-    except (ValueError, TypeError) as error:  # its texts name parameters, and may quote a row
+        return estimator.fit(X, y)
+    except (ValueError, TypeError) as error:
         raise ModelTrainingError(
             f"the {model_type} could not be fitted ({type(error).__name__}); check training.params"
         ) from error
@@ -195,20 +226,25 @@ def log_baseline(model: Baseline) -> tuple[str, str]:
         name="model",
         signature=ModelSignature(MlflowSchema(inputs), MlflowSchema([ColSpec(answer)])),
         metadata={_METADATA: text},
-        **how_kept(),
+        **how_kept(model.estimator),
     )
     return logged.model_uri, hashlib.sha256(text.encode()).hexdigest()
 
 
-def how_kept() -> dict[str, Any]:
+def how_kept(estimator: BaseEstimator) -> dict[str, Any]:
     """What ``mlflow.sklearn`` is told of how an estimator is kept.
 
-    Its default format, skops, runs no code when it is read, and refuses the arrays of a forest's
-    trees unless they are named. Inferring the requirements would take 12 s.
+    Its default format, skops, runs no code when it is read, and refuses types such as the arrays of
+    a forest's trees unless they are named. Inferring the requirements would take 12 s.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        See `trusted_types`.
     """
     return {
         "pip_requirements": [*requirements(), f"skops=={version('skops')}"],
-        "skops_trusted_types": ["numpy.dtype", "sklearn.tree._tree.Tree"],
+        "skops_trusted_types": trusted_types(estimator),
     }
 
 

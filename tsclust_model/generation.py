@@ -420,19 +420,7 @@ class Generation(FittedPipeline):
             "forest.npz": pack_arrays(self._ensemble.to_arrays()),
         }
         for key, model in outputs.items():
-            content = {
-                "clusters": model.clusters,
-                "weight": model.weight,
-                "scores": asdict(model.scores),
-            }
-            parts[f"{key}-texts.json"] = pack_json(dict(model.texts))
-            if isinstance(model, ClassModel):
-                content |= {"temperature": model.temperature, "classes": model.outcome.to_dict()}
-            else:
-                parts[f"{key}.npz"] = pack_arrays(
-                    {str(cluster): found for cluster, found in model.calibration.residuals.items()}
-                )
-            parts[f"{key}.json"] = pack_json(content)
+            parts |= output_parts(model, key)
         return parts
 
     @classmethod
@@ -447,7 +435,7 @@ class Generation(FittedPipeline):
                     unpack_json(parts["segmentation.json"]),
                 ),
                 _target_from_parts(parts),
-                {name: _output_from_parts(parts, f"resource-{i}") for i, name in enumerate(names)},
+                {name: output_from_parts(parts, f"resource-{i}") for i, name in enumerate(names)},
                 Reference.from_arrays(
                     unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
                 ),
@@ -634,10 +622,29 @@ def _output_figures(model: OutputModel | ClassModel) -> dict[str, Any]:
     } | {f"fold_{model.scores.metric}_{way}": v for way, v in model.scores.errors.items()}
 
 
+def output_parts(model: OutputModel | ClassModel, key: str) -> Parts:
+    """The models of one output as named parts; `output_from_parts` reads them back."""
+    parts: Parts = {}
+    content = {
+        "clusters": model.clusters,
+        "weight": model.weight,
+        "scores": asdict(model.scores),
+    }
+    parts[f"{key}-texts.json"] = pack_json(dict(model.texts))
+    if isinstance(model, ClassModel):
+        content |= {"temperature": model.temperature, "classes": model.outcome.to_dict()}
+    else:
+        parts[f"{key}.npz"] = pack_arrays(
+            {str(cluster): found for cluster, found in model.calibration.residuals.items()}
+        )
+    parts[f"{key}.json"] = pack_json(content)
+    return parts
+
+
 def _target_from_parts(parts: Mapping[str, bytes]) -> OutputModel | ClassModel:
     content = unpack_json(parts["target.json"])
     if "classes" not in content:
-        return _output_from_parts(parts, "target")
+        return output_from_parts(parts, "target")
     return ClassModel(
         ClassTarget.from_dict(content["classes"]),
         StoredTexts([NOISE, *content["clusters"]], parts["target-texts.json"]),
@@ -647,7 +654,8 @@ def _target_from_parts(parts: Mapping[str, bytes]) -> OutputModel | ClassModel:
     )
 
 
-def _output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
+def output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
+    """The models of one output of numbers, from its `output_parts`."""
     content = unpack_json(parts[f"{key}.json"])
     if "global" in content:  # format 1
         own = {int(cluster): text for cluster, text in content["clusters"].items()}

@@ -18,9 +18,11 @@ from sklearn.base import BaseEstimator
 from tsclust_model.baselines import how_kept
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.generation import Generation
-from tsclust_model.pyfunc import SegmentForecaster, model_arguments
+from tsclust_model.generation import FittedPipeline
+from tsclust_model.kept_models import Kept, open_model, seal_model
+from tsclust_model.pyfunc import SegmentForecaster, model_arguments, read_parts, write_parts
 from tsclust_model.registry import translated
+from tsclust_model.state import MANIFEST
 
 _MODEL, _METADATA, _STORE = "model", "metadata.json", "registry.db"
 _ID_TAG = "version_id"
@@ -53,7 +55,7 @@ class ModelRegistry:
 
     def save(
         self,
-        model: Generation | BaseEstimator,
+        model: Kept,
         version_id: str,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
@@ -61,7 +63,9 @@ class ModelRegistry:
 
         Parameters
         ----------
-        model : Generation or scikit-learn estimator
+        model : Kept
+            A model of this package, or a scikit-learn estimator (both served by MLflow as they
+            are), or what else `seal_model` takes.
         version_id : str
             1 to 64 characters of A-Z a-z 0-9 . _ - without ``..``; not one that is there already.
         metadata : mapping, optional
@@ -111,6 +115,8 @@ class ModelRegistry:
         with tempfile.TemporaryDirectory() as folder, translated(f"'{version_id}'"):
             local = Path(client.download_artifacts(str(found.run_id), "", folder))
             metadata = json.loads((local / _METADATA).read_bytes())
+            if (local / _MODEL / MANIFEST).exists():
+                return open_model(read_parts(local / _MODEL)), metadata
             model = mlflow.pyfunc.load_model(str(local / _MODEL))
             if "sklearn" in model.metadata.flavors:
                 return mlflow.sklearn.load_model(str(local / _MODEL)), metadata
@@ -174,15 +180,13 @@ def _write(model: Any, metadata: Mapping[str, Any], folder: Path) -> None:
         (folder / _METADATA).write_text(json.dumps(metadata))
     except (TypeError, ValueError) as error:
         raise MLflowIntegrationError(f"the metadata is not JSON: {error}") from error
-    if isinstance(model, Generation):
+    if isinstance(model, FittedPipeline):
         parts, arguments = model_arguments(model)
         mlflow.pyfunc.save_model(
             folder / _MODEL, python_model=SegmentForecaster(parts), **arguments
         )
     elif isinstance(model, BaseEstimator):
-        mlflow.sklearn.save_model(model, str(folder / _MODEL), **how_kept())
+        mlflow.sklearn.save_model(model, str(folder / _MODEL), **how_kept(model))
     else:
-        raise MLflowIntegrationError(
-            f"a {type(model).__name__} cannot be kept; give a Generation or a scikit-learn "
-            "estimator"
-        )
+        (folder / _MODEL).mkdir()
+        write_parts(seal_model(model), folder / _MODEL)

@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import lightgbm as lgb
 import mlflow
 import pandas as pd
 import requests
@@ -35,12 +34,10 @@ from tqdm import tqdm
 
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN, PipelineConfig
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.generation import FittedPipeline
-from tsclust_model.pyfunc import open_generation, read_parts, seal_generation, write_parts
-from tsclust_model.series_generation import AnyGeneration
+from tsclust_model.kept_models import Kept, open_model, seal_model
+from tsclust_model.pyfunc import read_parts, write_parts
 from tsclust_model.stages import Stage
 from tsclust_model.stale_runs import close_stale_runs, process_tags
-from tsclust_model.state import open_sealed, seal
 
 _METRICS_A_WRITE = 500
 _GATHER_SECONDS = 1.0
@@ -127,6 +124,7 @@ class ExperimentManager:
 
     def log_artifact(self, artifact_path: str | Path, artifact_name: str) -> str:
         """Store a local file under the active run as `artifact_name`, and return that name."""
+        _check_artifact_path(artifact_name)
         source = Path(artifact_path)
         if not source.is_file():
             raise MLflowIntegrationError(f"{artifact_path} is no file; give the path of one")
@@ -317,14 +315,14 @@ class ArtifactManager:
         self.profile = _checked_name(hospital_profile_id or "default")
         self.run_id = run_id
 
-    def save_model(
-        self, model: AnyGeneration | lgb.Booster, model_name: str, model_type: str
-    ) -> str:
-        """Store a model as sealed plain data.
+    def save_model(self, model: Kept, model_name: str, model_type: str) -> str:
+        """Store a fitted model as sealed plain data; it is never a pickle.
 
         Parameters
         ----------
-        model : Generation or lightgbm.Booster
+        model : Kept
+            A model, clustering engine, fallback or cluster models of this package, a
+            ``lightgbm.Booster``, or an estimator of scikit-learn or LightGBM (see `seal_model`).
         model_name, model_type : str
             The path is ``<profile>/models/<model_type>/<model_name>``.
 
@@ -332,43 +330,43 @@ class ArtifactManager:
         -------
         str
             That path, under the run's artifacts.
+
+        Raises
+        ------
+        MLflowIntegrationError
+            The model is of no such class, or holds a type that could run code when it is read.
         """
         path = self._model_path(model_name, model_type)
-        if isinstance(model, FittedPipeline):
-            parts = seal_generation(model)
-        elif isinstance(model, lgb.Booster):
-            parts = seal({"booster.txt": model.model_to_string().encode()}, "", "")
-        else:
-            raise MLflowIntegrationError(
-                f"a {type(model).__name__} cannot be stored as plain data; "
-                "give a Generation or a lightgbm.Booster"
-            )
+        parts = seal_model(model)
         with tempfile.TemporaryDirectory() as folder, translated("the model cannot be stored"):
             write_parts(parts, Path(folder))
             mlflow.log_artifacts(folder, path, run_id=self._run())
         return path
 
-    def load_model(self, model_name: str, model_type: str) -> AnyGeneration | lgb.Booster:
+    def load_model(self, model_name: str, model_type: str) -> Any:
         """The model of `save_model`; nothing is parsed before its checksum is right."""
-        parts = read_parts(Path(self.get_artifact_path(self._model_path(model_name, model_type))))
-        if "booster.txt" in parts:
-            open_sealed(parts)
-            return lgb.Booster(model_str=parts["booster.txt"].decode())
-        return open_generation(parts)
+        path = self.get_artifact_path(self._model_path(model_name, model_type))
+        return open_model(read_parts(Path(path)))
 
     def save_report(self, report: Mapping[str, Any] | str, report_name: str) -> str:
-        """Store a report, a text or a mapping (as JSON), and return its path under the run.
+        """Store a report, a string or a mapping (as JSON), and return its path under the run.
 
         The path is ``<profile>/reports/<report_name>``.
+
+        Raises
+        ------
+        MLflowIntegrationError
+            The report is neither, or holds what JSON has not.
         """
         path = f"{self.profile}/reports/{_checked_name(report_name)}"
-        text = report if isinstance(report, str) else json.dumps(report, indent=2, sort_keys=True)
+        text = report if isinstance(report, str) else _as_json(report)
         with translated("the report cannot be stored"):
             mlflow.log_text(text, path, run_id=self._run())
         return path
 
     def get_artifact_path(self, artifact_name: str) -> str:
         """Local path of an artifact of the run, fetched if its store is not local."""
+        _check_artifact_path(artifact_name)
         run_id = self._run()
         try:
             return str(
@@ -412,6 +410,16 @@ def require_server() -> None:
                 f"the tracking server does not answer ({type(error).__name__}); "
                 "start it, or check MLFLOW_TRACKING_URI"
             ) from error
+
+
+def _as_json(report: Mapping[str, Any]) -> str:
+    remedy = "give a string, or a mapping of strings, numbers, lists and mappings"
+    if not isinstance(report, Mapping):
+        raise MLflowIntegrationError(f"the report is of type {type(report).__name__}; {remedy}")
+    try:
+        return json.dumps(dict(report), indent=2, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise MLflowIntegrationError(f"the report is not JSON ({error}); {remedy}") from error
 
 
 def log_config(experiments: ExperimentManager, config: PipelineConfig) -> None:
@@ -487,6 +495,14 @@ def log_page(
 def metric_name(name: str) -> str:
     """`name` as mlflow takes it for a metric: other characters become ``_``, and lower case."""
     return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name).lower()
+
+
+def _check_artifact_path(name: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise MLflowIntegrationError(
+            f"artifact {str(name)!r} is no path under a run; give one such as reports/week.json"
+        )
 
 
 def _checked_name(name: str) -> str:

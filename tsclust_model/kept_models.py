@@ -18,10 +18,10 @@ from tsclust_model.cluster_models import ClusterSpecificModelManager
 from tsclust_model.clustering import AdaptiveClusteringEngine, Segmentation
 from tsclust_model.errors import MLflowIntegrationError, NotFittedError, listed
 from tsclust_model.fallback import KNNFallback
-from tsclust_model.generation import FittedPipeline, output_from_parts, output_parts
+from tsclust_model.generation import Generation, output_from_parts, output_parts
 from tsclust_model.pyfunc import open_generation, seal_generation
 from tsclust_model.results import ClusteringResult
-from tsclust_model.series_generation import AnyGeneration
+from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.state import (
     Parts,
     open_sealed,
@@ -68,7 +68,7 @@ def seal_model(model: Any) -> Parts:
     NotFittedError
         It is ours and not fitted.
     """
-    if isinstance(model, FittedPipeline):
+    if isinstance(model, Generation | SeriesGeneration):
         return seal_generation(model)
     if isinstance(model, lgb.Booster):
         return seal({"booster.txt": model.model_to_string().encode()}, "", "")

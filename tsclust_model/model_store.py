@@ -18,10 +18,11 @@ from sklearn.base import BaseEstimator
 from tsclust_model.baselines import how_kept
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.generation import FittedPipeline
+from tsclust_model.generation import Generation
 from tsclust_model.kept_models import Kept, open_model, seal_model
 from tsclust_model.pyfunc import SegmentForecaster, model_arguments, read_parts, write_parts
 from tsclust_model.registry import translated
+from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.state import MANIFEST
 
 _MODEL, _METADATA, _STORE = "model", "metadata.json", "registry.db"
@@ -180,7 +181,7 @@ def _write(model: Any, metadata: Mapping[str, Any], folder: Path) -> None:
         (folder / _METADATA).write_text(json.dumps(metadata))
     except (TypeError, ValueError) as error:
         raise MLflowIntegrationError(f"the metadata is not JSON: {error}") from error
-    if isinstance(model, FittedPipeline):
+    if isinstance(model, Generation | SeriesGeneration):
         parts, arguments = model_arguments(model)
         mlflow.pyfunc.save_model(
             folder / _MODEL, python_model=SegmentForecaster(parts), **arguments

@@ -96,6 +96,33 @@ def test_the_rows_of_a_history_say_which_of_them_were_fitted(wards, config):
     assert data.panel.n_periods == 42
 
 
+def test_a_holdout_is_a_share_of_each_series_own_end(wards, config):
+    names = sorted(wards["ward_id"].unique())
+    early = wards[
+        ~(wards["ward_id"].isin(names[:30]) & (wards["month"] >= "2021-09-01"))
+        & ~(wards["ward_id"].isin(names[:2]) & (wards["month"] >= "2020-07-01"))  # 6 months
+    ]
+    expected = (
+        r"^2 of 60 series are left out of the training: "
+        r"2 no longer than what holdout keeps back \(the horizon at least\)$"
+    )
+    with pytest.warns(UserWarning, match=expected):
+        data = series_data(early, WARD_ROLES, config, holdout=0.3)
+    lengths = dict(zip(data.panel.ids, data.panel.lengths, strict=True))
+    assert names[0] not in lengths
+    assert {lengths[name] for name in names[2:30]} == {14}  # 6 of 20 months: once the horizon
+    assert {lengths[name] for name in names[30:]} == {36}
+    assert len(data.held) == 28 + 2 * 30
+    fitted = data.rows.head(data.n_known).groupby("ward_id").size()
+    assert fitted.to_dict() == lengths
+
+
+def test_series_with_gaps_that_are_dropped_are_named_before_the_work(wards, config):
+    settings = replace(config, gap_policy="drop")
+    with pytest.warns(UserWarning, match=r"^1 of 60 series are left out of .*: 1 with gaps "):
+        series_data(wards.drop(index=5), WARD_ROLES, settings)
+
+
 def test_a_whole_panel_held_back_is_refused(wards, config):
     with pytest.raises(ConfigurationError, match="leaves no period of any series"):
         series_data(wards[wards["month"] < "2020-05-01"], WARD_ROLES, config, holdout=0.5)

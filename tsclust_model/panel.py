@@ -122,7 +122,7 @@ class Panel:
             ends=np.where(early, own.ends, self.ends),
         )
 
-    def known(self, drop: int) -> Panel:
+    def known(self, drop: int | np.ndarray) -> Panel:
         """The panel without the last `drop` values of each series; too short ones are left out.
 
         It stays on its calendar: this is what a model may be fitted on.
@@ -135,7 +135,7 @@ class Panel:
             self,
             values={name: found[:, :stop] for name, found in values.items()},
             ends=self.ends - (self.n_periods - stop),
-            last_times=self.frequency.moved(self.last_times, -drop),
+            last_times=self.frequency.moved(self.last_times, -np.asarray(drop)),
         )
         return earlier.take(earlier.lengths > 0)
 

@@ -108,9 +108,17 @@ def newest_origins(panel: Panel, share: float = 0.0) -> tuple[Panel, HeldBack]:
     """What a model may be fitted on, and the newest periods it is evaluated on.
 
     The last `horizon` values of each series are held back, or as many times `horizon` as fit into
-    the newest `share` (0 to 1) of the periods; each of them is forecast from just before it.
+    the newest `share` (0 to 1) of its own values; each of them is forecast from just before it.
     """
+    horizon, held = panel.horizon, held_lengths(panel, share)
+    parts = [
+        panel.take(held >= drop).held_back(drop, horizon)
+        for drop in range(int(held.max()), 0, -horizon)
+    ]
+    return panel.known(held), HeldBack.joined(parts)
+
+
+def held_lengths(panel: Panel, share: float) -> np.ndarray:
+    """How many values at its end each series has for `newest_origins`, int64, shape (n,)."""
     horizon = panel.horizon
-    n_origins = max(int(panel.n_periods * share) // horizon, 1)
-    parts = [panel.held_back(horizon * i, horizon) for i in range(n_origins, 0, -1)]
-    return panel.known(horizon * n_origins), HeldBack.joined(parts)
+    return horizon * np.maximum((panel.lengths * share).astype(np.int64) // horizon, 1)

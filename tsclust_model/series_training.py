@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from tsclust_model.frequency import Frequency
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
 from tsclust_model.panel import HeldBack, Panel, mase_scale
-from tsclust_model.series_evaluation import evaluate_series, newest_origins
+from tsclust_model.series_evaluation import evaluate_series, held_lengths, newest_origins
 from tsclust_model.series_fitting import FittedSeries
 from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.series_table import id_texts, naive_times, series_panel, value_columns
@@ -53,6 +54,8 @@ def series_data(
 ) -> SeriesData:
     """Check a long table, and hold its newest periods back where `holdout` is above 0.
 
+    Warns, before any work, of series that are left out.
+
     Raises
     ------
     DataValidationError, ConfigurationError
@@ -60,16 +63,40 @@ def series_data(
     panel = series_panel(frame, roles, config.gap_policy, config.missing_markers)
     rows = canonical_series_rows(frame, replace(roles, frequency=panel.frequency.name), config)
     if not holdout:
+        _warn_of_left_out(panel.gaps, 0)
         return SeriesData(panel, rows, len(rows))
     known, held = newest_origins(panel, holdout)
     if not len(known):
         raise ConfigurationError(
             f"holdout {holdout:g} leaves no period of any series to fit; lower it, or the horizon"
         )
-    n_held = int(panel.lengths.max() - known.lengths.max())
-    later = _ranks_from_the_end(rows, str(roles.id)) < n_held
+    _warn_of_left_out(panel.gaps, len(panel) - len(known))
+    later = _after_the_fit(rows, panel, held_lengths(panel, holdout), roles)
     ordered = pd.concat([rows[~later], rows[later]], ignore_index=True)
     return SeriesData(known, ordered, int((~later).sum()), held)
+
+
+def _warn_of_left_out(gaps: Mapping[str, int], n_short: int) -> None:
+    reasons = {
+        "with gaps (gap_policy 'drop')": gaps["dropped"],
+        "without a value": gaps["without_values"],
+        "no longer than what holdout keeps back (the horizon at least)": n_short,
+    }
+    left_out = sum(reasons.values())
+    if left_out:
+        n_series = sum(gaps[kind] for kind in ("n_series", "dropped", "without_values"))
+        why = "; ".join(f"{n} {reason}" for reason, n in reasons.items() if n)
+        warnings.warn(
+            f"{left_out} of {n_series} series are left out of the training: {why}", stacklevel=3
+        )
+
+
+def _after_the_fit(rows: pd.DataFrame, panel: Panel, held: np.ndarray, roles: Roles) -> np.ndarray:
+    """Mask of the rows that are not fitted: the last `held` periods of each series of a panel."""
+    place = pd.Index(panel.ids).get_indexer(rows[str(roles.id)])
+    last = panel.frequency.ordinals(panel.last_times) - held
+    periods = panel.frequency.ordinals(rows[str(roles.time)].to_numpy())
+    return np.asarray((place < 0) | (periods > last[place]), dtype=bool)
 
 
 def canonical_series_rows(

@@ -416,6 +416,7 @@ def _fit_output(
         control = _control(fits, judged, rounds, everyone, labels, config)
         fitted.scores["mase"]["control"] = float(control.mean())
         fitted.scores["median_mase"]["control"] = float(np.median(control))
+        fitted.scores["gain"] = _gain(judged, fitted.losses, control)
     return fitted
 
 
@@ -519,7 +520,7 @@ def _scores(
     gain = losses["global"] - served
     n = len(served)
     return {
-        "gain": _gain(judged, losses),
+        "gain": None,  # without a control
         "n_forecasts": n,
         "folds": [_fold_sizes(judged.examples, fold) for fold in judged.examples.folds],
         "n_trees": rounds,
@@ -552,13 +553,12 @@ def _fold_sizes(examples: Examples, fold: int) -> dict[str, int]:
     }
 
 
-def _gain(judged: _Judged, losses: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-    """What the segments save beyond shuffled ones; None without a control."""
-    if "control" not in losses:
-        return None
+def _gain(judged: _Judged, served: np.ndarray, control: np.ndarray) -> dict[str, Any] | None:
+    """What the segments save beyond shuffled ones; no series loses more than the largest loss."""
     series, origins = _cases(judged)
+    everyone = judged.losses(judged.ways[WAYS.index("global")])
     found = segment_gain(
-        *(losses["global"], losses["blend"], losses["control"]),
+        *(np.minimum(losses, LARGEST_LOSS) for losses in (everyone, served, control)),
         root=False,
         parts=origins,
         units=series,

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from entrypoints import command
+from entrypoints import command, naive_line
 from entrypoints.logs import logging_to
 from tsclust_model.errors import PipelineError
 from tsclust_model.loop import run_pipeline
+from tsclust_model.metrics import NAIVE_FIGURES
 from tsclust_model.settings import load_settings
 from tsclust_model.workspace import FIGURES
 
@@ -52,9 +53,10 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         found.append(f"model      {summary['model_uri']}, version {summary['model_version']}")
     found.append(f"retrained  {'yes' if summary['retrained'] else 'no'}")
     found += [f"reason     {reason}" for reason in summary["reasons"]]
-    known = [f"{name} {summary[name]:.4g}" for name in FIGURES if summary[name] is not None]
-    if known:
-        found.append(f"figures    {'   '.join(known)}")
+    own = [name for name in FIGURES if name not in NAIVE_FIGURES and summary.get(name) is not None]
+    if own:
+        found.append("figures    " + "   ".join(f"{name} {summary[name]:.4g}" for name in own))
+        found += filter(None, [naive_line(summary, "beside     ")])
     if summary["validation_status"] is not None:
         found.append(f"thresholds {summary['validation_status']}")
         found += [f"           {failure}" for failure in summary["failures"]]

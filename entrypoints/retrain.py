@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from entrypoints import DATA_HELP, command, load_config, only_local, optional
+from entrypoints import DATA_HELP, command, held_line, load_config, only_local, optional
 from tsclust_model.config import PipelineConfig
 from tsclust_model.operations import maintain
 from tsclust_model.registry import CHAMPION, check_model_name, load_generation
@@ -39,6 +39,10 @@ def main(
         frame = read_table(data, champion.text_columns, champion.schema.missing_markers)
     done = maintain(name, frame, config=settings, reason=reason, if_due=if_due, promote=promote)
     click.echo(done.message)
+    if done.retraining is not None:
+        held = done.retraining.report["holdout"]
+        if held is not None and "mase" not in held:
+            click.echo(f"version {done.retraining.version} on the newest rows: {held_line(held)}")
 
 
 if __name__ == "__main__":

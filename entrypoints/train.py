@@ -9,6 +9,8 @@ from entrypoints import (
     activation,
     beside,
     command,
+    fold_line,
+    held_line,
     in_shell,
     load_config,
     only_local,
@@ -98,6 +100,10 @@ def show(training: Training, data: str) -> None:
     )
     if report["gain"] is not None and found["n_clusters"]:
         click.echo(f"  {gain_sentence(report['gain'], worth['cluster_weight'])}")
+    if unit == "rows":
+        for name, line in (("folds", fold_line(worth)), ("holdout", held and held_line(held))):
+            if line:
+                click.echo(f"  {name:<8} {line}")
     if "accuracy_blend" in worth:
         shares = [("folds", worth["accuracy_blend"])]
         shares += [("holdout", held["accuracy"])] if held is not None else []

@@ -130,7 +130,8 @@ def test_mlflow_run_trains_evaluates_and_scores(store, store_folder, data, confi
         store_folder, "-e", "evaluate", *parameters(data=data, model_uri=uri, baseline_uri=uri)
     )
     assert evaluated.returncode == 0, evaluated.stderr
-    assert "400 rows, 0 not scored" in evaluated.stdout
+    assert "80 rows, 0 not scored" in evaluated.stdout
+    assert "320 further rows were trained on and are left out" in evaluated.stdout
 
     output = tmp_path / "scored.parquet"
     scored = mlflow_run(
@@ -217,6 +218,7 @@ def test_series_are_trained_evaluated_scored_and_retrained_by_the_same_table(
     evaluated = run("evaluate", data=data, model_uri=uri, baseline_uri=uri)
     assert evaluated.exit_code == 0, evaluated.output
     assert "60 series, 0 not scored" in evaluated.output
+    assert "were trained on" not in evaluated.output  # the holdout is 6 months or less
     assert "seasonal naive" in evaluated.output
     assert "nursing_hours: MASE" in evaluated.output
 
@@ -355,6 +357,45 @@ def test_evaluate_fails_on_a_regression_only_when_it_is_asked_to(
     assert "its own global model's plus 1%" in line
     same = run("evaluate", fail_on_regression="true", baseline_uri=registered.model_uri, **options)
     assert same.exit_code == 0, same.output
+
+
+def test_evaluate_leaves_out_what_was_trained_on(run, registered, hospital, tmp_path):
+    data = tmp_path / "data.csv"
+    hospital.sample(frac=1.0, random_state=2).to_csv(data, index=False)
+    result = run("evaluate", data=data, model_uri=registered.model_uri)
+    assert result.exit_code == 0, result.output
+    held = registered.report["holdout"]
+    lines = result.stdout.splitlines()
+    assert lines[0] == "300 rows, 0 not scored"
+    assert lines[1] == "1200 further rows were trained on and are left out"
+    assert lines[2].startswith("in-sample RMSE of what was trained on: ")
+    assert lines[3].startswith(f"RMSE {held['rmse']:.4g} (global alone ")
+    assert lines[3].endswith(f"MAE {held['mae']:.4g}   R2 {held['r2']:.4g}")
+    assert lines[4].startswith(f"naive (median) RMSE {held['rmse_naive']:.4g} MAE ")
+    experiment = mlflow.get_experiment_by_name("TimeSeries-Clustering-Pipeline")
+    (last,) = MlflowClient().search_runs([experiment.experiment_id], max_results=1)
+    report = mlflow.artifacts.load_dict(f"{last.info.artifact_uri}/default/reports/evaluation.json")
+    assert (report["n_rows"], report["n_trained_on"]) == (300, 1200)
+    assert report["in_sample"]["rmse"] < report["rmse"]
+    assert last.data.metrics["in_sample_rmse"] == report["in_sample"]["rmse"]
+    assert last.data.metrics["rmse"] == report["rmse"]
+
+
+def test_a_gate_on_rows_that_were_trained_on_fails_in_one_line(run, registered, hospital, tmp_path):
+    data, config = tmp_path / "data.parquet", tmp_path / "loop.yaml"
+    hospital.head(60).to_parquet(data)
+    config.write_text(
+        "data: {path: x, target: y}\n"
+        "monitoring: {thresholds: {rmse: {threshold: 99, greater_is_better: false}}}\n"
+    )
+    options = {"data": data, "model_uri": registered.model_uri}
+    lenient = run("evaluate", **options)
+    assert lenient.exit_code == 0, lenient.output
+    assert lenient.stdout.splitlines()[0] == "0 rows, 0 not scored"
+    expected = "all 60 rows were trained on, so that nothing is out-of-sample"
+    assert expected in lenient.stdout.splitlines()[-1]
+    assert expected in failure(run("evaluate", fail_on_regression="true", **options))
+    assert expected in failure(run("evaluate", config=config, **options))
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import HOSPITAL_ROLES
 
 from tsclust_model.datasets import make_hospital
 from tsclust_model.errors import DataValidationError
-from tsclust_model.evaluation import evaluate_generation
+from tsclust_model.evaluation import evaluate_generation, last_values
+from tsclust_model.fitted_rows import FittedRows
 from tsclust_model.generation import Generation
+from tsclust_model.out_of_sample import apart, evaluate_apart
 
 TARGET = "length_of_stay_days"
 
@@ -140,3 +144,75 @@ def test_one_row_has_errors_but_no_r2(generation, labelled):
 def test_a_table_that_cannot_be_evaluated_is_refused(generation, labelled, change, message):
     with pytest.raises(DataValidationError, match=message):
         evaluate_generation(generation, change(labelled.sort_index().head(5)))
+
+
+# -- rows the model was fitted on --------------------------------------------------------------
+
+
+def test_rows_that_were_fitted_are_evaluated_apart(generation, hospital):
+    new = make_hospital(100, random_state=11)
+    new["admission_time"] += pd.Timedelta(days=4000)
+    parts = apart(generation, pd.concat([hospital.head(300), new], ignore_index=True))
+    report = evaluate_apart(generation, parts)
+    assert (report["n_rows"], report["n_trained_on"]) == (100, 300)
+    assert report["rmse"] == evaluate_generation(generation, new)["rmse"]
+    fitted = evaluate_generation(generation, hospital.head(300))
+    assert report["in_sample"]["rmse"] == fitted["rmse"]
+    assert report["in_sample"]["rmse"] < report["rmse"]
+    assert report["n_baseline_trained_on"] == 0
+
+
+def test_a_table_of_fitted_rows_has_in_sample_figures_only(generation, hospital):
+    report = evaluate_apart(generation, apart(generation, hospital))
+    assert (report["n_rows"], report["n_trained_on"]) == (0, 1500)
+    assert report["rmse"] is None
+    assert report["clusters"] == {}
+    assert report["in_sample"]["n_rows"] == 1500
+
+
+def test_a_model_that_does_not_know_its_rows_says_so(generation, hospital):
+    older = replace(generation, fitted=None)
+    report = evaluate_apart(older, apart(older, hospital.head(50)))
+    assert (report["n_rows"], report["n_trained_on"], report["in_sample"]) == (50, None, None)
+
+
+def test_rows_of_the_baseline_are_left_out_too(generation, hospital):
+    new = make_hospital(100, random_state=11)
+    new["admission_time"] += pd.Timedelta(days=4000)
+    keys = (HOSPITAL_ROLES.id, HOSPITAL_ROLES.time)
+    other = FittedRows.of(
+        generation.canonical_rows(new.head(30)),
+        (*generation.schema.names, TARGET),
+        keys,
+        b"other",
+    )
+    baseline = replace(generation, fitted=other)
+    rows = pd.concat([hospital.head(20), new], ignore_index=True)
+    parts = apart(generation, rows, baseline)
+    assert (len(parts.fresh), parts.n_trained_on, parts.n_baseline_trained_on) == (70, 20, 30)
+    assert apart(generation, rows, replace(baseline, fitted=None)).n_baseline_trained_on is None
+
+
+# -- what a model has to beat ------------------------------------------------------------------
+
+
+def test_the_median_of_the_training_target_is_the_naive_forecast(generation, hospital, figures):
+    assert generation.info["naive"] == {"median": hospital[TARGET].median()}
+    assert figures["rmse"] < figures["rmse_naive"]
+    assert figures["mae"] < figures["mae_naive"]
+
+
+def test_the_last_value_is_the_newest_earlier_one_of_the_same_id(generation, hospital):
+    frame = hospital.head(4).copy()
+    frame["patient_id"] = ["a", "a", "b", "a"]
+    frame["admission_time"] = pd.to_datetime(["2030-01-01", "2030-01-02", "2030-01-03", None])
+    frame[TARGET] = [1.0, 2.0, 3.0, 4.0]
+    found = last_values(generation, frame)
+    assert found[:2].tolist()[1] == 1.0
+    assert np.isnan(found[[0, 2, 3]]).all()
+    known = frame.assign(admission_time=pd.Timestamp("2029-01-01"), patient_id="b")
+    later = last_values(generation, frame, known.head(1))
+    assert later[2] == 1.0
+    assert last_values(generation, frame.drop(columns="admission_time")) is None
+    ties = frame.assign(admission_time=pd.Timestamp("2030-01-01"))
+    assert last_values(generation, ties) is None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -222,8 +223,13 @@ def test_the_same_data_twice_does_nothing_and_says_so(make_loop, stream):
     # A stricter threshold is another question, even of the same data.
     loop.settings["monitoring"]["thresholds"]["rmse"]["threshold"] = 0.001
     judged = loop.again()
-    assert (judged["status"], judged["validation_status"]) == ("done", "FAILED")
+    assert (judged["status"], judged["validation_status"]) == ("below_threshold", "FAILED")
     assert "Metric rmse value threshold check failed" in judged["failures"][0]
+    still = loop.again()
+    assert (still["status"], still["retrained"]) == ("below_threshold", False)
+    assert still["message"].startswith("nothing to do: ")
+    assert "and is still below_threshold: Metric rmse" in still["message"]
+    assert len(loop.monitor.records()) == 2
     tags = mlflow.MlflowClient().get_model_version(loop.name, "1").tags
     assert tags["validation_status"] == "FAILED"
     assert judged["retrained"] is False
@@ -358,10 +364,47 @@ def test_unlabelled_rows_wait_and_are_not_judged(make_loop, stream):
     loop = make_loop("unlabelled", training={"holdout": 0.0})
     loop.week(week_of(stream, 1))
     summary = loop.week(week_of(stream, 5).drop(columns=TARGET))
-    assert (summary["status"], summary["retrained"], summary["reasons"]) == ("done", False, [])
+    assert (summary["status"], summary["retrained"], summary["reasons"]) == ("no_target", False, [])
     assert "waits for labelled rows that the champion was not trained on" in summary["message"]
+    assert f"the data has no column '{TARGET}', so that nothing was evaluated" in summary["message"]
     assert [summary[name] for name in FIGURES] == [None] * len(FIGURES)
     assert summary["validation_status"] is None
+
+
+def test_outcomes_that_come_later_are_no_vanished_target(make_loop, stream):
+    loop = make_loop("later", training={"holdout": 0.0})
+    loop.week(week_of(stream, 1))
+    summary = loop.week(week_of(stream, 2).assign(**{TARGET: None}))
+    assert summary["status"] == "done"
+
+
+def test_a_model_that_stays_under_the_floor_is_no_done(make_loop, stream):
+    noise = np.random.default_rng(0).permutation(len(stream))
+    random = stream.assign(**{TARGET: stream[TARGET].to_numpy()[noise]})
+    loop = make_loop("floor", monitoring={"accuracy_min_threshold": 0.5, "thresholds": {}})
+    first = loop.week(week_of(random, 1))
+    assert first["r2"] < 0.5
+    assert (first["status"], first["validation_status"]) == ("below_threshold", "FAILED")
+    assert first["failures"] == [f"R² {first['r2']:.4g} is below accuracy_min_threshold 0.5"]
+    assert first["failures"][0] in first["message"]
+    assert first["rmse_naive"] < first["rmse"]
+    assert loop.again()["status"] == "below_threshold"
+    tags = mlflow.MlflowClient().get_model_version(loop.name, "1").tags
+    assert tags["validation_status.why"] == first["failures"][0]
+
+
+@pytest.mark.parametrize("model_type", ["lightgbm", "random_forest"])
+def test_a_file_that_grows_is_evaluated_on_its_new_rows_alone(make_loop, stream, model_type):
+    loop = make_loop("grows-" + model_type.replace("_", "-"), training={"holdout": 0.2})
+    if model_type != "lightgbm":
+        loop.settings["training"] |= {"model_type": model_type, "params": {"n_estimators": 5}}
+    loop.week(stream.head(300))
+    grown = loop.week(stream.head(400))
+    assert grown["retrained"] is False
+    work = Workspace(load_settings(loop.config))
+    rows = work.unseen(work.model("1"), grown["data_version"])
+    assert len(rows) == 160  # the holdout of the first version, and what is new
+    assert work.model("1").info["n_rows"] == 240
 
 
 def test_unreadable_data_is_one_line(make_loop, stream):

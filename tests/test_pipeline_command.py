@@ -152,7 +152,7 @@ def test_evaluate_is_gated_by_the_thresholds_of_the_yaml(music):
     failed = invoke(evaluate, fail_on_regression="true", **options)
     assert failed.exit_code == 1
     assert "Metric log_loss value threshold check failed" in failed.stderr
-    assert invoke(evaluate, **options).exit_code == 0
+    assert invoke(evaluate, **options).exit_code == 1
     name = load_settings(config).model_name
     tags = mlflow.MlflowClient().get_model_version(name, "1").tags
     assert tags["validation_status"] == "FAILED"

@@ -20,7 +20,7 @@ import tsclust_model
 FLOORS = {
     0: {
         *("errors", "yaml_files", "config", "results", "kernel_cache", "kernels", "__init__"),
-        *("stages", "series_kernels"),
+        *("stages", "series_kernels", "fitted_rows"),
     },
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
@@ -56,7 +56,7 @@ FLOORS = {
     },
     7: {
         *("retraining", "analysis", "series_training", "thresholds", "model_store", "report"),
-        "storage",
+        *("storage", "out_of_sample"),
     },
     8: {"training", "reporting", "report_figures"},
     9: {"pipeline", "operations", "baseline_training", "workspace"},
@@ -83,6 +83,7 @@ NEIGHBOURS = {
     ("kept_models", "pyfunc"),
     ("kept_models", "series_generation"),
     ("training", "reporting"),
+    ("report_rows", "evaluation"),
     ("training", "report_figures"),
     ("reporting", "report_figures"),
 }

@@ -20,6 +20,7 @@ from scipy.stats import norm
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
+from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.generation import fit_generation
 from tsclust_model.report import (
     SECTIONS,
@@ -152,8 +153,13 @@ def test_segments_are_described_by_what_sets_them_apart(figures, labelled):
 def test_worth_is_shown_on_the_folds_with_a_control_and_on_what_was_held_out(figures, labelled):
     fitted, _, _, unseen = labelled
     folds, held = figures["worth"]["tables"]
-    assert [way["way"] for way in folds["ways"]] == ["global", "cluster", "blend", "control"]
-    assert [way["way"] for way in held["ways"]] == ["global", "cluster", "blend"]
+    simple = ["naive", "last_value"]
+    own = ["global", "cluster", "blend"]
+    assert [way["way"] for way in folds["ways"]] == [*own, "control", *simple]
+    assert [way["way"] for way in held["ways"]] == [*own, *simple]
+    naive = fitted.generation.info["naive"]["median"]
+    truth = unseen["length_of_stay_days"].to_numpy()
+    assert held["ways"][3]["value"] == pytest.approx(np.sqrt(np.square(truth - naive).mean()))
     ways = {way["way"]: way for way in folds["ways"]}
     errors = fitted.generation.target.scores.errors
     assert ways["blend"]["value"] == pytest.approx(errors["blend"])
@@ -169,6 +175,19 @@ def test_worth_is_shown_on_the_folds_with_a_control_and_on_what_was_held_out(fig
     assert blend["error"] == pytest.approx(
         losses.std(ddof=1) / np.sqrt(len(losses)) / 2 / np.sqrt(losses.mean())
     )
+
+
+def test_rows_have_mae_and_r2_beside_the_rmse(figures, labelled):
+    fitted, _, _, unseen = labelled
+    everyone = figures["accuracy"]["all"]
+    expected = evaluate_generation(fitted.generation, unseen)
+    assert everyone["mae"] == pytest.approx(expected["mae"])
+    assert everyone["r2"] == pytest.approx(expected["r2"])
+    shown = [column["label"] for column in figures["measure"]["columns"]]
+    assert shown == ["MAE", "R²", "Mean error", "In intervals"]
+    card = model_card(figures)
+    assert f"MAE {number(everyone['mae'])}, R² {number(everyone['r2'])}" in card
+    assert "by the median of the training rows, " in card
 
 
 def test_totals_by_the_chosen_columns_add_up(figures, labelled):
@@ -465,7 +484,7 @@ def test_classes_are_reported_by_log_loss_and_what_was_right(registered_classes)
     worth = registered_classes.report["worth"]
     assert ways == {
         way: pytest.approx(worth[f"log_loss_{way}"])
-        for way in ("global", "cluster", "blend", "control")
+        for way in ("global", "cluster", "blend", "control", "naive")
     }
     classes = registered_classes.generation.classes
     totals = figures["totals"]["all"]["outputs"]

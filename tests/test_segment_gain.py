@@ -119,7 +119,7 @@ def trained(frame: pd.DataFrame, roles: Roles, config: PipelineConfig):
     data = training_data(frame, roles, config)
     fitted = fit_generation(data, config, {"roles": vars(roles)})
     control = shuffled_control(fitted, data, config)
-    return performance_figures(fitted, frame[:0], control, data.groups)
+    return performance_figures(fitted, data, frame, frame[:0], control)
 
 
 def test_real_segments_are_credited(hospital):

@@ -38,7 +38,9 @@ from tsclust_model.metrics import (
     Metric,
     calculate_classification_metrics,
     calculate_model_metrics,
+    calculate_naive_metrics,
     log_losses,
+    naive_forecast,
     true_probabilities,
 )
 from tsclust_model.pyfunc import requirements
@@ -120,11 +122,13 @@ class Baseline:
 
     def figures(self, frame: pd.DataFrame) -> dict[str, float | None]:
         """Metrics on labelled rows that can be scored."""
-        y = self.outcomes(frame)
+        y, naive = self.outcomes(frame), self.info.get("naive")
         if self.classes is None:
-            return calculate_model_metrics(y, self.predict(frame))
+            own = calculate_model_metrics(y, self.predict(frame))
+            return own | calculate_naive_metrics(naive, y)
         P, codes = self._probabilities(frame, y)
-        return calculate_classification_metrics(codes, P)
+        own = calculate_classification_metrics(codes, P)
+        return own | calculate_naive_metrics(naive, self.classes.codes(y))
 
     def _probabilities(self, frame: pd.DataFrame, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities, and the position of what happened among their columns (-1: none)."""
@@ -278,6 +282,7 @@ def about_baseline(
         "config": config.to_dict(),
         "roles": asdict(replace(roles, features=tuple(data.schema.names))),
         "n_rows": len(data.y),
+        "naive": naive_forecast(data.y, data.n_classes),
         MODEL_TYPE_TAG: model_type,
     }
 

@@ -345,6 +345,7 @@ _RULES: dict[str, _Rule] = {
     "history_dir": _optional(
         (lambda value: isinstance(value, str) and value != "", "the path of a folder")
     ),
+    "row_hashes": (lambda value: isinstance(value, bool), "true or false"),
     "random_state": _integer(0, 2**32 - 1),
 }
 
@@ -461,6 +462,9 @@ class PipelineConfig:
         Folder of the batches that retrains read, a subfolder for each registered model; relative
         to the folder of an embedded store. None is ``TSCLUST_STORAGE``, or ``tsclust_storage``
         beside an embedded store, or a folder of the user's for a tracking server.
+    row_hashes : bool, True
+        Whether the model carries salted hashes of the rows it was fitted on, so that an evaluation
+        can leave them out; whoever has the model and a row can tell whether it was fitted on it.
     random_state : int, 42
         Seed of every sample this package draws.
 
@@ -498,6 +502,7 @@ class PipelineConfig:
     promotion_margin: float = 0.0
     retrain_cooldown_batches: int = 10
     history_dir: str | None = None
+    row_hashes: bool = True
     random_state: int = 42
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ from tsclust_model.clustering import (
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import Reference
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
+from tsclust_model.fitted_rows import FittedPeriods, FittedRows
 from tsclust_model.folds import Fold, time_ordered_folds
 from tsclust_model.forecasting import (
     Ensemble,
@@ -39,7 +40,7 @@ from tsclust_model.forecasting import (
 )
 from tsclust_model.intervals import Calibration
 from tsclust_model.lineage import first_lineage
-from tsclust_model.metrics import METRICS, RMSE, Metric
+from tsclust_model.metrics import METRICS, RMSE, Metric, naive_forecast
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.stages import Stages, silent
 from tsclust_model.state import (
@@ -60,6 +61,7 @@ from tsclust_model.validation import (
 )
 
 _EXAMPLE_TRIES = 8
+_FITTED = "fitted-rows.npz"
 _REFERENCE_ROWS = 5_000
 
 
@@ -122,12 +124,15 @@ class FittedPipeline:
         A model for each resource.
     info : dict
         What a reader should know, as JSON.
+    fitted : FittedRows, FittedPeriods or None
+        Which rows, or periods of series, it was fitted on; None is unknown.
     """
 
     schema: Any
     segmentation: Segmentation
     resources: dict[str, Any]
     info: dict[str, Any]
+    fitted: FittedRows | FittedPeriods | None
 
     @property
     def roles(self) -> Roles:
@@ -198,7 +203,9 @@ class Generation(FittedPipeline):
         What drift is measured against.
     info : dict
         What a reader should know, as JSON: ``config``, ``roles``, ``n_rows``, ``clustering``
-        (metrics), ``cluster_sizes``, and what training adds.
+        (metrics), ``cluster_sizes``, ``naive`` (see `naive_forecast`), and what training adds.
+    fitted : FittedRows or None
+        Which rows it was fitted on; None is unknown.
     """
 
     schema: Schema
@@ -207,6 +214,7 @@ class Generation(FittedPipeline):
     resources: dict[str, OutputModel]
     reference: Reference
     info: dict[str, Any] = field(default_factory=dict)
+    fitted: FittedRows | None = field(default=None, repr=False)
 
     @property
     def classes(self) -> ClassTarget | None:
@@ -263,6 +271,10 @@ class Generation(FittedPipeline):
     def canonical_rows(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rows as the history keeps them; see `tsclust_model.validation.canonical_rows`."""
         return canonical_rows(frame, self.schema, self.roles, self.classes, self.reported_columns)
+
+    def trained_on(self, frame: pd.DataFrame) -> np.ndarray | None:
+        """Whether the model was fitted on each labelled row, shape (n,); None where unknown."""
+        return None if self.fitted is None else self.fitted.contains(self.canonical_rows(frame))
 
     def row_losses(self, y: np.ndarray, forecast: Forecast) -> np.ndarray:
         """The loss of each forecast row, shape (n,), whose mean is the metric (`Metric.of`)."""
@@ -421,6 +433,8 @@ class Generation(FittedPipeline):
         }
         for key, model in outputs.items():
             parts |= output_parts(model, key)
+        if self.fitted is not None:
+            parts[_FITTED] = pack_arrays(self.fitted.to_arrays())
         return parts
 
     @classmethod
@@ -440,6 +454,7 @@ class Generation(FittedPipeline):
                     unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
                 ),
                 unpack_json(parts["info.json"]),
+                FittedRows.from_arrays(unpack_arrays(parts[_FITTED])) if _FITTED in parts else None,
             )
             if "forest.npz" in parts:  # what packing the texts gave when they were written
                 packed = unpack_arrays(parts["forest.npz"])
@@ -516,6 +531,7 @@ def fit_generation(
         "clustering": segments.result.metrics,
         "cluster_sizes": {str(c): int(n) for c, n in zip(clusters, sizes, strict=True)},
         "fitted_rows": len(found.rows),
+        "naive": naive_forecast(data.y, data.n_classes),
         "lineage": first_lineage(segments.result.metrics["n_clusters"]).to_dict(),
     }
     generation = Generation(
@@ -525,6 +541,7 @@ def fit_generation(
         resources,
         _reference(data, segments.segmentation, target),
         dict(info or {}) | own_info,
+        data.fitted,
     )
     return FittedGeneration(
         generation, segments.result, segments.assignment, list(target_fits.folds)

@@ -26,13 +26,14 @@ from tsclust_model.errors import (
     RetrainingError,
 )
 from tsclust_model.operations import Observation, maintain, observe
+from tsclust_model.panel import HeldBack
 from tsclust_model.quality import SCHEMA_CHECKS, validate_data_quality
 from tsclust_model.registry import CHAMPION, PREVIOUS, alias_version, answers
 from tsclust_model.retraining import retrain_lock
 from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.settings import load_settings, mlflow_variables
 from tsclust_model.tables import mixed_as_texts, read_table
-from tsclust_model.thresholds import failed_thresholds, tag_validation
+from tsclust_model.thresholds import below_floor, failed_thresholds, tag_validation
 from tsclust_model.tracking import ExperimentManager, error_handler
 from tsclust_model.training import (
     Retraining,
@@ -47,7 +48,11 @@ from tsclust_model.workspace import (
     Workspace,
     figures,
     score,
+    score_name,
 )
+
+PROCESSED = ("done", "below_threshold", "no_target")
+"""Statuses of data that went through all steps; the same data need not do so again."""
 
 STEPS = ("ingest", "check_quality", "check_monitor", "train", "evaluate", "record")
 
@@ -80,9 +85,12 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
     Returns
     -------
     dict
-        ``status``: ``done``, ``unchanged`` (this data was dealt with before), ``blocked`` (by its
-        quality), ``refused`` (a retrain was due and could not be done) or ``deferred`` (MLflow does
-        not answer: the data is kept, and the next call goes on). ``data_version``,
+        ``status``: ``done``, ``below_threshold`` (what serves misses a threshold or the floor, even
+        after a retrain), ``no_target`` (the target's column has vanished, so that nothing can be
+        evaluated), ``unchanged`` (this data was dealt with before, and nothing was missing),
+        ``blocked`` (by its quality), ``refused`` (a retrain was due and could not be done) or
+        ``deferred`` (MLflow does not answer: the data is kept, and the next call goes on).
+        ``data_version``,
         ``model_version`` and ``model_uri`` (what serves), ``retrained``, ``promoted``, ``reasons``
         (list), ``accuracy``, ``rmse``, ``mae``, ``r2``, ``log_loss``, ``auc``, ``mase`` and
         ``wape`` (None where undefined), ``validation_status``, ``failures`` (thresholds that are
@@ -186,14 +194,20 @@ def dealt_with(work: Workspace, data_version: str) -> dict[str, Any] | None:
     if not found or "summary" not in found[-1] or found[-1]["settings"] != work.digest:
         return None
     last, when = found[-1]["summary"], found[-1]["recorded_at"]
-    if last["status"] != "done" or last["model_version"] != alias_version(work.name, CHAMPION):
+    if last["status"] not in PROCESSED or last["model_version"] != alias_version(
+        work.name, CHAMPION
+    ):
         return None
+    message = f"nothing to do: data version {data_version} was dealt with at {when}"
+    if last["status"] != "done":
+        why = "; ".join(last["failures"]) or "no outcomes"
+        message += f", and is still {last['status']}: {why}"
     return dict(last) | {
-        "status": "unchanged",
+        "status": "unchanged" if last["status"] == "done" else last["status"],
         "retrained": False,
         "promoted": False,
         "reasons": [],
-        "message": f"nothing to do: data version {data_version} was dealt with at {when}",
+        "message": message,
     }
 
 
@@ -328,8 +342,8 @@ def evaluate(work: Workspace, data_version: str) -> dict[str, Any]:
     -------
     dict
         ``model_version``, ``n_rows`` (labelled ones, or series), the `FIGURES`,
-        ``validation_status`` (``PASSED``, ``FAILED``, or None without thresholds or rows) and
-        ``failures``.
+        ``has_target`` (whether the version has its column), ``validation_status`` (``PASSED``,
+        ``FAILED``, or None without thresholds or rows) and ``failures``.
     """
     version = alias_version(work.name, CHAMPION)
     if version is None:
@@ -340,12 +354,16 @@ def evaluate(work: Workspace, data_version: str) -> dict[str, Any]:
     rows = work.unseen(champion, data_version)
     found = figures(champion, rows)
     status, failures = None, []
-    if work.settings.monitoring.thresholds and len(rows):
-        failures = _failures(work, found, rows, version)
+    monitoring = work.settings.monitoring
+    floor = monitoring.accuracy_min_threshold
+    if len(rows) and (monitoring.thresholds or floor is not None):
+        missed = _failures(work, found, rows, version) if monitoring.thresholds else []
+        failures = [*missed, *below_floor(floor, score(found), score_name(champion))]
         status = tag_validation(work.name, version, failures)
     return {
         "model_version": version,
         "n_rows": len(rows),
+        "has_target": work.has_target(data_version),
         **found,
         "validation_status": status,
         "failures": failures,
@@ -459,7 +477,10 @@ def _failures(work: Workspace, found: Mapping[str, Any], rows: Unseen, version: 
     if before is not None and before != version:
         previous = work.model(before)
         if previous.roles.horizon == work.settings.data.horizon:
-            return failed_thresholds(wanted, found, figures(previous, rows))
+            both = _neither_fitted(work, previous, rows)
+            if len(both):
+                now = found if len(both) == len(rows) else figures(work.model(version), both)
+                return failed_thresholds(wanted, now, figures(previous, both))
     changes = ("min_absolute_change", "min_relative_change")
     alone = {
         name: {key: value for key, value in fields.items() if key not in changes}
@@ -467,6 +488,15 @@ def _failures(work: Workspace, found: Mapping[str, Any], rows: Unseen, version: 
         if "threshold" in fields
     }
     return failed_thresholds(alone, found)
+
+
+def _neither_fitted(work: Workspace, previous: Model, rows: Unseen) -> Unseen:
+    """Those of the rows that another model was not fitted on either."""
+    if isinstance(rows, HeldBack):
+        mask = previous.trained_on(rows) if isinstance(previous, SeriesGeneration) else None
+        return rows if mask is None else rows.only(~mask)
+    assert not isinstance(previous, SeriesGeneration)
+    return work.without_fitted(previous, rows)
 
 
 def _obstacle(report: Mapping[str, Any], n_fresh: int) -> str:
@@ -529,6 +559,12 @@ def _summary(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> 
             summary["status"] = "refused"
     shown = (*FIGURES, "validation_status", "failures")
     judged = {key: outcome["evaluate"][key] for key in shown}
+    if summary["status"] == "done" and not outcome["evaluate"]["has_target"]:
+        summary["status"] = "no_target"
+        message += f"; the data has no column '{work.roles.target}', so that nothing was evaluated"
+    elif summary["status"] == "done" and judged["failures"]:
+        summary["status"] = "below_threshold"
+        message += f"; what serves misses its thresholds: {'; '.join(judged['failures'])}"
     return summary | judged | {"reasons": list(decision["reasons"]), "message": message}
 
 

@@ -189,6 +189,12 @@ class HeldBack:
             self.panel.take(rows), {name: found[rows] for name, found in self.truth.items()}
         )
 
+    def only(self, known: np.ndarray) -> HeldBack:
+        """The values of a mask, shape (n, steps); series without any are left out."""
+        truth = {name: np.where(known, found, np.nan) for name, found in self.truth.items()}
+        held = HeldBack(self.panel, truth)
+        return held.take(~np.isnan(held.y).all(axis=1))
+
     def of(self, name: str) -> HeldBack:
         """The same with a resource as the target."""
         return HeldBack(replace(self.panel, target=name), self.truth)

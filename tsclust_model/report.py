@@ -146,6 +146,7 @@ def _facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Rows fitted", fitted),
         ("Rows held out", number(model["n_holdout"]) if model.get("n_holdout") else None),
         ("Rows evaluated", number(model["n_evaluated"]) if model.get("n_evaluated") else None),
+        ("Rows trained on", number(model["n_trained_on"]) if model["n_trained_on"] else None),
         ("Rows not scored", number(model["n_not_scored"]) if model.get("n_not_scored") else None),
         ("Period", _period(model).removeprefix(", ") or None),
         ("Digest of the data", f"sha256 {sha256[:16]}…" if sha256 else None),
@@ -177,6 +178,13 @@ def _quality(figures: Mapping[str, Any]) -> str:
     if everyone["error"] is not None:
         text += f" ± {number(everyone['error'], 2)}"
     text += f" on {_md(accuracy['basis'])}"
+    if not figures["model"]["horizon"] and everyone.get("mae") is not None:
+        text += f"; MAE {number(everyone['mae'])}"
+        text += f", R² {number(everyone['r2'])}" if everyone["r2"] is not None else ""
+    naive = next((w for w in figures["worth"]["tables"][-1]["ways"] if w["way"] == "naive"), None)
+    if naive is not None:
+        what = "shares of the classes" if "accuracy" in everyone else "median"
+        text += f"; without a model, by the {what} of the training rows, {number(naive['value'])}"
     if everyone.get("accuracy") is not None:
         text += f"; {percent(everyone['accuracy'])} of the classes right"
     covered = everyone.get("interval_coverage")

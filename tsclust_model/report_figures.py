@@ -15,7 +15,11 @@ from scipy.stats import norm
 
 from tsclust_model import __version__, cluster_profiles
 from tsclust_model.drift import DriftWindow, Reference
-from tsclust_model.metrics import METRICS, calculate_classification_metrics
+from tsclust_model.metrics import (
+    METRICS,
+    calculate_classification_metrics,
+    calculate_model_metrics,
+)
 from tsclust_model.preparation import Prepared
 from tsclust_model.report_groups import (
     SHOWN,
@@ -38,6 +42,11 @@ NUMBER_COLUMNS = [
     {"name": "bias", "label": "Mean error", "format": "signed"},
     {"name": "interval_coverage", "label": "In intervals", "format": "share"},
 ]
+ROW_COLUMNS = [
+    {"name": "mae", "label": "MAE", "format": "number"},
+    {"name": "r2", "label": "R²", "format": "number"},
+    *NUMBER_COLUMNS,
+]
 CLASS_COLUMNS = [
     {"name": "accuracy", "label": "Right", "format": "share"},
     {"name": "auc", "label": "AUC", "format": "number"},
@@ -46,7 +55,7 @@ CLASS_COLUMNS = [
 
 TOLD = (
     *("phase", "made_at", "model_name", "version", "run_id", "source", "period", "reason"),
-    *("replaced", "baseline", "n_holdout", "n_evaluated", "n_not_scored"),
+    *("replaced", "baseline", "n_holdout", "n_evaluated", "n_trained_on", "n_not_scored"),
 )
 """What only the caller of `report_figures` knows; None is not shown."""
 
@@ -61,6 +70,8 @@ WAYS = {
     "bank": "exponential filters (no model)",
     "theta": "Theta (no model)",
     "seasonal_naive": "the value a season ago",
+    "naive": "the training rows' median, or shares of classes (no model)",
+    "last_value": "the last value (no model)",
 }
 
 
@@ -152,7 +163,7 @@ def report_figures(
                 "name": measure.name,
                 "label": measure.label,
                 "unit": measure.unit,
-                "columns": CLASS_COLUMNS if evidence.classes else NUMBER_COLUMNS,
+                "columns": _columns(generation, evidence),
             },
             "worth": _worth(generation, [found for found in (folds, evidence) if found]),
             "totals": _totals(evidence, planning, generation.coverage, names),
@@ -168,6 +179,13 @@ def report_figures(
             "moves": None if moves is None else dict(moves),
         }
     return figures
+
+
+def _columns(generation: AnyGeneration, evidence: Evidence) -> list[dict[str, str]]:
+    """What is shown beside the measure; of series a row is a sum, which has no MAE of its own."""
+    if evidence.classes:
+        return CLASS_COLUMNS
+    return NUMBER_COLUMNS if isinstance(generation, SeriesGeneration) else ROW_COLUMNS
 
 
 def _model(generation: AnyGeneration, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -483,7 +501,10 @@ def _errors(evidence: Evidence, rows: np.ndarray) -> dict[str, Any]:
     assert target is not None
     known = rows & target.known
     errors = target.prediction[known] - target.truth[known]
+    metrics = calculate_model_metrics(target.truth[known], target.prediction[known])
     return found | {
+        "mae": metrics["mae"],
+        "r2": metrics["r2"],
         "bias": float(errors.mean()) if known.any() else None,
         "interval_coverage": _covered(target, known),
     }

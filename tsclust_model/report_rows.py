@@ -18,9 +18,11 @@ import pandas as pd
 from scipy.stats import norm
 
 from tsclust_model.classification import ClassModel
+from tsclust_model.evaluation import as_numbers, last_values
 from tsclust_model.folds import Fold, time_ordered_folds
 from tsclust_model.generation import FittedGeneration, Generation
 from tsclust_model.intervals import Calibration
+from tsclust_model.metrics import naive_forecast, naive_losses
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.segment_gain import mean_error
 from tsclust_model.validation import TrainingData
@@ -268,7 +270,7 @@ def fold_evidence(
     generation, target = fitted.generation, fitted.generation.target
     labels, coverage = fitted.assignment.labels, generation.coverage
     rows = np.concatenate([fold.valid for fold in fitted.folds])
-    losses = dict(target.fold_losses)
+    losses = dict(target.fold_losses) | fold_naive_losses(fitted, data, frame)
     if control is not None:
         losses["control"] = control
     classes, outputs = None, {}
@@ -303,6 +305,31 @@ def fold_evidence(
     )
 
 
+def fold_naive_losses(
+    fitted: FittedGeneration, data: TrainingData, frame: pd.DataFrame
+) -> dict[str, np.ndarray]:
+    """`naive_losses` on the rows of the folds, each naive forecast made of its older rows only.
+
+    Parameters
+    ----------
+    fitted : FittedGeneration
+    data : TrainingData
+    frame : DataFrame
+        The table `data` was made of, in the same order.
+    """
+    last = last_values(fitted.generation, frame)
+    parts = [
+        naive_losses(
+            naive_forecast(data.y[fold.train], data.n_classes),
+            data.y[fold.valid],
+            None if last is None else last[fold.valid],
+        )
+        for fold in fitted.folds
+    ]
+    ways = parts[0] if parts else {}
+    return {way: np.concatenate([part[way] for part in parts]) for way in ways}
+
+
 def frame_evidence(
     generation: Generation, frame: pd.DataFrame, columns: Collection[str], basis: str
 ) -> Evidence:
@@ -332,6 +359,13 @@ def frame_evidence(
         else:
             other = replace(forecast, probabilities=alone)
         losses[way] = generation.row_losses(y, other)
+    if "naive" in generation.info:
+        last = last_values(generation, frame)
+        losses |= naive_losses(
+            generation.info["naive"],
+            as_numbers(generation, y),
+            None if last is None else last[rows],
+        )
     classes, outputs = None, {}
     if isinstance(generation.target, ClassModel):
         codes = generation.target.outcome.codes(y)

@@ -135,7 +135,10 @@ def evaluation_report(
     unseen = frame if unseen is None else unseen
     evidence, newest = None, None
     if _n_scorable(generation, unseen):
-        evidence = _on_frame(generation, unseen, "{n} rows that were not fitted")
+        unknown = "n_trained_on" in about and about["n_trained_on"] is None
+        basis = "{n} rows, of which some may have been fitted: the model does not know"
+        fresh = "{n} rows that were not fitted"
+        evidence = _on_frame(generation, unseen, basis if unknown else fresh)
         newest = _window(generation, unseen)
     facts = {
         "n_evaluated": 0 if evidence is None else len(evidence.labels),

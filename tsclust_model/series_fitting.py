@@ -10,6 +10,7 @@ import numpy as np
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import Reference
+from tsclust_model.fitted_rows import FittedPeriods
 from tsclust_model.lineage import first_lineage
 from tsclust_model.metrics import MASE
 from tsclust_model.panel import Panel
@@ -88,8 +89,16 @@ def fit_series_generation(
         {name: fit.models[name] for name in panel.resources},
         _reference(fit, panel),
         dict(info or {}) | own_info,
+        _fitted_periods(panel, config),
     )
     return FittedSeries(generation, fit.clustering, fit.assignment)
+
+
+def _fitted_periods(panel: Panel, config: PipelineConfig) -> FittedPeriods | None:
+    if not config.row_hashes:
+        return None
+    seed = config.random_state.to_bytes(8, "little") + panel.y.tobytes()
+    return FittedPeriods.of(panel.ids.tolist(), panel.right_aligned().ends, seed)
 
 
 def _reference(fit: SeriesFit, panel: Panel) -> Reference:

@@ -15,6 +15,7 @@ import pandas as pd
 from tsclust_model.clustering import Segmentation
 from tsclust_model.drift import Reference
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
+from tsclust_model.fitted_rows import FittedPeriods
 from tsclust_model.generation import FittedPipeline, Generation, NullableLong, NullableText
 from tsclust_model.metrics import METRICS, Metric
 from tsclust_model.panel import LARGEST_LOSS, HeldBack, Panel, row_means, scaled_errors
@@ -26,6 +27,7 @@ from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, un
 from tsclust_model.windows import shape_features
 
 KIND = "series"
+_FITTED = "fitted-periods.npz"
 
 # Series that are scored at a time hold about so many values: more would only take memory.
 _CELLS_A_CHUNK = 2_000_000
@@ -70,6 +72,8 @@ class SeriesGeneration(FittedPipeline):
     info : dict
         As JSON: ``kind``, ``config``, ``roles``, ``n_rows`` (series), ``clustering``,
         ``cluster_sizes``, ``scores``, and what training adds.
+    fitted : FittedPeriods or None
+        The last fitted period of each series; None is unknown.
     """
 
     schema: SeriesSchema
@@ -78,6 +82,7 @@ class SeriesGeneration(FittedPipeline):
     resources: dict[str, SeriesModel]
     reference: Reference
     info: dict[str, Any] = field(default_factory=dict)
+    fitted: FittedPeriods | None = field(default=None, repr=False)
 
     @property
     def models(self) -> dict[str, SeriesModel]:
@@ -127,6 +132,16 @@ class SeriesGeneration(FittedPipeline):
         forecast = self.forecast(held.panel, self.coverage).target.prediction
         scaled = scaled_errors(held, forecast)
         return np.minimum(row_means(scaled), LARGEST_LOSS)
+
+    def trained_on(self, held: HeldBack) -> np.ndarray | None:
+        """Whether each value that followed an origin was fitted, shape (n, steps).
+
+        A series was fitted up to its last fitted period; None where that is unknown.
+        """
+        if self.fitted is None:
+            return None
+        periods = held.panel.ends[:, None] + 1 + np.arange(held.y.shape[1])
+        return np.asarray(periods <= self.fitted.last_of(held.panel.ids.tolist())[:, None])
 
     def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
         """Forecast a table of one row a series; each row's answer depends on that row alone.
@@ -263,6 +278,8 @@ class SeriesGeneration(FittedPipeline):
         } | self.target.to_parts("target")
         for i, model in enumerate(self.resources.values()):
             parts |= model.to_parts(f"resource-{i}")
+        if self.fitted is not None:
+            parts[_FITTED] = pack_arrays(self.fitted.to_arrays())
         return parts
 
     @classmethod
@@ -285,6 +302,9 @@ class SeriesGeneration(FittedPipeline):
                     unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
                 ),
                 unpack_json(parts["info.json"]),
+                FittedPeriods.from_arrays(unpack_arrays(parts[_FITTED]))
+                if _FITTED in parts
+                else None,
             )
         except KeyError as error:
             raise MLflowIntegrationError(

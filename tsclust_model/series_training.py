@@ -271,9 +271,7 @@ def _only_fresh(panel: Panel, marks: np.ndarray, horizon: int) -> HeldBack:
     beside = replace(panel, values=panel.values | {_FRESH: marks}).held_back(horizon, horizon)
     beside.panel.values.pop(_FRESH)
     new = beside.truth.pop(_FRESH) == 1
-    truth = {name: np.where(new, found, np.nan) for name, found in beside.truth.items()}
-    held = HeldBack(beside.panel, truth)
-    return held.take(~np.isnan(held.y).all(axis=1))
+    return beside.only(new)
 
 
 def with_old_series_ids(champion: SeriesGeneration, fitted: FittedSeries, known: Panel) -> Any:

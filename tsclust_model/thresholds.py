@@ -56,6 +56,13 @@ def failed_thresholds(
     return []
 
 
+def below_floor(floor: float | None, score: float | None, score_name: str) -> list[str]:
+    """A sentence on a score under ``monitoring.accuracy_min_threshold``; empty if it is not."""
+    if floor is None or score is None or score >= floor:
+        return []
+    return [f"{score_name} {score:.4g} is below accuracy_min_threshold {floor:g}"]
+
+
 def tag_validation(name: str, version: str, failures: list[str]) -> str:
     """Write ``validation_status`` to a registered version, and return it."""
     status = FAILED if failures else PASSED

@@ -25,7 +25,7 @@ from tsclust_model.forecasting import OutputModel, fold_blend
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
-from tsclust_model.metrics import METRICS
+from tsclust_model.metrics import METRICS, calculate_model_metrics
 from tsclust_model.pyfunc import log_generation
 from tsclust_model.quality import infer_quality_schema
 from tsclust_model.registry import (
@@ -42,6 +42,7 @@ from tsclust_model.registry import (
 )
 from tsclust_model.report import model_card
 from tsclust_model.report_figures import Watched
+from tsclust_model.report_rows import fold_naive_losses
 from tsclust_model.reporting import fit_report, log_report, now, series_report
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.retraining import Comparison, compare, retrain_lock
@@ -208,7 +209,7 @@ def train_table(
         fitted = _fit(experiments, known, data, roles, config, info)
         with experiments.stage("Performance-Report") as stage:
             control = shuffled_control(fitted, data, config)
-            report = performance_figures(fitted, unseen, control, data.groups)
+            report = performance_figures(fitted, data, known, unseen, control)
             fitted = _with_gain(fitted, report)
             about = _told(name, run_id, "training", alias_version(name, CHAMPION), source)
             page = fit_report(fitted, data, known, unseen, about, control.fold_losses["blend"])
@@ -419,7 +420,7 @@ def _challenge(
                 champion, challenger, compared, config.promotion_margin, owners(compared, roles)
             )
             control = shuffled_control(fitted, data, config)
-            report = performance_figures(fitted, newest, control, data.groups) | {
+            report = performance_figures(fitted, data, known, newest, control) | {
                 "comparison": comparison.to_dict(),
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
@@ -722,16 +723,19 @@ def shuffled_control(
 
 def performance_figures(
     fitted: FittedGeneration,
+    data: TrainingData,
+    known: pd.DataFrame,
     unseen: pd.DataFrame,
     control: OutputModel | ClassModel,
-    groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """What was found and what it is worth, as JSON-ready figures.
 
+    `known` is the table of `data`, in the same order; `unseen` was not fitted.
+
     ``worth`` holds errors on the folds: of the global model, of clusters alone, of the blend that
     is served, and of a control, the same blend with the labels shuffled among the rows. ``gain`` is
-    what the segments save beyond the control, and its standard error over rows, folds and `groups`
-    (whose row each training row is, shape (n,)).
+    what the segments save beyond the control, and its standard error over rows, folds and whose
+    rows they are.
     """
     generation = fitted.generation
     scores, losses = generation.target.scores, generation.target.fold_losses
@@ -740,7 +744,7 @@ def performance_figures(
         *(losses["global"], losses["blend"], control.fold_losses["blend"]),
         root=METRICS[scores.metric].squared,
         parts=np.repeat(np.arange(len(fitted.folds)), [len(fold.valid) for fold in fitted.folds]),
-        units=None if groups is None else groups[rows],
+        units=None if data.groups is None else data.groups[rows],
     )
     return {
         "clustering": fitted.clustering.metrics,
@@ -750,6 +754,7 @@ def performance_figures(
             for way, value in (scores.errors | {"control": control.scores.errors["blend"]}).items()
         }
         | {f"{name}_blend": value for name, value in scores.served.items()}
+        | _fold_metrics(fitted, data, known)
         | {"cluster_weight": generation.target.weight},
         "gain": None if gain is None else gain.to_dict(),
         "clusters": {str(cluster): figures for cluster, figures in scores.clusters.items()},
@@ -758,7 +763,24 @@ def performance_figures(
             | {"cluster_weight": model.weight}
             for name, model in generation.resources.items()
         },
-        "holdout": evaluate_generation(generation, unseen) if len(unseen) else None,
+        "holdout": evaluate_generation(generation, unseen, known) if len(unseen) else None,
+    }
+
+
+def _fold_metrics(
+    fitted: FittedGeneration, data: TrainingData, known: pd.DataFrame
+) -> dict[str, float | None]:
+    """MAE and R² of what is served on the folds, and the metric of naive forecasts there."""
+    target = fitted.generation.target
+    rows = np.concatenate([fold.valid for fold in fitted.folds] or [np.empty(0, dtype=np.int64)])
+    metric = fitted.generation.metric
+    found: dict[str, float | None] = {}
+    if isinstance(target, OutputModel) and len(target.residuals) == len(rows):
+        own = calculate_model_metrics(data.y[rows], data.y[rows] - target.residuals)
+        found = {f"{name}_blend": own[name] for name in ("mae", "r2")}
+    return found | {
+        f"{metric.name}_{way}": metric.of(losses.mean())
+        for way, losses in fold_naive_losses(fitted, data, known).items()
     }
 
 

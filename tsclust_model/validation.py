@@ -18,6 +18,7 @@ import pandas as pd
 from tsclust_model.classes import ClassTarget, check_names, holds_classes
 from tsclust_model.config import CLASS_OBJECTIVES, PipelineConfig
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
+from tsclust_model.fitted_rows import MOST_ROWS, FittedRows
 
 OK = "ok"
 
@@ -226,6 +227,8 @@ class TrainingData:
         A number for each id.
     classes : ClassTarget or None
         None if the target is a number.
+    fitted : FittedRows or None
+        Which rows these are, for the model that is fitted on them.
     """
 
     schema: Schema
@@ -234,6 +237,12 @@ class TrainingData:
     resources: dict[str, np.ndarray] = field(default_factory=dict)
     groups: np.ndarray | None = None
     classes: ClassTarget | None = None
+    fitted: FittedRows | None = None
+
+    @property
+    def n_classes(self) -> int | None:
+        """How many classes the target has; None if it is a number."""
+        return None if self.classes is None else len(self.classes.classes)
 
 
 def validate_input_data(
@@ -371,7 +380,23 @@ def training_data(
         {name: _resource(frame, name, gaps) for name in roles.resources},
         None if roles.id is None else _groups(frame[roles.id], config.missing_markers),
         classes,
+        _fitted_rows(frame, schema, roles, config, classes),
     )
+
+
+def _fitted_rows(
+    frame: pd.DataFrame,
+    schema: Schema,
+    roles: Roles,
+    config: PipelineConfig,
+    classes: ClassTarget | None,
+) -> FittedRows | None:
+    if not config.row_hashes or len(frame) > MOST_ROWS:
+        return None
+    rows = canonical_rows(frame, schema, roles, classes)
+    content = pd.util.hash_pandas_object(rows, index=False).to_numpy()
+    seed = config.random_state.to_bytes(8, "little") + content.tobytes()
+    return FittedRows.of(rows, (*schema.names, roles.target), (roles.id, roles.time), seed)
 
 
 def _class_target(

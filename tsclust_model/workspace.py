@@ -18,7 +18,10 @@ from tsclust_model.baselines import LIGHTGBM, MODEL_TYPE_TAG, Baseline, load_bas
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.evaluation import evaluate_generation
+from tsclust_model.fitted_rows import FittedRows
+from tsclust_model.generation import Generation
 from tsclust_model.history import DataVersioner, Window
+from tsclust_model.metrics import NAIVE_FIGURES
 from tsclust_model.model_monitor import ModelMonitor
 from tsclust_model.panel import HeldBack
 from tsclust_model.quality import kept_rows
@@ -32,7 +35,10 @@ from tsclust_model.storage import ModelStorage, open_storage
 from tsclust_model.validation import Roles, in_time_order
 from tsclust_model.windows import SHAPE_FEATURES
 
-FIGURES = ("accuracy", "rmse", "mae", "r2", "log_loss", "auc", "mase", "wape")
+FIGURES = (
+    *("accuracy", "rmse", "mae", "r2", "log_loss", "auc", "mase", "wape"),
+    *NAIVE_FIGURES,
+)
 """What the loop says of the serving model; None where it has no such figure."""
 
 Model = AnyGeneration | Baseline
@@ -176,10 +182,36 @@ class Workspace:
         target = model.roles.target
         if target not in rows:
             return rows.head(0)
-        known = rows[rows[target].notna()].reset_index(drop=True)
+        known = self.without_fitted(model, rows[rows[target].notna()].reset_index(drop=True))
         if known.empty:
             return known
         return known[model.schema.encode(known).scorable].reset_index(drop=True)
+
+    def without_fitted(self, model: Generation | Baseline, rows: pd.DataFrame) -> pd.DataFrame:
+        """Labelled rows but for those whose content the model was fitted on in any version.
+
+        A file that grows brings old rows again in every version of it.
+        """
+        fitted = model.fitted if isinstance(model, Generation) else None
+        fitted = fitted or self._fitted_by_history(model)
+        return rows[~fitted.contains(model.canonical_rows(rows))].reset_index(drop=True)
+
+    def _fitted_by_history(self, model: Generation | Baseline) -> FittedRows:
+        """Of a model that carries no hashes; batches that are forgotten are left out."""
+        history = self.storage.history
+        there = set(history.list_versions())
+        parts = [
+            history.load(batch)[0].iloc[start:stop]
+            for batch, (start, stop) in model.info["trained_on"].items()
+            if batch in there
+        ]
+        columns = (*model.schema.names, model.roles.target)
+        rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+        return FittedRows.of(rows, columns, (model.roles.id, model.roles.time), b"")
+
+    def has_target(self, data_version: str) -> bool:
+        """Whether a version has the target's column at all; its values may come later."""
+        return self.roles.target in self.versions.load(data_version)[0]
 
     def remember_means(self, model: Model, data_version: str) -> None:
         """Measure drift from these rows on: whatever they showed is dealt with."""

@@ -313,13 +313,44 @@ def test_noise_is_counted_before_the_fallback(fit):
 def test_without_resources_a_batch_says_what_its_rows_cost(fit, stream):
     pipeline = fit()
     result = pipeline.process_batch(features(stream[500:600]))
-    seconds, megabytes = pipeline._serving.costs
+    costs = pipeline._serving.costs.of(100)
     clusters, counts = np.unique(result.cluster_assignments, return_counts=True)
     assert result.resource_predictions == {
-        int(cluster): {"processing_time": n * seconds, "memory_usage": n * megabytes}
+        int(cluster): {name: n / 100 * value for name, value in costs.items()}
         for cluster, n in zip(clusters, counts, strict=True)
     }
-    assert min(seconds, megabytes) > 0
+    assert min(costs.values()) > 0
+
+
+@pytest.mark.parametrize("n_rows", [100, 20_000])
+def test_the_time_of_a_batch_is_foreseen_by_what_it_takes(fit, stream, n_rows):
+    pipeline = fit()
+    X = features(stream.sample(n_rows, replace=True, random_state=1)).to_numpy()
+    ratios = []
+    for step in range(3):
+        result = pipeline.process_batch(X + step)
+        planned = sum(cost["processing_time"] for cost in result.resource_predictions.values())
+        ratios.append(planned / result.processing_time)
+    assert 1 / 5 < np.median(ratios) < 5  # what else the machine does counts too
+
+
+def test_the_watched_memory_is_what_the_process_holds(fit, stream):
+    pipeline = fit()
+    pipeline.process_batch(features(stream[500:600]))
+    (entry,) = pipeline.get_performance_metrics(["memory_usage"])["memory_usage"]
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    assert entry["value"] == pytest.approx(kilobytes / 1024, rel=0.2)
+
+
+def test_a_batch_over_the_threshold_of_its_time_or_memory_alarms(fit, stream):
+    pipeline = fit()
+    limits = {"processing_time": 1e-9, "memory_usage": 1.0}
+    pipeline.update_performance_thresholds(alert_thresholds=limits)
+    result = pipeline.process_batch(features(stream[500:600]))
+    alerts = {alert.metric_name: alert for alert in pipeline.get_alert_summary()["alerts"]}
+    assert {name: alert.threshold for name, alert in alerts.items()} == limits
+    assert alerts["processing_time"].value == result.processing_time
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.batches import (
+    BatchCosts,
     batch_frame,
+    chunked_forecast,
     class_probabilities,
-    joined,
     measured_costs,
     outcome_columns,
+    resident_megabytes,
     scorable_matrix,
     sums_by_cluster,
     training_frame,
@@ -87,8 +90,13 @@ class _Serving:
     version: str
     clustering: dict[str, Any]
     trained_at: datetime
-    costs: tuple[float, float]
+    costs: BatchCosts | None
     storage: ModelStorage
+
+    @cached_property
+    def target(self) -> Generation:
+        """The generation without its resources: a batch forecasts these one by one."""
+        return replace(self.generation, resources={})
 
 
 class TimeSeriesClusteringPipeline:
@@ -263,6 +271,7 @@ class TimeSeriesClusteringPipeline:
             labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
             self._call("pre_batch", X.copy())
             forecast, used = self._forecast(serving, X)
+            megabytes = resident_megabytes()
             version_id = None
             with self._part("history"):
                 rows = generation.canonical_rows(frame.assign(**labelled))
@@ -276,7 +285,8 @@ class TimeSeriesClusteringPipeline:
                 version_id,
                 probabilities=class_probabilities(generation, forecast),
             )
-            self._watch(result, X, forecast, labelled.get(generation.roles.target))
+            megabytes = max(megabytes, resident_megabytes())
+            self._watch(result, X, forecast, labelled.get(generation.roles.target), megabytes)
             self._call("post_batch", replace(result, degraded=tuple(failures)))
             self.last_batch_result = result = replace(result, degraded=tuple(failures))
         return result
@@ -672,7 +682,9 @@ class TimeSeriesClusteringPipeline:
         Parameters
         ----------
         alert_thresholds : mapping, optional
-            ``noise_ratio`` (0 to 1), ``processing_time`` (s), ``memory_usage`` (MB).
+            ``noise_ratio`` (0 to 1), ``processing_time`` of a batch (s), ``memory_usage`` (MB): the
+            memory that the process holds (resident), read when the forecasts are there and again
+            when the batch is kept, the larger of the two.
         drift_thresholds : mapping, optional
             ``noise_ratio_trend``: rise of the noise ratio (absolute) over the batches;
             ``performance_degradation``: rise of the metric (relative to that of fold rows). The
@@ -707,7 +719,9 @@ class TimeSeriesClusteringPipeline:
                 "features; ask it through mlflow.pyfunc.load_model with series_rows(...), and "
                 "retrain it with maintain(...)"
             )
-        costs = measured_costs(generation)
+        costs = None
+        if not generation.resources:
+            costs = measured_costs(generation, self.config.batch_size)
         when = trained_at or self._clock()
         storage = open_storage(self.config, self._model_name)
         self._serving = _Serving(generation, version, clustering, when, costs, storage)
@@ -730,8 +744,7 @@ class TimeSeriesClusteringPipeline:
         generation = serving.generation
         size = self.config.batch_size
         chunks = [X[start : start + size] for start in range(0, len(X), size)]
-        target = replace(generation, resources={})
-        forecast = joined([target.forecast(chunk, generation.coverage) for chunk in chunks])
+        forecast = chunked_forecast(serving.target, X, size)
         labels = forecast.assignment.labels
         resources = {}
         for name, model in generation.resources.items():
@@ -741,8 +754,7 @@ class TimeSeriesClusteringPipeline:
                     for i, chunk in enumerate(chunks)
                 ]
                 resources[name] = np.concatenate(parts)
-        costs = None if generation.resources else serving.costs
-        return forecast, sums_by_cluster(labels, resources, costs)
+        return forecast, sums_by_cluster(labels, resources, serving.costs)
 
     def _watch(
         self,
@@ -750,6 +762,7 @@ class TimeSeriesClusteringPipeline:
         X: np.ndarray,
         forecast: Forecast,
         y: np.ndarray | None,
+        megabytes: float,
     ) -> None:
         """Record, alert, write to MLflow, look for drift and retrain."""
         self._n_batches += 1
@@ -758,7 +771,7 @@ class TimeSeriesClusteringPipeline:
         figures = {
             "noise_ratio": result.noise_ratio,
             "processing_time": result.processing_time,
-            "memory_usage": len(X) * self._fitted().costs[1],
+            "memory_usage": megabytes,
         }
         with self._part("monitoring"):
             if y is not None:

@@ -76,12 +76,14 @@ class BatchResult:
     timeseries_predictions : ndarray of float64, or of object, shape (n,)
         The target, in its units, or its classes as texts.
     resource_predictions : dict of int to dict of str to float
-        Each resource summed over the batch's rows of a cluster. Without resources: what a batch
-        of that many rows costs here, ``processing_time`` (s) and ``memory_usage`` (MB).
+        Each resource summed over the batch's rows of a cluster. Without resources: what the batch
+        costs here, ``processing_time`` (s) and ``memory_usage`` (MB that Python and numpy hold for
+        it, beyond what the process holds anyway), from a fixed cost and one a row that were
+        measured when the model was fitted or loaded; each cluster has its rows' share.
     noise_ratio : float
         Share of noise before the fallback, 0 to 1.
     processing_time : float
-        Seconds.
+        Seconds from the call to this result, as they passed; what is watched after it is not in.
     version_id : str or None
         The batch in the history; `record_outcomes` takes it.
     probabilities : dict of str to ndarray of float64, shape (n,)

@@ -11,7 +11,7 @@ from entrypoints.train import show
 from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
 from tsclust_model.tables import write_table
-from tsclust_model.training import train_table
+from tsclust_model.training import split_newest, train_table
 from tsclust_model.validation import Roles
 
 ROLES = Roles(
@@ -21,7 +21,7 @@ ROLES = Roles(
     id="patient_id",
 )
 CONFIG = PipelineConfig(hdbscan_params={"min_cluster_size": 60, "min_samples": 5})
-N_ROWS, N_NEW = 6000, 200
+N_ROWS, N_NEW, HOLDOUT = 6000, 200, 0.2
 
 
 @click.option("--folder", default="demo", help="where the made-up tables are written")
@@ -33,8 +33,13 @@ def main(folder: str) -> None:
     incoming = write_table(
         new.drop(columns=[ROLES.target, *ROLES.resources]), str(Path(folder) / "new_patients.csv")
     )
-    click.echo(f"made {data} ({len(history)} admissions) and {incoming} ({len(new)} to score)")
-    training = train_table(history, ROLES, CONFIG, source=data, holdout=0.2, trigger="demo")
+    _, held = split_newest(history, ROLES.time, HOLDOUT)
+    holdout = write_table(held, str(Path(folder) / "holdout.csv"))
+    click.echo(
+        f"made {data} ({len(history)} admissions), {holdout} (its newest {len(held)}, which are "
+        f"not trained on) and {incoming} ({len(new)} to score)"
+    )
+    training = train_table(history, ROLES, CONFIG, source=data, holdout=HOLDOUT, trigger="demo")
     show(training, incoming)
 
 

@@ -70,6 +70,7 @@ DEFAULTS = {
     "promotion_margin": 0.0,
     "retrain_cooldown_batches": 10,
     "history_dir": None,
+    "row_hashes": True,
     "random_state": 42,
 }
 SECTIONS = ("hdbscan_params", "lgb_timeseries_params", "lgb_resource_params", "knn_params")
@@ -102,6 +103,7 @@ CHANGED = {
     "promotion_margin": 0.02,
     "retrain_cooldown_batches": 0,
     "history_dir": "elsewhere",
+    "row_hashes": False,
     "random_state": 7,
 }
 
@@ -257,6 +259,7 @@ def test_a_configuration_that_is_no_mapping_is_refused(content: Any):
         ("serialization", ["pickle", None], "one of 'cloudpickle', 'code'"),
         ("promotion_margin", [-0.01, 1.01, None], "a number from 0 to 1"),
         ("retrain_cooldown_batches", [-1, 0.5, None], "a whole number of at least 0"),
+        ("row_hashes", [1, "yes", None], "true or false"),
         ("random_state", [-1, 2**32, None, 1.0], "at least 0, at most 4294967295"),
     ],
 )

@@ -166,6 +166,12 @@ def test_the_demo_trains_registers_and_says_what_to_type_next(run, tmp_path):
     assert "5 clusters in 4800 rows" in result.output
     assert "mlflow models serve -m models:/timeseries-clustering@champion" in result.output
     assert "--env-manager local" in result.output
+    uri = "models:/timeseries-clustering@champion"
+    options = {"data": tmp_path / "demo" / "holdout.csv", "model_uri": uri}
+    held = run("evaluate", fail_on_regression="true", **options)
+    assert held.exit_code == 0, held.output
+    assert held.stdout.splitlines()[0] == "1200 rows, 0 not scored"
+    assert "trained on" not in held.stdout
     new = tmp_path / "demo" / "new_patients.csv"
     output = tmp_path / "scored.csv"
     scored = run(

@@ -1,7 +1,11 @@
 # make demo   a trained, registered, servable model on the embedded store (./mlflow.db)
 # make test   lint, types, all tests
 # make docs   the pages of docs/ as site/, and the JSON Schemas of the clustering analysis
-PYTHON ?= python3.11
+#
+# They take the first Python 3.11 to 3.13 on the PATH; make PYTHON=/path/to/python names another.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
+	"$$python" -c '$(FITS)' 2>/dev/null && { echo "$$python"; break; }; done)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist loadfile
@@ -34,6 +38,9 @@ clean:
 
 # The stamps let a second call start at once; a changed pyproject.toml installs again.
 $(VENV)/.made:
+	@"$(PYTHON)" -c '$(FITS)' 2>/dev/null || { \
+		echo "make: $(if $(PYTHON),$(PYTHON) is no,there is no) Python 3.11, 3.12 or 3.13 here;" \
+		"install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 

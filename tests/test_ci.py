@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 
+import pytest
 import yaml
 from conftest import PROJECT
 
@@ -48,3 +51,44 @@ def test_it_caches_wheels_and_compiled_kernels():
 def test_its_python_is_one_the_package_supports():
     assert WORKFLOW["jobs"]["test"]["container"] == "python:3.11"
     assert 'requires-python = ">=3.11' in (PROJECT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("names", [(), ("python3", "python3.12")], ids=["none", "too old"])
+def test_make_says_in_one_line_that_no_python_fits(tmp_path, names):
+    for program in ("make", "sh"):
+        (tmp_path / program).symlink_to(str(shutil.which(program)))
+    for name in names:  # a pyenv shim of a version that is not installed, and an old one
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    made = subprocess.run(
+        [str(tmp_path / "make"), ".venv/.made"],
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode != 0
+    said, ended = made.stderr.splitlines()
+    assert said == (
+        "make: there is no Python 3.11, 3.12 or 3.13 here; install one, or name it: "
+        "make PYTHON=/path/to/python3.11"
+    )
+    assert "Error 1" in ended
+
+
+@pytest.mark.parametrize("name", ["python3.13", "python3", "python"])
+def test_make_takes_the_python_that_is_there(tmp_path, name):
+    for program in ("make", "sh"):
+        (tmp_path / program).symlink_to(str(shutil.which(program)))
+    (tmp_path / name).write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / name).chmod(0o755)
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    made = subprocess.run(
+        [str(tmp_path / "make"), "--dry-run", ".venv/.made"],
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert f"{name} -m venv .venv" in made.stdout.splitlines()

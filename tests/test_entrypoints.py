@@ -252,8 +252,6 @@ def frames(hospital: pd.DataFrame) -> dict[str, pd.DataFrame]:
     good = hospital.head(200)
     return {
         "infinite": good.assign(age=np.where(np.arange(200) == 3, np.inf, SECRET)),
-        "all missing": good.assign(age=np.nan),
-        "constant": good.assign(age=SECRET),
         "missing": good.assign(age=good["age"].where(good.index > 3)),
         "missing target": good.assign(
             length_of_stay_days=good["length_of_stay_days"].where(good.index > 3)
@@ -267,8 +265,6 @@ def frames(hospital: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 MISTAKES = {
     "infinite": ({}, "column(s) with infinite values: age; "),
-    "all missing": ({}, "column(s) with no value at all: age; add to drop_columns or remove"),
-    "constant": ({}, "column(s) with one value only: age; add to drop_columns or remove"),
     "missing": ({}, "missing values (4 of 200 rows): age; fill them, or set missing_values to"),
     "missing target": ({}, "length_of_stay_days is missing or infinite in 4 row(s)"),
     "one class": ({}, "target 'length_of_stay_days' has one class only; give rows of two"),

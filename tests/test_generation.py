@@ -431,7 +431,9 @@ def test_one_cluster_takes_every_row():
         {"a": near + rng.normal(size=120), "b": near + rng.normal(size=120), "y": near}
     ).sample(frac=1.0, random_state=0)
     config = dataclasses.replace(
-        SMALL_CONFIG, hdbscan_params={"min_cluster_size": 28, "max_cluster_size": 60}
+        SMALL_CONFIG,
+        hdbscan_params={"min_cluster_size": 28, "max_cluster_size": 60},
+        task="regression",
     )
     with pytest.warns(UserWarning, match="one cluster was found"):
         generation = fit_generation(training_data(frame, Roles("y"), config), config).generation

@@ -259,7 +259,7 @@ def test_arrays_and_tables_give_the_same_bits(make, stream):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda X, y: (X.assign(age=np.nan), y), "age"),
+        (lambda X, y: (X * np.nan, y), "every feature holds one value only, or none: age"),
         (lambda X, y: (X.drop(index=3).reindex(X.index), y), r"missing values \(1 of 500 rows\)"),
         (lambda X, y: (X, y.mask(y.index == 3)), r"missing or infinite in 1 row\(s\)"),
         (lambda X, y: (X, y[:-1]), "has 499 values for 500 rows"),
@@ -274,6 +274,20 @@ def test_data_that_cannot_be_fitted_is_refused_and_registers_nothing(make, strea
         pipeline.fit_initial(X, y)
     assert not pipeline.is_fitted
     assert MlflowClient().search_registered_models(f"name = '{name_of(pipeline)}'") == []
+
+
+def test_a_matrix_keeps_its_width_where_a_constant_column_is_left_out(make, stream):
+    X, y = parts(stream.head(700))
+    X = X.assign(constant=1.0)[[X.columns[0], "constant", *X.columns[1:]]]
+    pipeline = make()
+    with pytest.warns(UserWarning, match="left out, .* none: feature_1$"):
+        pipeline.fit_initial(X[:500].to_numpy(float), y[:500].to_numpy())
+    result = pipeline.process_batch(X[500:].to_numpy(float))
+    named = pd.DataFrame(X[500:].to_numpy(float)).add_prefix("feature_")
+    again = pipeline.process_batch(named.drop(columns="feature_1"))
+    np.testing.assert_array_equal(again.timeseries_predictions, result.timeseries_predictions)
+    with pytest.raises(DataValidationError, match="the model was fitted with"):
+        pipeline.process_batch(X[500:].to_numpy(float)[:, :2])
 
 
 # -- batches -----------------------------------------------------------------------------------

@@ -295,7 +295,7 @@ def test_no_source_is_refused():
     assert refusal(read_table, "") == "no data was named; give a path, a glob or a URL"
 
 
-@pytest.mark.parametrize("name", ["t.xlsx", "t", "t.gz", "csv", ".csv"])
+@pytest.mark.parametrize("name", ["t.xls", "t", "t.gz", "csv", ".csv"])
 def test_an_unknown_format_is_refused_with_the_known_ones(name: str, tmp_path: Path):
     message = refusal(read_table, put(tmp_path / name, SECRET.encode()))
     assert "told by the suffix" in message
@@ -664,3 +664,94 @@ def test_a_digest_changes_nothing():
     frame = TABLE.copy()
     content_digest(frame)
     pd.testing.assert_frame_equal(frame, TABLE)
+
+
+# -- what spreadsheets write -------------------------------------------------------------------
+
+EUROPEAN = pd.DataFrame({"ward": ["a, b", "c", "d"], "beds": [12, 7, 9], "days": [1.5, 2.25, 30.0]})
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_header_says_what_separates_columns(tmp_path, name, delimiter):
+    path = put(tmp_path / name, EUROPEAN.to_csv(index=False, sep=delimiter).encode())
+    pd.testing.assert_frame_equal(read_table(path), EUROPEAN)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_decimal_commas_are_read(tmp_path, delimiter):
+    text = EUROPEAN.to_csv(index=False, sep=delimiter, decimal=",")
+    read = read_table(put(tmp_path / "t.csv", text.encode()))
+    pd.testing.assert_frame_equal(read, EUROPEAN)
+
+
+def test_decimal_commas_of_a_string_column_stay(tmp_path):
+    path = put(tmp_path / "t.csv", b"code;x\n1,5;2,5\n2,5;3\n")
+    read = read_table(path, text_columns=["code"])
+    assert read["code"].tolist() == ["1,5", "2,5"]
+    assert read["x"].tolist() == [2.5, 3.0]
+
+
+def test_a_missing_decimal_is_a_gap(tmp_path):
+    read = read_table(put(tmp_path / "t.csv", b"x;y\n1,5;1\n;2\n-2,5e3;3\n"))
+    assert read["x"].isna().tolist() == [False, True, False]
+    assert read["x"].tolist()[::2] == [1.5, -2500.0]
+
+
+def test_three_decimals_between_semicolons_are_decimals(tmp_path):
+    read = read_table(put(tmp_path / "t.csv", b"x;y\n1,234;1\n2,500;2\n"))
+    assert read["x"].tolist() == [1.234, 2.5]
+
+
+def test_three_decimals_after_a_zero_are_decimals(tmp_path):
+    read = read_table(put(tmp_path / "t.csv", b'x,y\n"0,512",1\n"1,250",2\n'))
+    assert read["x"].tolist() == [0.512, 1.25]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'x,y\n"1,234",1\n"12,345",2\n', b"x;y\n1.234,5;1\n2,5;2\n", b'x,y\n"1,234.5",1\n"2,000",2\n'],
+    ids=["unclear", "points", "commas"],
+)
+def test_separated_thousands_are_refused_by_name(tmp_path, content):
+    path = put(tmp_path / "t.csv", content)
+    with pytest.raises(DataValidationError, match="^numbers with separated thousands in: x; write"):
+        read_table(path)
+
+
+def test_strings_with_commas_stay_strings(tmp_path):
+    read = read_table(put(tmp_path / "t.csv", b"x;y\n1,5;1\nnone, yet;2\n"))
+    assert read["x"].tolist() == ["1,5", "none, yet"]
+
+
+def workbook(path: Path, **sheets: pd.DataFrame) -> str:
+    with pd.ExcelWriter(path, engine="openpyxl") as writer:
+        for name, frame in sheets.items():
+            frame.to_excel(writer, sheet_name=name, index=False)
+    return str(path)
+
+
+def test_a_workbook_of_one_table_is_read(tmp_path):
+    path = workbook(tmp_path / "t.xlsx", beds=EUROPEAN, empty=pd.DataFrame())
+    read = read_table(path)
+    pd.testing.assert_frame_equal(read.astype({"days": float}), EUROPEAN)
+    assert read_table(path, text_columns=["beds"])["beds"].tolist() == ["12", "7", "9"]
+
+
+def test_a_workbook_of_two_tables_is_refused(tmp_path):
+    path = workbook(tmp_path / "t.xlsx", a=EUROPEAN, b=EUROPEAN)
+    with pytest.raises(DataValidationError, match="t.xlsx has 2 sheets with rows; keep one table"):
+        read_table(path)
+
+
+def test_what_is_no_workbook_is_refused(tmp_path):
+    path = put(tmp_path / "t.xlsx", CSV)
+    with pytest.raises(DataValidationError, match="cannot be read as xlsx"):
+        read_table(path)
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataValidationError, match="^t.csv: no such file; check the path") as caught:
+        read_table("t.csv")
+    assert str(caught.value).endswith(f"(looked for {tmp_path / 't.csv'})")

@@ -272,6 +272,9 @@ def test_missing_values_are_kept_as_gaps_when_they_are_imputed():
 @pytest.mark.parametrize(
     "column",
     [
+        [SECRET_NUMBER] * 4,
+        [SECRET] * 4,
+        [True] * 4,
         [None] * 4,
         [np.nan] * 4,
         [""] * 4,
@@ -279,24 +282,58 @@ def test_missing_values_are_kept_as_gaps_when_they_are_imputed():
         pd.Series([pd.NA] * 4, dtype="Int64"),
         pd.Series([pd.NA] * 4, dtype="boolean"),
     ],
-    ids=["object", "float", "markers", "text", "nullable int", "nullable bool"],
+    ids=["number", "string", "boolean", "object", "float", "markers", "str", "Int64", "boolean NA"],
 )
-def test_a_column_without_any_value_is_refused_and_named(column: Any, config: PipelineConfig):
-    assert refusal(trained, config, x=column) == (
-        "column(s) with no value at all: x; add to drop_columns or remove"
+def test_a_constant_column_is_left_out_and_named(column: Any, config: PipelineConfig):
+    expected = "^left out, because they hold one value only or none: x, z$"
+    with pytest.warns(UserWarning, match=expected):
+        data = trained(config, x=column, z=column)
+    assert data.schema.names == ["age", "ward"]
+    assert data.X.tolist() == [[30.0, 0.0], [40.0, 1.0], [50.0, 0.0], [60.0, 2.0]]
+    assert data.given == ("age", "ward", "x", "z")
+
+
+def test_a_constant_column_leaves_the_clustering_too():
+    config = PipelineConfig(cluster_features=["age", "x"])
+    with pytest.warns(UserWarning, match="left out"):
+        data = trained(config, x=[5, 5, 5, 5])
+    assert data.schema.cluster_features == ("age",)
+
+
+def test_a_table_without_a_column_that_varies_is_refused():
+    assert refusal(trained, age=[SECRET_NUMBER] * 4, ward=[None] * 4) == (
+        "every feature holds one value only, or none: age, ward; name columns that vary"
     )
 
 
-@pytest.mark.parametrize("config", [PipelineConfig(), IMPUTE], ids=["error", "impute"])
+def few_whole_numbers(n_rows: int, n_values: int, step: float = 1.0) -> pd.DataFrame:
+    return pd.DataFrame({"x": np.arange(n_rows) * 1.0, "y": (np.arange(n_rows) % n_values) * step})
+
+
+def test_a_target_of_few_whole_numbers_asks_whether_they_are_classes():
+    expected = (
+        "^target 'y' holds 3 different whole numbers and is predicted as a number; if they are "
+        r"classes, set task to 'classification' \(-P task=classification\), if not, to "
+        "'regression'$"
+    )
+    with pytest.warns(UserWarning, match=expected):
+        data = training_data(few_whole_numbers(50, 3), Roles("y"), PipelineConfig())
+    assert data.classes is None
+
+
 @pytest.mark.parametrize(
-    "column",
-    [[SECRET_NUMBER] * 4, [SECRET] * 4, [True] * 4],
-    ids=["number", "text", "boolean"],
+    ("frame", "task"),
+    [
+        (few_whole_numbers(49, 3), "auto"),
+        (few_whole_numbers(60, 11), "auto"),
+        (few_whole_numbers(60, 3, 0.5), "auto"),
+        (few_whole_numbers(60, 3), "regression"),
+        (few_whole_numbers(60, 3), "classification"),
+    ],
+    ids=["few rows", "many values", "fractions", "told: number", "told: classes"],
 )
-def test_a_constant_column_is_refused_and_named(column: Any, config: PipelineConfig):
-    assert refusal(trained, config, x=column, z=column) == (
-        "column(s) with one value only: x, z; add to drop_columns or remove"
-    )
+def test_a_target_that_is_clear_asks_nothing(frame: pd.DataFrame, task: str):
+    training_data(frame, Roles("y"), PipelineConfig(task=task))
 
 
 def test_a_column_of_one_value_and_gaps_tells_something():
@@ -320,7 +357,7 @@ def test_a_whole_number_beyond_floating_point_is_refused_and_the_column_named():
 
 
 def test_many_broken_columns_are_listed_up_to_the_twentieth():
-    columns = {f"c{i}": [1.0] * 4 for i in range(25)}
+    columns = {f"c{i}": [1.0, 2.0, 3.0, np.inf] for i in range(25)}
     message = refusal(trained, **columns)
     assert "c0, c1, " in message
     assert "c19 and 5 more" in message

@@ -73,7 +73,7 @@ def feature_frame(X: np.ndarray | pd.DataFrame, names: Sequence[str] | None) -> 
 
 def batch_frame(X: np.ndarray | pd.DataFrame, generation: Generation) -> pd.DataFrame:
     """The batch's columns that are kept: features, and those that are known by name otherwise."""
-    frame = feature_frame(X, generation.schema.names)
+    frame = feature_frame(X, generation.given_features)
     if frame.empty:
         raise DataValidationError("the batch has no rows")
     roles = generation.roles

@@ -221,6 +221,11 @@ class Generation(FittedPipeline):
         """The classes of the target; None if it is a number."""
         return self.target.outcome if isinstance(self.target, ClassModel) else None
 
+    @property
+    def given_features(self) -> list[str]:
+        """The columns of a matrix without names, also those that training left out."""
+        return list(self.info.get("given_features", self.schema.names))
+
     def assign(self, X: np.ndarray) -> Assignment:
         """Segments of encoded rows, shape (n, n_features)."""
         return self.segmentation.assign(X[:, self.schema.cluster_columns])
@@ -540,7 +545,7 @@ def fit_generation(
         target,
         resources,
         _reference(data, segments.segmentation, target),
-        dict(info or {}) | own_info,
+        {"given_features": list(data.given or data.schema.names)} | dict(info or {}) | own_info,
         data.fitted,
     )
     return FittedGeneration(

@@ -1,10 +1,12 @@
-"""Tables in and out: csv, parquet, json and hdf5 from a path, a glob or an fsspec URL."""
+"""Tables in and out: csv, parquet, json, xlsx and hdf5 from a path, a glob or an fsspec URL."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import lzma
+import os
+import re
 import tempfile
 import warnings
 import zipfile
@@ -25,6 +27,8 @@ from tsclust_model.errors import DataValidationError, listed
 
 FORMATS = {
     ".csv": "csv",
+    ".tsv": "csv",
+    ".xlsx": "xlsx",
     ".parquet": "parquet",
     ".pq": "parquet",
     ".json": "json",
@@ -50,6 +54,10 @@ _REMEDIES: dict[type, str] = {
     UnicodeDecodeError: "it is not UTF-8; save it as UTF-8",
     pd.errors.ParserWarning: "rows do not fit the header; separate by commas, decimals by points",
 }
+_DELIMITERS = (";", "\t", "|")
+"""What separates the columns of a csv instead of a comma, if its header has no comma."""
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*")
+_GROUPED = re.compile(r"\s*[+-]?[1-9]\d{0,2}([.,' ]\d{3})+([.,]\d+)?\s*")
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
 
 
@@ -68,12 +76,14 @@ def read_table(
     source : str
         A path, a glob (``data/*.parquet``) or an fsspec URL (``s3://bucket/key.csv``). The suffix
         tells the format; csv and json may be compressed (``.csv.gz``). Several files are read in
-        the order of their names and must have the same columns.
+        the order of their names and must have the same columns. The columns of a csv are separated
+        by commas or, as its header shows, by semicolons, tabs or bars; its decimals by points or
+        commas. An xlsx holds one sheet with values.
     text_columns : collection of str
         Columns a csv is not allowed to read as numbers ("007" stays "007").
     missing_markers : collection of str
         Texts of a csv that mean "missing".
-    file_format : {'csv', 'json', 'parquet', 'hdf5'}, optional
+    file_format : {'csv', 'json', 'parquet', 'xlsx', 'hdf5'}, optional
         What the files are, whatever their suffix says.
     cache_dir : str, optional
         Folder that keeps what comes from a URL; a file is fetched again when it has changed.
@@ -263,8 +273,15 @@ def _files(source: str, cache_dir: str | None = None) -> Iterator[tuple[Any, str
         raise DataValidationError(f"{source} is a folder; name its files, as in {source}/*.parquet")
     paths = [path] if system.exists(path) else sorted(system.glob(path))
     if not paths:
-        raise DataValidationError(f"{source}: no such file; check the path")
+        raise DataValidationError(f"{source}: no such file; check the path{_absolute(source)}")
     return ((system, item) for item in paths)
+
+
+def _absolute(source: str) -> str:
+    """Where a relative path was looked for; nothing for URLs and absolute paths."""
+    if "://" in source or os.path.isabs(source):
+        return ""
+    return f" (looked for {os.path.abspath(source)})"
 
 
 def _read_one(
@@ -284,6 +301,8 @@ def _read_one(
         with system.open(path, "rb", compression=packed) as stream:
             if file_format == "csv":
                 return _read_csv(stream, text_columns, markers)
+            if file_format == "xlsx":
+                return _read_xlsx(stream, path, text_columns, markers)
             if file_format == "parquet":
                 return _read_parquet(stream)
             return _read_json(stream, lines=file_format == "jsonl")
@@ -305,25 +324,108 @@ def _require_one_file(system: Any, path: str) -> None:
 
 
 def _read_csv(stream: IO[bytes], text_columns: frozenset[str], markers: list[str]) -> pd.DataFrame:
-    options: dict[str, Any] = {
-        "na_values": markers,
-        "keep_default_na": False,
-        "low_memory": False,
-    }
-    header = pd.read_csv(stream, header=None, nrows=1, dtype=str, keep_default_na=False)
-    names = header.iloc[0].tolist()
+    names, delimiter = _header(stream)
     if "" in names:
         raise DataValidationError(
             "the csv has a column without a name; name it, or write the file without its index"
         )
+    strings = dict.fromkeys(text_columns & set(names), str)
+    frame = _parsed(stream, delimiter, ".", strings, markers)
+    frame.columns = pd.Index(names)  # pandas renames the second "a" to "a.1"
+    decimals = _decimal_commas(frame, strings, delimiter)
+    if not decimals:
+        return frame
+    again = _parsed(stream, delimiter, ",", strings, markers)
+    again.columns = frame.columns
+    # Only those columns: in the others a comma may be part of a name.
+    return frame.assign(**{name: again[name] for name in decimals})
+
+
+def _header(stream: IO[bytes]) -> tuple[list[str], str]:
+    """The names of the columns and what separates them; the header decides."""
+    names: list[str] = []
+    for delimiter in (",", *_DELIMITERS):
+        stream.seek(0)
+        header = pd.read_csv(
+            stream, header=None, nrows=1, dtype=str, keep_default_na=False, sep=delimiter
+        )
+        candidate = [str(name) for name in header.iloc[0]]
+        if len(candidate) > 1:
+            return candidate, delimiter
+        names = names or candidate
+    return names, ","
+
+
+def _parsed(
+    stream: IO[bytes], delimiter: str, decimal: str, strings: dict[str, type], markers: list[str]
+) -> pd.DataFrame:
     stream.seek(0)
-    texts = dict.fromkeys(text_columns & set(names), str)
     with warnings.catch_warnings():
         # Rows longer than the header would lose their end, or shift every column.
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        frame = pd.read_csv(stream, dtype=texts, index_col=False, **options)
-    frame.columns = pd.Index(names)  # pandas renames the second "a" to "a.1"
-    return frame
+        return pd.read_csv(
+            stream,
+            sep=delimiter,
+            decimal=decimal,
+            dtype=strings,
+            index_col=False,
+            na_values=markers,
+            keep_default_na=False,
+            low_memory=False,
+        )
+
+
+def _decimal_commas(frame: pd.DataFrame, strings: Collection[str], delimiter: str) -> list[str]:
+    """Columns whose strings are all numbers with a decimal comma.
+
+    Raises
+    ------
+    DataValidationError
+        Numbers with separated thousands. Between commas "1,234" may be one, and only the writer
+        of the file knows; between semicolons it is a decimal comma.
+    """
+    decimals, grouped = [], []
+    for name in frame.columns[~frame.columns.duplicated()]:
+        if name in strings or not pd.api.types.is_string_dtype(frame[name]):
+            continue
+        values = frame[name].dropna()
+        commas = values[values.str.contains(",", regex=False)]
+        are_decimals = values.str.fullmatch(_DECIMAL_COMMA.pattern)
+        are_grouped = values.str.fullmatch(_GROUPED.pattern)
+        if not len(commas) or not (are_decimals | are_grouped).all():
+            continue
+        unclear = delimiter == "," and bool(are_grouped[commas.index].all())
+        (decimals if are_decimals.all() and not unclear else grouped).append(name)
+    if grouped:
+        raise DataValidationError(
+            f"numbers with separated thousands in: {listed(grouped)}; write them without"
+        )
+    return decimals
+
+
+def _read_xlsx(
+    stream: IO[bytes], path: str, text_columns: frozenset[str], markers: list[str]
+) -> pd.DataFrame:
+    try:
+        import openpyxl  # noqa: F401  # pandas asks for it
+    except ImportError as error:
+        raise DataValidationError(
+            "xlsx needs one more package: pip install 'tsclust-model[excel]'"
+        ) from error
+    sheets = pd.read_excel(
+        stream,
+        sheet_name=None,
+        dtype=dict.fromkeys(text_columns, str),
+        na_values=markers,
+        keep_default_na=False,
+        engine="openpyxl",
+    )
+    filled = [sheet for sheet in sheets.values() if not sheet.empty]
+    if len(filled) != 1:
+        raise DataValidationError(
+            f"{path} has {len(filled)} sheets with rows; keep one table in a workbook"
+        )
+    return filled[0]
 
 
 def _read_parquet(stream: IO[bytes]) -> pd.DataFrame:

@@ -410,6 +410,8 @@ def _challenge(
             "trained_on": window.ranges(n_known),
             "history_from": champion.info["history_from"],
         }
+        if isinstance(champion, Generation):
+            info["given_features"] = champion.given_features
         fitted = _fit(experiments, known, data, roles, config, info)
         if isinstance(champion, Generation):  # a baseline has no segments
             fitted = _with_old_ids(champion, fitted, known)

@@ -32,6 +32,11 @@ RESERVED = frozenset(
 """Names of the forecast's columns, which no key of the rows may have."""
 
 _FEWEST = 2
+
+# So few different whole numbers in so many rows may be classes.
+_ASKED_VALUES = 10
+_ASKED_ROWS = 50
+
 _AS_BOOLEAN = {"1": "true", "1.0": "true", "0": "false", "0.0": "false"}
 
 # What people write for "missing"; used only to point at a forgotten `missing_markers`.
@@ -229,6 +234,9 @@ class TrainingData:
         None if the target is a number.
     fitted : FittedRows or None
         Which rows these are, for the model that is fitted on them.
+    given : tuple of str
+        All features in the table's order; those that are not in the schema were left out, because
+        they hold one value only or none.
     """
 
     schema: Schema
@@ -238,6 +246,7 @@ class TrainingData:
     groups: np.ndarray | None = None
     classes: ClassTarget | None = None
     fitted: FittedRows | None = None
+    given: tuple[str, ...] = ()
 
     @property
     def n_classes(self) -> int | None:
@@ -356,6 +365,12 @@ def training_data(
     ------
     DataValidationError
         Whatever makes the table unfit for training; the message names the columns.
+
+    Warns
+    -----
+    UserWarning
+        Columns that hold one value only, or none, are left out and named; a target of few whole
+        numbers is predicted as a number.
     """
     frame = _text_names(frame)
     twice = frame.columns[frame.columns.duplicated()].unique()
@@ -365,12 +380,14 @@ def training_data(
         raise DataValidationError(f"{len(frame)} row(s) are too few; give {_FEWEST} or more")
     features = _feature_names(frame, roles, config)
     frame = in_time_order(frame, roles.time)
-    schema = _fit_schema(frame, features, config)
+    left_out = _uninformative(frame, features, config)
+    schema = _fit_schema(frame, features, left_out, config)
     encoded = schema.encode(frame)
     _refuse_broken(schema, encoded.X, frame)
     classes = _class_target(frame, roles, config, known)
     if classes is None:
         y = outcome(frame, roles.target, "target")
+        _ask_for_classes(y, roles.target, config)
     else:
         y = classes.codes(class_outcome(frame, classes, schema.missing_markers)).astype(np.float64)
     return TrainingData(
@@ -381,6 +398,7 @@ def training_data(
         None if roles.id is None else _groups(frame[roles.id], config.missing_markers),
         classes,
         _fitted_rows(frame, schema, roles, config, classes),
+        tuple(features),
     )
 
 
@@ -397,6 +415,54 @@ def _fitted_rows(
     content = pd.util.hash_pandas_object(rows, index=False).to_numpy()
     seed = config.random_state.to_bytes(8, "little") + content.tobytes()
     return FittedRows.of(rows, (*schema.names, roles.target), (roles.id, roles.time), seed)
+
+
+def _uninformative(
+    frame: pd.DataFrame, features: Sequence[str], config: PipelineConfig
+) -> tuple[str, ...]:
+    """Features that hold one value only, or none: they tell nothing, and are named in a warning.
+
+    A column of one value and gaps stays: whether it is missing tells something.
+    """
+    markers = tuple(config.missing_markers)
+    one = tuple(name for name in features if _distinct(frame[name], markers) <= 1)
+    if not one:
+        return ()
+    if len(one) == len(features):
+        raise DataValidationError(
+            f"every feature holds one value only, or none: {listed(one, 20)}; name columns that "
+            "vary"
+        )
+    warnings.warn(
+        f"left out, because they hold one value only or none: {listed(one, 20)}",
+        stacklevel=3,
+    )
+    return one
+
+
+def _distinct(column: pd.Series, markers: Collection[str]) -> int:
+    """How many different values a column has, 2 for two or more; a gap beside values is one."""
+    if any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in column.head(1)):
+        return 2  # refused by its type
+    present = _without_markers(column, markers)
+    known = present.dropna()
+    if known.empty:
+        return 0
+    return 1 if len(known) == len(present) and bool((known == known.iloc[0]).all()) else 2
+
+
+def _ask_for_classes(y: np.ndarray, target: str, config: PipelineConfig) -> None:
+    """Say that a target of few whole numbers is taken as a number, and how it becomes classes."""
+    if config.task != "auto" or len(y) < _ASKED_ROWS:
+        return
+    values = np.unique(y)
+    if 2 <= len(values) <= _ASKED_VALUES and bool((values == np.round(values)).all()):
+        warnings.warn(
+            f"target '{target}' holds {len(values)} different whole numbers and is predicted as a "
+            "number; if they are classes, set task to 'classification' (-P task=classification), "
+            "if not, to 'regression'",
+            stacklevel=3,
+        )
 
 
 def _class_target(
@@ -620,12 +686,16 @@ def _feature_names(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) ->
     return features
 
 
-def _fit_schema(frame: pd.DataFrame, names: list[str], config: PipelineConfig) -> Schema:
+def _fit_schema(
+    frame: pd.DataFrame, given: list[str], left_out: Collection[str], config: PipelineConfig
+) -> Schema:
+    names = [name for name in given if name not in left_out]
     markers = tuple(config.missing_markers)
     features = tuple(_fit_feature(frame[name], name, markers) for name in names)
     numeric = [feature.name for feature in features if feature.is_number]
-    given = config.cluster_features
-    chosen = numeric if given is None else list(dict.fromkeys(given))
+    asked = config.cluster_features
+    chosen = numeric if asked is None else list(dict.fromkeys(asked))
+    chosen = [name for name in chosen if name not in left_out]
     for name in chosen:
         if name not in names:
             raise ConfigurationError(
@@ -705,21 +775,15 @@ def _refuse_broken(schema: Schema, X: np.ndarray, frame: pd.DataFrame) -> None:
             columns = names[np.array(broken)]
             raise DataValidationError(f"column(s) {problem}: {listed(columns, 20)}; {remedy}")
 
-    drop = "add to drop_columns or remove"
     refuse(np.isinf(X).any(axis=0), "with infinite values", "replace them or remove the rows")
     refuse((np.abs(X) > _LARGEST).any(axis=0), f"with values beyond {_LARGEST:g}", "correct them")
     missing = np.isnan(X)
-    refuse(missing.all(axis=0), "with no value at all", drop)
     if schema.missing_values == "error":
         refuse(
             missing.any(axis=0),
             f"with missing values ({int(missing.any(axis=1).sum())} of {len(frame)} rows)",
             "fill them, or set missing_values to 'impute'",
         )
-    with np.errstate(invalid="ignore"):
-        constant = np.nanmin(X, axis=0) == np.nanmax(X, axis=0)
-    # A column that is one value or missing still tells something: whether it is missing.
-    refuse(constant & ~missing.any(axis=0), "with one value only", drop)
 
 
 def _without_markers(column: pd.Series, markers: Collection[str]) -> pd.Series:

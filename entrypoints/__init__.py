@@ -17,21 +17,35 @@ import click
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import PipelineError
 
-DATA_HELP = "path, glob or URL of csv, parquet, json or hdf5"
+DATA_HELP = "path, glob or URL of csv, tsv, parquet, json, xlsx or hdf5"
+
+# `mlflow run` starts a command in the project's folder. A parameter of type path is made absolute
+# in the folder of the user, so this one tells it; the demo and paths in settings follow it, too.
+_WORKING_DIR = click.option(
+    "--working-dir",
+    "--working_dir",
+    default=".",
+    type=click.Path(exists=True, file_okay=False),
+    help="folder that relative paths start from",
+)
 
 
 def command(function: Callable[..., None]) -> click.Command:
     """A click command whose user's mistakes end in one line and a non-zero exit."""
 
     @functools.wraps(function)
-    def run(**options: Any) -> None:
+    def run(working_dir: str, **options: Any) -> None:
         _be_quiet()
+        if working_dir != ".":
+            os.chdir(working_dir)
         try:
             function(**options)
         except (PipelineError, FileNotFoundError) as error:
             raise click.ClickException(" ".join(_one_line(error).split())) from error
 
-    return click.command(context_settings={"show_default": True})(run)
+    # A list of its own: click takes the options out of the one that it is given.
+    run.__dict__["__click_params__"] = list(getattr(function, "__click_params__", []))
+    return click.command(context_settings={"show_default": True})(_WORKING_DIR(run))
 
 
 def split_names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -115,7 +129,9 @@ def activation() -> str | None:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"{error.filename}: no such file; check the path"
+        path = str(error.filename)
+        where = "" if os.path.isabs(path) else f" (looked for {os.path.abspath(path)})"
+        return f"{path}: no such file; check the path{where}"
     return str(error)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import click
 
 from entrypoints import (
@@ -38,6 +41,13 @@ from tsclust_model.validation import Roles
 @click.option("--horizon", default=0, help="periods ahead; 0 predicts the target of the same row")
 @click.option("--frequency", default="", callback=optional, help="MS, W, D, h ... [guessed]")
 @click.option("--holdout", default=0.0, help="newest share that is only evaluated on")
+@click.option("--drop-columns", "--drop_columns", default="", callback=split_names, help="not used")
+@click.option(
+    "--task",
+    default="",
+    type=click.Choice(["", "auto", "regression", "classification"]),
+    help="what the target is [that of the config]",
+)
 @click.option("--config", default="", callback=optional, help="YAML file of PipelineConfig")
 @click.option(
     "--model-name", "--model_name", default="", callback=optional, help="registered model"
@@ -53,6 +63,8 @@ def main(
     horizon: int,
     frequency: str | None,
     holdout: float,
+    drop_columns: tuple[str, ...],
+    task: str,
     config: str | None,
     model_name: str | None,
     engine: str,
@@ -60,11 +72,15 @@ def main(
     """Find segments, fit their models and register them as one MLflow model."""
     only_local(engine)
     settings = load_config(config)
+    dropped = list(dict.fromkeys([*settings.drop_columns, *drop_columns]))
+    settings = replace(settings, drop_columns=dropped, task=task or settings.task)
     roles = Roles(target, features, resources, time, id, horizon, frequency)
     if horizon:
         require_series_roles(roles)
     texts = [id] if id and horizon else []
     frame = read_table(data, texts, settings.missing_markers)
+    if time is None:
+        click.echo("no time column: the order of the rows counts as time; name one with time")
     training = train_table(
         frame, roles, settings, source=data, holdout=holdout, model_name=model_name, trigger="train"
     )
@@ -129,14 +145,25 @@ def show(training: Training, data: str) -> None:
         click.echo(f"       version {training.replaced} is now @previous")
     uri = training.model_uri
     serve = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
-    score = ["python", "-m", "entrypoints.score", "--data", data]
+    score = {"data": data, "model_uri": uri, "output": "scored.csv"}
     click.echo("\nnext, in the folder you typed this in:")
     first = activation()
     if first is not None:
         click.echo("  once   " + first)
     click.echo("  serve  " + in_shell(*serve))
-    click.echo("  score  " + in_shell(*score, "--model_uri", uri, "--output", "scored.csv"))
+    click.echo("  score  " + in_shell(*_entry_point("score", score)))
     click.echo("  look   " + in_shell("mlflow", "ui"))
+
+
+def _entry_point(name: str, options: dict[str, str]) -> list[str]:
+    """The command of an entry point that works in this folder: modules are found in the project's
+    own only."""
+    project = Path(__file__).resolve().parents[1]
+    if Path.cwd() == project:
+        words = [word for key, value in options.items() for word in (f"--{key}", value)]
+        return ["python", "-m", f"entrypoints.{name}", *words]
+    given = [word for key, value in options.items() for word in ("-P", f"{key}={value}")]
+    return ["mlflow", "run", str(project), "-e", name, "--env-manager", "local", *given]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def main() -> None:
     hospital = make_hospital(3500)
     past, coming = hospital.iloc[:2500], hospital.iloc[2500:]
     config = PipelineConfig(hdbscan_params={"min_cluster_size": 40, "min_samples": 5})
-    pipeline = TimeSeriesClusteringPipeline(config)
+    pipeline = TimeSeriesClusteringPipeline(config, model_name="batch-example")
     pipeline.set_callbacks(
         post_batch=lambda result: print("scored", len(result.cluster_assignments))
     )

@@ -13,7 +13,7 @@ def main() -> None:
     features = hospital.drop(columns=[TARGET, *RESOURCES])
     past = slice(0, 2500)
     config = PipelineConfig(hdbscan_params={"min_cluster_size": 40, "min_samples": 5})
-    pipeline = TimeSeriesClusteringPipeline(config)
+    pipeline = TimeSeriesClusteringPipeline(config, model_name="complete-example")
     pipeline.fit_initial(
         features[past],
         hospital[TARGET][past],
@@ -40,7 +40,7 @@ def main() -> None:
     pipeline.close()
 
     # Another process, or the same one tomorrow, goes on with what is registered.
-    again = TimeSeriesClusteringPipeline.load("models:/timeseries-clustering@champion")
+    again = TimeSeriesClusteringPipeline.load("models:/complete-example@champion")
     print("serving version", again.current_model_version, again.current_health_status)
     if retraining.promoted:
         print("back to version", again.rollback("the planners want to look at it first"))

@@ -11,7 +11,7 @@ def main() -> None:
     features = hospital[["age", "heart_rate", "systolic_pressure", "temperature", "creatinine"]]
 
     config = PipelineConfig(hdbscan_params={"min_cluster_size": 40, "min_samples": 5})
-    pipeline = TimeSeriesClusteringPipeline(config)
+    pipeline = TimeSeriesClusteringPipeline(config, model_name="training-example")
     found = pipeline.fit_initial(
         features,
         hospital["length_of_stay_days"],

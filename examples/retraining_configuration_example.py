@@ -26,7 +26,7 @@ def main() -> None:
         promotion_margin=0.02,  # a challenger must save 2% of the champion's RMSE
         retrain_cooldown_batches=3,  # batches in which drift does not start another
     )
-    pipeline = TimeSeriesClusteringPipeline(config)
+    pipeline = TimeSeriesClusteringPipeline(config, model_name="retraining-example")
     pipeline.fit_initial(past[FEATURES], past["length_of_stay_days"])
     for start in range(0, len(coming), 250):
         batch = coming.iloc[start : start + 250]

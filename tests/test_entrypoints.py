@@ -116,9 +116,15 @@ def test_mlflow_run_trains_evaluates_and_scores(store, store_folder, data, confi
         "train",
         "--experiment-name",
         "by-mlflow-run",
-        *parameters(data=data, config=config, model_name="cli", holdout=0.2, **TRAIN),
+        # Relative to the folder that mlflow is started in, which is not the project's.
+        *parameters(
+            data=os.path.relpath(data, store_folder),
+            config=os.path.relpath(config, store_folder),
+            **(TRAIN | {"model_name": "cli", "holdout": 0.2}),
+        ),
     )
     assert trained.returncode == 0, trained.stderr
+    assert "-e score --env-manager local -P data=" in trained.stdout
     assert "model: models:/cli@champion, version 1" in trained.stdout
     experiment = mlflow.get_experiment_by_name("by-mlflow-run")
     runs = MlflowClient().search_runs([experiment.experiment_id])
@@ -133,13 +139,13 @@ def test_mlflow_run_trains_evaluates_and_scores(store, store_folder, data, confi
     assert "80 rows, 0 not scored" in evaluated.stdout
     assert "320 further rows were trained on and are left out" in evaluated.stdout
 
-    output = tmp_path / "scored.parquet"
     scored = mlflow_run(
-        store_folder, "-e", "score", *parameters(data=data, model_uri=uri, output=output)
+        store_folder, "-e", "score", *parameters(data=data, model_uri=uri, output="cli.parquet")
     )
     assert scored.returncode == 0, scored.stderr
     assert "400 rows, 0 not scored" in scored.stdout
-    assert len(pd.read_parquet(output)) == 400
+    assert len(pd.read_parquet(store_folder / "cli.parquet")) == 400
+    assert not (PROJECT / "cli.parquet").exists()
 
 
 def test_a_users_mistake_fails_the_run_of_mlflow_run_in_one_line(store, store_folder, data):
@@ -158,6 +164,47 @@ def test_a_users_mistake_fails_the_run_of_mlflow_run_in_one_line(store, store_fo
     statuses = {run.info.status for run in MlflowClient().search_runs([experiment.experiment_id])}
     assert statuses == {"FAILED"}
     assert MlflowClient().search_registered_models("name = 'mistake'") == []
+
+
+def test_relative_paths_start_from_the_working_dir(run, data, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    missing = run("train", data=data.name, target="length_of_stay_days")
+    assert failure(missing).endswith(
+        f"{data.name}: no such file; check the path (looked for {Path.cwd() / data.name})"
+    )
+    found = run("train", data=data.name, target="nothing", working_dir=tmp_path)
+    assert "the data has no target column 'nothing'" in failure(found)
+    no_folder = run("train", data=data.name, target="nothing", working_dir="nowhere")
+    assert "'nowhere' does not exist" in no_folder.output
+
+
+def test_without_a_time_column_one_line_says_what_orders_the_rows(run, data):
+    options = {"data": data, "target": "length_of_stay_days", "features": "nothing"}
+    said = "no time column: the order of the rows counts as time; name one with time"
+    assert said in run("train", **options).output.splitlines()
+    assert said not in run("train", **options, time="admission_time").output
+
+
+def test_columns_are_dropped_and_the_task_is_set_without_a_settings_file(
+    run, hospital, config, tmp_path
+):
+    path = tmp_path / "kinds.csv"
+    frame = hospital.head(300)[["age", "heart_rate", "creatinine", "emergency"]]
+    frame.assign(kind=np.arange(300) % 2).to_csv(path, index=False)
+    done = run(
+        "train",
+        data=path,
+        target="kind",
+        config=config,
+        model_name="dropped",
+        drop_columns="emergency, creatinine",
+        task="classification",
+    )
+    assert done.exit_code == 0, done.output
+    model = mlflow.pyfunc.load_model("models:/dropped@champion")
+    assert model.metadata.get_input_schema().input_names() == ["age", "heart_rate"]
+    assert "probability_1" in model.metadata.get_output_schema().input_names()
 
 
 def test_the_demo_trains_registers_and_says_what_to_type_next(run, tmp_path):

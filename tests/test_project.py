@@ -10,12 +10,12 @@ import sys
 import tomllib
 from pathlib import Path
 
-import click
 import pytest
 import yaml
 from conftest import PROJECT
 
 import tsclust_model
+from entrypoints import command
 
 FLOORS = {
     0: {
@@ -277,7 +277,7 @@ def test_mlproject_passes_every_parameter_of_every_entry_point():
     }
     for name, entry in project["entry_points"].items():
         module = importlib.import_module(f"entrypoints.{name}")
-        options = {option.name: option for option in click.command(_copied(module.main)).params}
+        options = {option.name: option for option in command(module.main).params}
         declared = entry.get("parameters", {})
         assert entry["command"].startswith(f"python -m entrypoints.{name}")
         assert set(declared) == set(options) - {"folder"}
@@ -285,16 +285,8 @@ def test_mlproject_passes_every_parameter_of_every_entry_point():
             assert f"--{key} {{{key}}}" in entry["command"]
             assert f"--{key}" in options[key].opts
             assert ("default" in found) != options[key].required, key
-
-
-def _copied(function):
-    """click takes the options off the function it makes a command of."""
-
-    def copy():
-        pass
-
-    copy.__click_params__ = list(function.__click_params__)
-    return copy
+        # mlflow makes a path absolute in the folder that it is started in.
+        assert declared["working_dir"] == {"type": "path", "default": "."}
 
 
 def test_the_wheel_holds_the_package_only(tmp_path):

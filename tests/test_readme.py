@@ -7,6 +7,7 @@ import re
 import pytest
 import yaml
 from conftest import PROJECT
+from mlflow import MlflowClient
 
 import entrypoints.main
 from tsclust_model.config import PipelineConfig
@@ -37,6 +38,23 @@ def test_the_python_of_the_pages_runs_after_the_demo(tmp_path, monkeypatch, caps
     names: dict[str, object] = {}
     for block in blocks("docs/operations_guide.md", "python"):  # one story
         exec(compile(block, "operations_guide.md", "exec"), names)
+    # Nobody's first steps take the demo's place.
+    (version,) = MlflowClient().search_model_versions("name = 'timeseries-clustering'")
+    assert version.version == "1"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_trains_over_the_model_of_the_demo(page):
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            assert "-e train" not in line or "model_name=" in line or "config=" in line, line
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "examples").glob("*.*")), ids=lambda p: p.name)
+def test_no_example_trains_over_the_model_of_the_demo(path):
+    assert "timeseries-clustering" not in path.read_text()
+    for line in path.read_text().splitlines():
+        assert "TimeSeriesClusteringPipeline(config)" not in line
 
 
 def test_the_settings_of_the_user_guide_are_settings():

@@ -715,7 +715,7 @@ def test_three_decimals_after_a_zero_are_decimals(tmp_path):
 )
 def test_separated_thousands_are_refused_by_name(tmp_path, content):
     path = put(tmp_path / "t.csv", content)
-    with pytest.raises(DataValidationError, match="^numbers with separated thousands in: x; write"):
+    with pytest.raises(DataValidationError, match=r"^numbers with separated thousands in: x; "):
         read_table(path)
 
 
@@ -740,7 +740,7 @@ def test_a_workbook_of_one_table_is_read(tmp_path):
 
 def test_a_workbook_of_two_tables_is_refused(tmp_path):
     path = workbook(tmp_path / "t.xlsx", a=EUROPEAN, b=EUROPEAN)
-    with pytest.raises(DataValidationError, match="t.xlsx has 2 sheets with rows; keep one table"):
+    with pytest.raises(DataValidationError, match=r"t\.xlsx has 2 sheets with rows; keep"):
         read_table(path)
 
 
@@ -752,6 +752,6 @@ def test_what_is_no_workbook_is_refused(tmp_path):
 
 def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataValidationError, match="^t.csv: no such file; check the path") as caught:
+    with pytest.raises(DataValidationError, match=r"^t\.csv: no such file; check") as caught:
         read_table("t.csv")
     assert str(caught.value).endswith(f"(looked for {tmp_path / 't.csv'})")

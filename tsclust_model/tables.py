@@ -329,7 +329,7 @@ def _read_csv(stream: IO[bytes], text_columns: frozenset[str], markers: list[str
         raise DataValidationError(
             "the csv has a column without a name; name it, or write the file without its index"
         )
-    strings = dict.fromkeys(text_columns & set(names), str)
+    strings: dict[str, type] = dict.fromkeys(text_columns & set(names), str)
     frame = _parsed(stream, delimiter, ".", strings, markers)
     frame.columns = pd.Index(names)  # pandas renames the second "a" to "a.1"
     decimals = _decimal_commas(frame, strings, delimiter)
@@ -384,7 +384,8 @@ def _decimal_commas(frame: pd.DataFrame, strings: Collection[str], delimiter: st
         Numbers with separated thousands. Between commas "1,234" may be one, and only the writer
         of the file knows; between semicolons it is a decimal comma.
     """
-    decimals, grouped = [], []
+    decimals: list[str] = []
+    grouped: list[str] = []
     for name in frame.columns[~frame.columns.duplicated()]:
         if name in strings or not pd.api.types.is_string_dtype(frame[name]):
             continue

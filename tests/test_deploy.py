@@ -173,8 +173,9 @@ def test_the_settings_of_the_pods_are_settings(tmp_path):
     settings = load_settings(path)
     assert settings.pipeline == config
     assert settings.model_name == "timeseries-clustering"  # what the endpoint serves
-    shared = (config.history_dir, settings.data.versions_dir, settings.monitoring.dir)
-    for folder in (*shared, settings.data.path):
+    assert {config.history_dir, settings.data.versions_dir, settings.monitoring.dir} == {None}
+    environment = MANIFESTS["settings-ConfigMap-tsclust-environment"]["data"]
+    for folder in (environment["TSCLUST_STORAGE"], settings.data.path):
         assert folder.startswith("/var/lib/tsclust/")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -131,6 +132,28 @@ def test_mlflow_stays_on_its_floors_and_pyspark_out(path):
 @pytest.mark.parametrize("name", tsclust_model.__all__)
 def test_every_public_name_is_importable_and_documented(name):
     assert inspect.getdoc(getattr(tsclust_model, name))
+
+
+WRITTEN = [
+    *("mlflow.db", "mlruns/0/models/m-1/artifacts/state.json", "mlartifacts/1/report.json"),
+    *("demo/hospital.csv", "demo/new_patients.csv", "demo/scored.csv", "logs/pipeline.jsonl"),
+    "tsclust_storage/timeseries-clustering-0a1b2c3d/history/00000001.5.ab.cd.parquet",
+    "tsclust_storage/timeseries-clustering-0a1b2c3d/data/00000001.5.ab.cd.parquet",
+    "tsclust_storage/timeseries-clustering-0a1b2c3d/monitoring/quality/ab.json",
+    "tsclust_storage/timeseries-clustering-0a1b2c3d/report/performance-report.html",
+    *("tsclust_history/m/1.parquet", "tsclust_data/m/1.parquet", "tsclust_monitoring/m/a.jsonl"),
+    *("customers.csv", "sensors.parquet", "sessions.csv", "batches.csv", "out/results.json"),
+    *("examples/mlflow.db", "examples/tsclust_storage/m-0a1b2c3d/history/1.parquet"),
+]
+"""What the demo, the commands of the guides and the examples write into a checkout."""
+
+
+@pytest.mark.parametrize("path", WRITTEN)
+def test_git_takes_nothing_that_holds_rows(path, tmp_path):
+    shutil.copy(PROJECT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    asked = ["git", "-C", str(tmp_path), "check-ignore", "-q", path]
+    assert subprocess.run(asked, check=False).returncode == 0
 
 
 def test_an_unknown_name_is_an_attribute_error():

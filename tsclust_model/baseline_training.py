@@ -40,7 +40,7 @@ from tsclust_model.registry import (
 )
 from tsclust_model.retraining import Comparison, compare, retrain_lock
 from tsclust_model.settings import LoopSettings
-from tsclust_model.storage import open_storage
+from tsclust_model.storage import open_storage, refuse_lost_rows
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import ExperimentManager, log_config, log_input, translated
 from tsclust_model.training import (
@@ -130,6 +130,7 @@ def retrain_baseline(
     storage = open_storage(config, model_name)
     with retrain_lock(storage.retrain_lock):
         window = labelled_window(champion, storage.history, config)
+        refuse_lost_rows(storage, champion.info, champion.roles.target, window)
         if len(window.frame) < FEWEST_ROWS:
             raise RetrainingError(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
@@ -166,9 +167,7 @@ def _challenge(
         seen = champion.info.get("quality", {}).get("seen", [])
         model = _fit(data, known, roles, config, model_type, params, seen)
         log_input(known, "history", content_digest(known), "training", roles.target)
-        model.info.update(
-            trained_on=window.ranges(n_known), history_from=champion.info["history_from"]
-        )
+        model.info.update(window.origins(n_known), history_from=champion.info["history_from"])
         newest = window.frame.iloc[n_known:][fresh]
         comparison = compare(
             champion, model, newest, config.promotion_margin, owners(newest, roles)

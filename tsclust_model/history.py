@@ -55,11 +55,14 @@ class Window:
         Version id of each row.
     rows : ndarray of int64, shape (n,)
         Its position there when it was registered; a purge does not shift it.
+    full : bool
+        Whether older rows may have been left out, because there are as many as were asked for.
     """
 
     frame: pd.DataFrame
     versions: np.ndarray
     rows: np.ndarray
+    full: bool = False
 
     def ranges(self, n: int) -> Ranges:
         """Where the oldest `n` rows come from, from the first to the last row of each version."""
@@ -68,6 +71,14 @@ class Window:
             start, stop = found.setdefault(version_id, [int(row), int(row) + 1])
             found[version_id] = [min(start, int(row)), max(stop, int(row) + 1)]
         return found
+
+    def origins(self, n: int) -> dict[str, Any]:
+        """What a model that is trained on the oldest `n` rows says of them.
+
+        ``trained_on`` (see `ranges`) and ``trained_order``, its versions, oldest first.
+        """
+        ranges = self.ranges(n)
+        return {"trained_on": ranges, "trained_order": list(ranges)}
 
     def outside(self, ranges: Mapping[str, Sequence[int]]) -> np.ndarray:
         """Mask of the rows that are in none of the ranges, shape (n,)."""
@@ -272,7 +283,33 @@ class DataVersioner:
             pd.concat(frames[::-1], ignore_index=True),
             np.concatenate(versions),
             np.concatenate([rows for _, rows in origins[::-1]]),
+            full=missing <= 0,
         )
+
+    def has_lost(self, version_id: str, start: int, stop: int, target: str) -> bool:
+        """Whether the rows ``[start, stop)`` of a version, or all of their labels, are gone.
+
+        What a purge has removed is not lost.
+
+        Parameters
+        ----------
+        version_id : str
+        start, stop : int
+            Positions when the version was registered.
+        target : str
+            Column of the labels.
+        """
+        entry = next((e for e in self._entries() if e.version_id == version_id), None)
+        if entry is None:
+            return not self._purged(version_id).exists()
+        content = self._read(entry)
+        if content is None:
+            return True
+        inside = (content.positions >= start) & (content.positions < stop)
+        if not inside.any():
+            return False
+        frame = self._with_outcomes(content.frame, version_id)
+        return target not in frame or not frame[target].notna().to_numpy()[inside].any()
 
     def purge(
         self,
@@ -315,6 +352,9 @@ class DataVersioner:
         removed: dict[str, int] = {}
         # What killed writers left and what was set aside cannot be searched for patients.
         for leftover in (*self.base_dir.glob(".*.parquet.*"), *self.base_dir.glob(f"{_ASIDE}/*")):
+            match = _FILE.fullmatch(leftover.name)
+            if match:
+                self._purged(match[4].removesuffix(_OUTCOMES)).touch()
             leftover.unlink(missing_ok=True)
         # Every file: also the copy of another one, which is not listed.
         copies = [e for e in self._files() if not e.version_id.endswith(_OUTCOMES)]
@@ -378,6 +418,8 @@ class DataVersioner:
             digest = content_digest(rest, self.hash_algorithm)
             left = _Content(rest, content.registered_at, content.positions[kept])
             self._write(rest, entry.sequence, digest, entry.version_id, left)
+        else:
+            self._purged(entry.version_id).touch()
         n_kept = int(kept.sum())
         stale = [item for item in outcomes if not n_kept or item.n_rows != n_kept]
         for found in (*stale, entry):
@@ -476,6 +518,10 @@ class DataVersioner:
         if version_id in entries:
             return entries[version_id]
         raise DataValidationError(f"there is no version '{version_id}'; see list_versions()")
+
+    def _purged(self, version_id: str) -> Path:
+        """The empty file that says that a version which is not there was purged, not lost."""
+        return self.base_dir / f"{version_id}.purged"
 
     def _require_algorithm(self, kind: str) -> None:
         if kind != self.hash_algorithm:

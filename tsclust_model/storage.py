@@ -20,12 +20,14 @@ import hashlib
 import os
 import secrets
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.errors import ConfigurationError, MLflowIntegrationError
-from tsclust_model.history import DataVersioner
+from tsclust_model.errors import ConfigurationError, MLflowIntegrationError, RetrainingError
+from tsclust_model.history import DataVersioner, Ranges, Window
 from tsclust_model.registry import (
     create_model,
     embedded_folder,
@@ -107,6 +109,48 @@ def open_storage(
         _root(versions_dir, "data.versions_dir", root) / name / "data",
         _root(monitoring_dir, "monitoring.dir", root) / name / "monitoring",
     )
+
+
+def refuse_lost_rows(
+    storage: ModelStorage, champion: Mapping[str, Any], target: str, window: Window
+) -> None:
+    """Refuse to retrain where rows that the champion was trained on should be and are not.
+
+    Rows that were purged, or are older than the window reaches, are not missing.
+
+    Parameters
+    ----------
+    storage : ModelStorage
+    champion : mapping
+        Its ``info``: ``trained_on``, and ``trained_order`` of the batches, oldest first (without
+        it no batch is known to be newer than another).
+    target : str
+    window : Window
+        What a challenger would be trained on.
+
+    Raises
+    ------
+    RetrainingError
+    """
+    trained_on: Ranges = champion["trained_on"]
+    order = list(champion.get("trained_order", trained_on))
+    there = set(window.versions)
+    first = next((i for i, batch in enumerate(order) if batch in there), len(order))
+    outside = order[:first] if window.full else []
+    lost = [
+        batch
+        for batch, (start, stop) in trained_on.items()
+        if batch not in there
+        and batch not in outside
+        and storage.history.has_lost(batch, start, stop, target)
+    ]
+    if lost:
+        n_rows = sum(trained_on[batch][1] - trained_on[batch][0] for batch in lost)
+        raise RetrainingError(
+            f"{n_rows} rows ({len(lost)} of {len(trained_on)} batches) that the champion was "
+            f"trained on are not in {storage.history.base_dir}; bring that folder back, or let "
+            f"history_dir or {ROOT_VARIABLE} name where it is, or train anew (-e train)"
+        )
 
 
 def _root(given: str | None, key: str, default: Path | None = None) -> Path:

@@ -58,7 +58,7 @@ from tsclust_model.series_training import (
     series_window,
     with_old_series_ids,
 )
-from tsclust_model.storage import open_storage
+from tsclust_model.storage import open_storage, refuse_lost_rows
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import (
     ArtifactManager,
@@ -343,6 +343,7 @@ def retrain_model(
     storage = open_storage(config, model_name)
     with retrain_lock(storage.retrain_lock):
         window = labelled_window(champion, storage.history, config)
+        refuse_lost_rows(storage, champion.info, champion.roles.target, window)
         if len(window.frame) < FEWEST_ROWS:
             raise RetrainingError(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
@@ -407,9 +408,8 @@ def _challenge(
         info = {
             "quality": quality_schema(known, data.schema.names, roles, config, seen),
             "source": "history",
-            "trained_on": window.ranges(n_known),
             "history_from": champion.info["history_from"],
-        }
+        } | window.origins(n_known)
         if isinstance(champion, Generation):
             info["given_features"] = champion.given_features
         fitted = _fit(experiments, known, data, roles, config, info)
@@ -503,9 +503,8 @@ def _challenge_series(
             stage.log(parts.data.panel.gaps | {"n_compared": len(parts.held)})
         info = {
             "source": "history",
-            "trained_on": parts.window.ranges(len(parts.window.frame)),
             "history_from": champion.info["history_from"],
-        }
+        } | parts.window.origins(len(parts.window.frame))
         seen = champion.info.get("quality", {}).get("seen", [])
         fitted = _fit_series(experiments, parts.data, roles, config, info, seen)
         challenger = with_old_series_ids(champion, fitted, parts.data.panel)
@@ -606,8 +605,11 @@ def without_copies(window: Window, roles: Roles) -> Window:
     kept = np.array(
         [first[h] == version for h, version in zip(hashes, window.versions, strict=True)]
     )
-    return Window(
-        window.frame[kept].reset_index(drop=True), window.versions[kept], window.rows[kept]
+    return replace(
+        window,
+        frame=window.frame[kept].reset_index(drop=True),
+        versions=window.versions[kept],
+        rows=window.rows[kept],
     )
 
 

@@ -39,7 +39,9 @@ from tsclust_model.validation import Roles
 @click.option("--time", default="", callback=optional, help="column that orders the rows")
 @click.option("--id", default="", callback=optional, help="column that says whose row it is")
 @click.option("--horizon", default=0, help="periods ahead; 0 predicts the target of the same row")
-@click.option("--frequency", default="", callback=optional, help="MS, W, D, h ... [guessed]")
+@click.option(
+    "--frequency", default="", callback=optional, help="MS, W, D, h, period/12 ... [guessed]"
+)
 @click.option("--holdout", default=0.0, help="newest share that is only evaluated on")
 @click.option("--drop-columns", "--drop_columns", default="", callback=split_names, help="not used")
 @click.option(

@@ -28,6 +28,10 @@ from tsclust_model.frequency import Frequency
         ("6h", "6h", 4),
         ("30min", "30min", 48),
         ("5min", "5min", 12),
+        ("period", "period", 1),
+        ("period/12", "period/12", 12),
+        ("10period", "10period", 1),
+        ("1period/1", "period", 1),
     ],
 )
 def test_a_name_gives_the_calendar_and_its_season(given, name, season):
@@ -36,7 +40,9 @@ def test_a_name_gives_the_calendar_and_its_season(given, name, season):
     assert Frequency.parse(found.name) == found
 
 
-@pytest.mark.parametrize("name", ["", "B", "5MS", "7h", "fortnight", "0D", "7min"])
+@pytest.mark.parametrize(
+    "name", ["", "B", "5MS", "7h", "fortnight", "0D", "7min", "0period", "period/0"]
+)
 def test_a_name_of_no_regular_calendar_is_refused(name):
     with pytest.raises(ConfigurationError, match="give YS, QS, MS, W, D, h, 30min"):
         Frequency.parse(name)

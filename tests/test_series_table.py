@@ -133,7 +133,9 @@ def test_hours_of_a_zone_are_utc_so_that_setting_the_clock_back_repeats_none():
     [
         ({"month": "01/02/2020"}, "is not ISO 8601.*a day and a month could be mistaken"),
         ({"month": "soon"}, "is not ISO 8601"),
-        ({"month": 3}, "holds numbers, which no calendar"),
+        ({"month": 3.5}, "holds numbers that are not whole"),
+        ({"month": 202501}, "look like dates or timestamps.*to_datetime"),
+        ({"month": 1_700_000_000}, "look like dates or timestamps.*to_datetime"),
         ({"month": None}, "time column 'month' is missing in 4 row"),
         ({"ward": None}, "id column 'ward' is missing in 4 row"),
         ({"beds": "many"}, "column 'beds' holds something that is not a number"),
@@ -145,6 +147,38 @@ def test_a_column_that_cannot_be_used_is_named_with_the_remedy(change, problem):
     frame = table(a=[1, 2, 3, 4]).assign(**change)
     with pytest.raises(DataValidationError, match=problem):
         series_panel(frame, ROLES)
+
+
+def counted(step: int = 1, **series) -> pd.DataFrame:
+    frame = table(**series)
+    number = frame.groupby("ward", sort=False).cumcount()
+    return frame.assign(month=5 + step * number)
+
+
+def test_whole_numbers_are_a_calendar_of_their_own():
+    frame = counted(a=[1, 2, 3, 4], b=[5, 6])
+    panel = series_panel(frame.sample(frac=1, random_state=0), ROLES)
+    assert (panel.frequency.name, panel.frequency.season) == ("period", 1)
+    np.testing.assert_array_equal(panel.y, [[1, 2, 3, 4], [5, 6, np.nan, np.nan]])
+    assert panel.frequency.shown(panel.last_times).tolist() == [8, 6]
+    for kind in (float, "Int64", "category"):
+        again = series_panel(frame.assign(month=frame["month"].astype(kind)), ROLES)
+        np.testing.assert_array_equal(again.y, panel.y)
+    tens = series_panel(counted(10, a=[1, 2, 3], b=[5, 6]), ROLES)
+    assert tens.frequency.name == "10period"
+    yearly = series_panel(frame, replace(ROLES, frequency="period/12"))
+    assert yearly.frequency.season == 12
+
+
+def test_whole_numbers_and_times_are_not_mixed_up():
+    frame = table(a=[1, 2, 3])
+    with pytest.raises(DataValidationError, match=r"no whole numbers, as frequency period needs"):
+        series_panel(frame, replace(ROLES, frequency="period"))
+    with pytest.raises(DataValidationError, match=r"holds numbers, and frequency MS needs times"):
+        series_panel(counted(a=[1, 2, 3]), replace(ROLES, frequency="MS"))
+    gone = counted(a=[1, 2, 3, 4]).drop(index=1)
+    with pytest.raises(DataValidationError, match=r"1 of 1 series have gaps.*periods of period"):
+        series_panel(gone, ROLES)
 
 
 def test_years_may_be_numbers_where_the_frequency_says_so():

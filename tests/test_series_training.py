@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import mlflow
@@ -20,6 +21,7 @@ from tsclust_model.pipeline import TimeSeriesClusteringPipeline
 from tsclust_model.registry import load_generation
 from tsclust_model.series_evaluation import evaluate_series, newest_origins
 from tsclust_model.series_fitting import fit_series_generation
+from tsclust_model.series_input import series_rows
 from tsclust_model.series_scoring import score_series
 from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import series_challenge, series_data, series_window
@@ -115,6 +117,67 @@ def test_a_holdout_is_a_share_of_each_series_own_end(wards, config):
     assert len(data.held) == 28 + 2 * 30
     fitted = data.rows.head(data.n_known).groupby("ward_id").size()
     assert fitted.to_dict() == lengths
+
+
+QUICK = {"n_estimators": 10}
+
+
+def counted(wards: pd.DataFrame) -> pd.DataFrame:
+    """The wards with months from 1 to 48 as whole numbers."""
+    months = wards["month"].rank(method="dense").astype(int)
+    return wards.assign(month=months)
+
+
+def test_whole_numbers_count_periods_from_training_to_retraining(store, wards, tmp_path):
+    settings = PipelineConfig(
+        history_dir=str(tmp_path / "history"),
+        lgb_timeseries_params=QUICK,
+        lgb_resource_params=QUICK,
+    )
+    frame = counted(wards)
+    roles = replace(WARD_ROLES, frequency="period/12")
+    name = "counted-wards"
+    training = train_table(frame[frame["month"] <= 42], roles, settings, model_name=name)
+    generation = training.generation
+    assert (generation.info["season"], generation.info["last_timestamp"]) == (12, "42")
+
+    scored = score_series(generation, frame[frame["month"] <= 42])
+    assert scored["month"].dtype == np.int64
+    assert scored["month"].tolist() == [*range(43, 49)] * 60
+    held = series_panel(frame, replace(roles, frequency="period/12")).held_back(6, 6)
+    assert evaluate_series(generation, held)["mase"] < 1.2
+
+    loaded = mlflow.pyfunc.load_model(training.model_uri)
+    rows = series_rows(frame, model=loaded)
+    assert rows["last_timestamp"].tolist() == [48] * 60
+    answer = loaded.predict(rows)
+    assert set(answer["status"]) == {"ok"}
+    records = json.loads(rows.head(2).to_json(orient="records"))
+    np.testing.assert_array_equal(
+        loaded.predict(pd.DataFrame(records))["prediction"][0], answer["prediction"][0]
+    )
+    unknown = generation.predict(rows.head(2).assign(last_timestamp=["soon", 48]))
+    assert unknown["status"].tolist() == ["missing: last_timestamp", "ok"]
+
+    done = maintain(name, frame, config=settings, reason="new months", promote=False)
+    assert "version 2" in done.message
+    challenger = load_generation(f"models:/{name}/2")
+    assert challenger.info["last_timestamp"] == "42"  # the last horizon is compared on
+
+
+def test_rows_take_the_columns_and_the_gap_policy_of_their_model(ward_model, wards):
+    with_gap = wards.drop(index=5)
+    with pytest.raises(DataValidationError, match="1 of 60 series have gaps"):
+        series_rows(with_gap, model=ward_model)
+    own = ward_model.info | {"config": ward_model.info["config"] | {"gap_policy": "fill"}}
+    rows = series_rows(with_gap, model=replace(ward_model, info=own))
+    assert rows["y"].map(len).tolist() == [48] * 60
+    expected = series_rows(
+        with_gap, "ward_id", "month", "beds", ["nursing_hours"], ["temperature"], gap_policy="fill"
+    )
+    pd.testing.assert_frame_equal(rows, expected)
+    with pytest.raises(ConfigurationError, match="needs id, time and target, or the model"):
+        series_rows(wards, "ward_id")
 
 
 def test_series_with_gaps_that_are_dropped_are_named_before_the_work(wards, config):

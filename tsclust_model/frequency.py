@@ -26,6 +26,7 @@ _OTHER_NAMES = {
     "T": "min",
 }
 _NAME = re.compile(r"(\d*)([A-Za-z]+?)(?:-[A-Z]{3})?")
+_NUMBERED_NAME = re.compile(r"(\d*)period(?:/(\d+))?")
 # Days between the same day of two months, by the number of months.
 _DAYS_OF_MONTHS = {1: (28, 31), 2: (59, 62), 3: (89, 92), 4: (120, 123), 6: (181, 184)} | {
     12: (365, 366)
@@ -45,21 +46,29 @@ class Frequency:
         time anywhere in a period belongs to it, so months may be given at their end.
     months, seconds : int
         Length of a period; one of them is 0.
+    numbered_season : int
+        Of a calendar of whole numbers (``period``: 1, 2, 3 ...; ``period/12`` has a season of 12;
+        ``10period`` counts in tens), whose seconds stand for the numbers; 0 is one of times.
 
     Examples
     --------
     >>> Frequency.parse("M").name, Frequency.parse("30min").season
     ('MS', 48)
+    >>> Frequency.parse("period/12").season
+    12
     """
 
     name: str
     months: int = 0
     seconds: int = 0
+    numbered_season: int = 0
 
     @property
     def season(self) -> int:
         """Periods in a season: a year of months, quarters or weeks, a week of days, a day of
         hours, an hour of minutes below a quarter of one; 1 is no season (years)."""
+        if self.is_numbered:
+            return self.numbered_season
         if self.months:
             return max(12 // self.months, 1)
         if self.seconds % _WEEK == 0:
@@ -67,6 +76,11 @@ class Frequency:
         if self.seconds >= _DAY:
             return 7 if self.seconds == _DAY else 1
         return (3600 if self.seconds < _HOURLY_SEASON else _DAY) // self.seconds
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether periods are whole numbers, not times."""
+        return self.numbered_season > 0
 
     @property
     def is_daily_or_longer(self) -> bool:
@@ -80,6 +94,11 @@ class Frequency:
         ------
         ConfigurationError
         """
+        numbered = _NUMBERED_NAME.fullmatch(name)
+        if numbered:
+            step, season = (int(text or 1) for text in numbered.groups())
+            if step and season:
+                return cls.of_numbers(step, season)
         match = _NAME.fullmatch(name)
         count = int(match.group(1) or 1) if match else 0
         unit = _OTHER_NAMES.get(match.group(2), match.group(2)) if match else ""
@@ -92,7 +111,7 @@ class Frequency:
         hint = "; for business days use D with gap_policy 'fill'" if unit == "B" else ""
         raise ConfigurationError(
             f"frequency is {name!r}; give YS, QS, MS, W, D, h, 30min or a multiple that divides "
-            f"a year or a day{hint}"
+            f"a year or a day, or of whole numbers period or period/<their season>{hint}"
         )
 
     @classmethod
@@ -105,6 +124,19 @@ class Frequency:
         unit = next(u for u in ("W", "D", "h", "min") if seconds % _SECONDS[u] == 0)
         count = seconds // _SECONDS[unit]
         return cls(unit if count == 1 else f"{count}{unit}", seconds=seconds)
+
+    @classmethod
+    def of_numbers(cls, step: int, season: int) -> Frequency:
+        name = f"{'' if step == 1 else step}period{'' if season == 1 else f'/{season}'}"
+        return cls(name, seconds=step, numbered_season=season)
+
+    @classmethod
+    def guess_of_numbers(cls, codes: np.ndarray, numbers: np.ndarray) -> Frequency:
+        """The most common step between whole numbers of a series, without a season.
+
+        Parameters and errors are those of `guess`.
+        """
+        return cls.of_numbers(_usual_step(codes, numbers)[0], 1)
 
     @classmethod
     def guess(cls, codes: np.ndarray, times: np.ndarray) -> Frequency:
@@ -122,16 +154,7 @@ class Frequency:
         DataValidationError
             No series has two times, or the step is none of a regular calendar.
         """
-        steps = np.diff(times.astype("M8[s]").astype(np.int64))
-        pairs = np.flatnonzero((codes[1:] == codes[:-1]) & (steps > 0))
-        if not pairs.size:
-            raise DataValidationError(
-                "no series has two different times, so the frequency cannot be guessed; "
-                "give frequency, such as MS, W or D"
-            )
-        values, counts = np.unique(steps[pairs], return_counts=True)
-        step = int(values[counts.argmax()])
-        alike = pairs[steps[pairs] == step][:1000]
+        step, alike = _usual_step(codes, times)
         for months, (fewest, most) in _DAYS_OF_MONTHS.items():
             if fewest * _DAY <= step <= most * _DAY and (
                 step % _WEEK or _same_day(times[alike], times[alike + 1])
@@ -155,6 +178,10 @@ class Frequency:
         if self.months:
             return (np.asarray(ordinals) * self.months).astype("M8[M]").astype("M8[s]")
         return (np.asarray(ordinals) * self.seconds).astype("M8[s]")
+
+    def shown(self, times: np.ndarray) -> np.ndarray:
+        """Times as they are given out: datetime64[ns], or int64 where periods are numbers."""
+        return times.astype("M8[s]").astype(np.int64 if self.is_numbered else "M8[ns]")
 
     def phase(self, ordinals: np.ndarray) -> np.ndarray:
         """Position of periods in the season, 0 to `season` - 1 (the month of a monthly series)."""
@@ -180,6 +207,20 @@ class Frequency:
     def after(self, times: np.ndarray, steps: int) -> np.ndarray:
         """The `steps` times that follow each, shape (n, steps), datetime64[s]."""
         return self.moved(np.asarray(times)[:, None], np.arange(1, steps + 1))
+
+
+def _usual_step(codes: np.ndarray, times: np.ndarray) -> tuple[int, np.ndarray]:
+    """The most common step, in seconds, and where up to 1,000 of its kind begin."""
+    steps = np.diff(times.astype("M8[s]").astype(np.int64))
+    pairs = np.flatnonzero((codes[1:] == codes[:-1]) & (steps > 0))
+    if not pairs.size:
+        raise DataValidationError(
+            "no series has two different times, so the frequency cannot be guessed; "
+            "give frequency, such as MS, W or D"
+        )
+    values, counts = np.unique(steps[pairs], return_counts=True)
+    step = int(values[counts.argmax()])
+    return step, pairs[steps[pairs] == step][:1000]
 
 
 def _last_day(months: np.ndarray) -> np.ndarray:

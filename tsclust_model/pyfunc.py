@@ -199,7 +199,8 @@ def signature(generation: AnyGeneration) -> ModelSignature:
     inputs: list[Any]
     if isinstance(generation, SeriesGeneration):
         number = Array(DataType.double)
-        inputs = [ColSpec(DataType.string, SERIES_ID), ColSpec(DataType.datetime, LAST_TIMESTAMP)]
+        time = DataType.long if generation.schema.calendar.is_numbered else DataType.datetime
+        inputs = [ColSpec(DataType.string, SERIES_ID), ColSpec(time, LAST_TIMESTAMP)]
         inputs += [ColSpec(number, name) for name in generation.schema.arrays.values()]
     else:
         inputs = [

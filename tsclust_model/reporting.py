@@ -223,8 +223,9 @@ def series_report(
         basis = f"{len(held):,} series and origins, {held.y.shape[1]} periods ahead, not fitted"
         evidence = series_evidence(generation, held, basis)
     first = panel.frequency.moved(panel.last_times, 1 - panel.lengths).min()
+    last = panel.last_times.max()
     facts = {
-        "period": [str(first)[:10], str(panel.last_times.max())[:10]],
+        "period": [str(t)[:10] for t in panel.frequency.shown(np.array([first, last]))],
         "n_holdout": 0 if held is None else len(held),
     }
     figures = report_figures(

@@ -73,7 +73,7 @@ def fit_series_generation(
         "n_rows": len(panel),
         "frequency": panel.frequency.name,
         "season": panel.frequency.season,
-        "last_timestamp": str(panel.last_times.max()),
+        "last_timestamp": str(panel.frequency.shown(panel.last_times).max()),
         "clustering": fit.clustering.metrics,
         "cluster_sizes": {str(c): int(n) for c, n in zip(clusters, sizes, strict=True)},
         "gaps": panel.gaps,

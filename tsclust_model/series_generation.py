@@ -235,12 +235,16 @@ class SeriesGeneration(FittedPipeline):
         frame = pd.DataFrame(
             {
                 SERIES_ID: pd.Series(["example-long", "example-short"], dtype=object),
-                LAST_TIMESTAMP: pd.to_datetime([self.info["last_timestamp"]] * 2).as_unit("ns"),
+                LAST_TIMESTAMP: [self._last_time()] * 2,
             }
         )
         for name in (Y, *self.schema.names[2:]):
             frame[name] = pd.Series([values, values[-4:]], dtype=object)
         return frame
+
+    def _last_time(self) -> pd.Timestamp | int:
+        last = self.info["last_timestamp"]
+        return int(last) if self.schema.calendar.is_numbered else pd.Timestamp(last).as_unit("ns")
 
     def renumbered(self, ids: Mapping[int, int], lineage: Mapping[str, Any]) -> SeriesGeneration:
         """The same pipeline with other cluster ids, and where they come from in its info."""

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tsclust_model.errors import DataValidationError, listed, suggestion
+from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
 from tsclust_model.frequency import Frequency
 from tsclust_model.panel import Panel, filled
 from tsclust_model.series_table import naive_times, series_panel
@@ -191,14 +191,15 @@ class SeriesSchema:
 
 def series_rows(
     frame: pd.DataFrame,
-    id: str,
-    time: str,
-    target: str,
+    id: str | None = None,
+    time: str | None = None,
+    target: str | None = None,
     resources: Sequence[str] = (),
     covariates: Sequence[str] = (),
     *,
     frequency: str | None = None,
-    gap_policy: str = "error",
+    gap_policy: str | None = None,
+    model: Any = None,
 ) -> pd.DataFrame:
     """A long table of series as one row a series: what a model of series is asked.
 
@@ -206,20 +207,24 @@ def series_rows(
     ----------
     frame : DataFrame
         One row a series and period, in any order.
-    id, time, target : str
-        Columns that say whose value it is, when, and which.
+    id, time, target : str, optional
+        Columns that say whose value it is, when, and which; default: those of `model`.
     resources, covariates : sequence of str
         Those of the model.
     frequency : str, optional
-        Such as ``MS``, ``W``, ``D`` or ``h``; default: guessed.
-    gap_policy : {'error', 'fill', 'drop'}
-        See `PipelineConfig`.
+        Such as ``MS``, ``W``, ``D`` or ``h``; default: that of `model`, or guessed.
+    gap_policy : {'error', 'fill', 'drop'}, optional
+        See `PipelineConfig`; default: that of `model`, or 'error'.
+    model : object, optional
+        A model of series as ``mlflow.pyfunc.load_model`` gives it, or its `SeriesGeneration`: every
+        column is the one that it was trained on.
 
     Returns
     -------
     DataFrame
-        ``series_id`` (texts), ``last_timestamp`` (without a zone), ``y``, resources and
-        covariates (lists of floats, oldest first; None where a resource is not known yet).
+        ``series_id`` (texts), ``last_timestamp`` (without a zone, or a whole number), ``y``,
+        resources and covariates (lists of floats, oldest first; None where a resource is not known
+        yet).
 
     Raises
     ------
@@ -231,8 +236,23 @@ def series_rows(
     >>> series_rows(long, "ward", "month", "beds").loc[0, "y"]
     [3.0, 4.0]
     """
+    markers: Sequence[str] = ("",)
+    if model is not None:
+        generation = model.unwrap_python_model().generation if _is_loaded(model) else model
+        schema: SeriesSchema = generation.schema
+        id, time, target = id or schema.id, time or schema.time, target or schema.target
+        resources, covariates = resources or schema.resources, covariates or schema.covariates
+        frequency, markers = frequency or schema.frequency, schema.missing_markers
+        gap_policy = gap_policy or generation.info["config"]["gap_policy"]
+    if id is None or time is None or target is None:
+        raise ConfigurationError("series_rows needs id, time and target, or the model; give one")
     roles = Roles(target, tuple(covariates), tuple(resources), time, id, 1, frequency)
-    return panel_rows(series_panel(frame, roles, gap_policy))
+    return panel_rows(series_panel(frame, roles, gap_policy or "error", markers))
+
+
+def _is_loaded(model: Any) -> bool:
+    """Whether mlflow has wrapped a model."""
+    return hasattr(model, "unwrap_python_model")
 
 
 def panel_rows(panel: Panel) -> pd.DataFrame:
@@ -241,7 +261,7 @@ def panel_rows(panel: Panel) -> pd.DataFrame:
     starts = aligned.n_periods - panel.lengths
     columns: dict[str, Any] = {
         SERIES_ID: pd.Series(panel.ids, dtype=object),
-        LAST_TIMESTAMP: panel.last_times.astype("M8[ns]"),
+        LAST_TIMESTAMP: panel.frequency.shown(panel.last_times),
     }
     for name, values in aligned.values.items():
         cells = [row[start:].tolist() for row, start in zip(values, starts, strict=True)]
@@ -311,6 +331,9 @@ def last_times(column: pd.Series, frequency: str) -> np.ndarray:
 
 def _times(column: pd.Series, frequency: str) -> tuple[np.ndarray, np.ndarray]:
     """Last times without a zone, datetime64[s], and the mask of those that are not known."""
+    if Frequency.parse(frequency).is_numbered:
+        column = pd.to_numeric(column, errors="coerce")
+        column = column.where(column % 1 == 0)
     unknown = np.array(column.isna(), dtype=bool)
     present = column[~unknown]
     try:

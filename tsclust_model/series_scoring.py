@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.frequency import Frequency
 from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID, Y, last_times, panel_rows
 from tsclust_model.series_table import series_panel
@@ -57,6 +58,16 @@ def score_series(
     return _long(generation, rows, score(generation, rows).reset_index(drop=True))
 
 
+def _given_out(calendar: Frequency, times: np.ndarray) -> Any:
+    """Times of the long form, raveled; null where the last one is not known."""
+    flat = times.ravel()
+    if not calendar.is_numbered:
+        return flat.astype("M8[us]")
+    unknown = np.isnat(flat)
+    numbers = calendar.shown(flat)
+    return pd.arrays.IntegerArray(numbers, unknown) if unknown.any() else numbers
+
+
 def _long(generation: SeriesGeneration, rows: pd.DataFrame, answer: pd.DataFrame) -> pd.DataFrame:
     schema = generation.schema
     n, horizon = len(rows), schema.horizon
@@ -64,7 +75,7 @@ def _long(generation: SeriesGeneration, rows: pd.DataFrame, answer: pd.DataFrame
     ids = rows[SERIES_ID] if SERIES_ID in rows else pd.Series(np.arange(n))
     columns: dict[str, Any] = {
         schema.id: ids.repeat(horizon).reset_index(drop=True),
-        schema.time: times.astype("M8[us]").ravel(),
+        schema.time: _given_out(schema.calendar, times),
         "step": np.tile(np.arange(1, horizon + 1), n),
     }
     for name in answer:

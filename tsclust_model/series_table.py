@@ -21,6 +21,7 @@ from tsclust_model.validation import RESERVED, Roles
 _LARGEST = 1e100
 _MOST_CELLS = 500_000_000
 _IDS_SHOWN = 3
+_FIRST_MONTH, _LAST_MONTH, _LARGEST_NUMBER = 190_001, 210_012, 10_000_000
 _OFFSET = r"(?:Z|[+-]\d{2}:?\d{2})$"
 
 
@@ -63,7 +64,7 @@ def series_panel(
     codes, wall = codes[order], times.wall[order]
     data = {name: values[order] for name, values in data.items()}
     _refuse_infinite(data, ids, codes)
-    frequency = _frequency(roles, codes, wall)
+    frequency = _frequency(roles, codes, wall, times.is_numbered)
     exact = wall if frequency.is_daily_or_longer else times.utc[order]
     ordinals = frequency.ordinals(exact)
     _refuse_mixed(ids, codes, ordinals, exact, frequency)
@@ -120,22 +121,27 @@ def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
 
 @dataclass(frozen=True)
 class Times:
-    """Times without a zone, datetime64[s]: as a wall clock showed them, and in UTC."""
+    """Times without a zone, datetime64[s]: as a wall clock showed them, and in UTC.
+
+    Whole numbers that count periods are as many seconds (`is_numbered`).
+    """
 
     wall: np.ndarray
     utc: np.ndarray
+    is_numbered: bool = False
 
 
 def naive_times(column: pd.Series, name: str, frequency: str | None = None) -> Times:
     """Times of a column: timestamps, periods, dates or ISO 8601 texts.
 
     Zoned times keep their wall clock for days and longer periods, where midnight is meant, and
-    become UTC for shorter ones, where a clock is set back once a year.
+    become UTC for shorter ones, where a clock is set back once a year. Whole numbers are years with
+    frequency YS; without a frequency, or with one of numbers, they count periods.
 
     Raises
     ------
     DataValidationError
-        Numbers (but years, with frequency YS), other texts, or a missing time.
+        Other numbers, other texts, or a missing time.
     """
     column = column.infer_objects()
     if isinstance(column.dtype, pd.CategoricalDtype):
@@ -147,10 +153,18 @@ def naive_times(column: pd.Series, name: str, frequency: str | None = None) -> T
         raise DataValidationError(
             f"time column '{name}' is missing in {missing} row(s); remove those rows"
         )
+    is_numbered = frequency is not None and Frequency.parse(frequency).is_numbered
     if pd.api.types.is_numeric_dtype(column):
+        if frequency is None or is_numbered:
+            return _counted(column, name)
         raise DataValidationError(
-            f"time column '{name}' holds numbers, which no calendar can be made of; give "
-            "timestamps or ISO 8601 dates (years are read with frequency=YS)"
+            f"time column '{name}' holds numbers, and frequency {frequency} needs times; give "
+            "timestamps or ISO 8601 dates, or leave frequency out if the numbers count periods"
+        )
+    if is_numbered:
+        raise DataValidationError(
+            f"time column '{name}' holds no whole numbers, as frequency {frequency} needs; give "
+            "whole numbers, or leave frequency out"
         )
     if isinstance(column.dtype, pd.PeriodDtype):
         column = pd.Series(pd.PeriodIndex(column).to_timestamp())
@@ -161,6 +175,25 @@ def naive_times(column: pd.Series, name: str, frequency: str | None = None) -> T
     if found.tz is not None:
         wall, utc = found.tz_localize(None), found.tz_convert("UTC").tz_localize(None)
     return Times(wall.to_numpy().astype("M8[s]"), utc.to_numpy().astype("M8[s]"))
+
+
+def _counted(column: pd.Series, name: str) -> Times:
+    """Whole numbers that count periods."""
+    numbers = column.to_numpy(np.float64)
+    if pd.api.types.is_bool_dtype(column) or not (numbers == np.round(numbers)).all():
+        raise DataValidationError(
+            f"time column '{name}' holds numbers that are not whole; give timestamps, ISO 8601 "
+            "dates, or whole numbers that count periods"
+        )
+    months = (numbers >= _FIRST_MONTH) & (numbers <= _LAST_MONTH)
+    months &= (numbers % 100 >= 1) & (numbers % 100 <= 12)
+    if numbers.size and (np.abs(numbers).max() >= _LARGEST_NUMBER or months.all()):
+        raise DataValidationError(
+            f"time column '{name}' holds numbers that look like dates or timestamps; convert it "
+            "with pandas.to_datetime(..., format='%Y%m') or (..., unit='s')"
+        )
+    found = numbers.astype(np.int64).astype("M8[s]")
+    return Times(found, found, is_numbered=True)
 
 
 def _is_yearly(frequency: str | None) -> bool:
@@ -182,9 +215,11 @@ def _parsed(column: pd.Series, name: str) -> Times:
     return Times(*(found.to_numpy().astype("M8[s]")[codes] for found in (wall, utc)))
 
 
-def _frequency(roles: Roles, codes: np.ndarray, times: np.ndarray) -> Frequency:
+def _frequency(roles: Roles, codes: np.ndarray, times: np.ndarray, is_numbered: bool) -> Frequency:
     if roles.frequency is not None:
         return Frequency.parse(roles.frequency)
+    if is_numbered:
+        return Frequency.guess_of_numbers(codes, times)
     return Frequency.guess(codes, times)
 
 

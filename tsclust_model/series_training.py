@@ -113,7 +113,7 @@ def canonical_series_rows(
     markers = list(config.missing_markers)
     columns: dict[str, Any] = {
         str(roles.id): [str(name) for name in id_texts(frame[roles.id])],
-        str(roles.time): kept.astype("M8[ns]"),
+        str(roles.time): frequency.shown(kept),
     }
     for name in names:
         values = frame[name]

@@ -212,7 +212,8 @@ def _parsed(column: pd.Series, name: str) -> Times:
             "month could be mistaken for one another: convert it with pandas.to_datetime(..., "
             "format=...)"
         ) from error
-    return Times(*(found.to_numpy().astype("M8[s]")[codes] for found in (wall, utc)))
+    as_shown, exact = (found.to_numpy().astype("M8[s]")[codes] for found in (wall, utc))
+    return Times(as_shown, exact)
 
 
 def _frequency(roles: Roles, codes: np.ndarray, times: np.ndarray, is_numbered: bool) -> Frequency:

@@ -771,3 +771,105 @@ def test_thresholds_that_are_not_named_stay(reference: Reference):
     monitor.steer({"noise_ratio_trend": 0.5})
     monitor.steer({"performance_degradation": 0.4})
     assert (monitor.trend.rise, monitor.accuracy.degradation) == (0.5, 0.4)
+
+
+# Small batches and late outcomes
+
+
+def in_batches(window: DriftWindow, n: int, name: str = "v") -> Iterator[DriftWindow]:
+    """A window in batches of n rows, each with its outcomes and its place in a history."""
+    for start in range(0, len(window.X), n):
+        part = slice(start, start + n)
+        source = (f"{name}{start // n}", 0)
+        yield DriftWindow(window.X[part], window.is_noise[part], window.losses[part], source)
+
+
+def first_alarm(monitor: DriftMonitor, window: DriftWindow, n: int) -> int | None:
+    """Rows of drift that were seen when the first alarm came, in batches of n."""
+    seen = 0
+    for batch in in_batches(window, n):
+        seen += len(batch.X)
+        if monitor.update(batch):
+            return seen
+    return None
+
+
+@pytest.mark.parametrize("n", [1, 7, 40, 49])
+def test_small_batches_collect_and_alarm_as_soon_in_rows_as_large_ones(
+    reference: Reference, n: int
+):
+    assert first_alarm(DriftMonitor(reference), drifted(1200), 200) == 400
+    found = first_alarm(DriftMonitor(reference), drifted(1200), n)
+    assert found is not None
+    assert found <= 400
+    # Two windows, each of as many batches as make 50 rows.
+    assert found == 2 * n * math.ceil(MIN_ROWS / n)
+
+
+def test_a_stationary_stream_in_batches_of_40_has_at_most_one_alarm():
+    rng = np.random.default_rng(0)
+    monitor = DriftMonitor(fitted_on(next(stream(rng, 2000))))
+    assert n_alarms(monitor, stream(rng, 40), 2000) <= 1
+
+
+def test_outcomes_that_come_later_and_few_by_few_collect_too(reference: Reference):
+    monitor = DriftMonitor(reference)
+    alarms = [
+        monitor.add_losses(DriftWindow(np.empty((0, 5)), np.empty(0, bool), np.full(10, 9.0)))
+        for _ in range(10)
+    ]
+    assert alarms == [False] * 9 + [True]
+    assert "RMSE 3 is over" in monitor.reason
+
+
+def test_what_collects_is_known_by_its_place_and_holds_no_rows_value(reference: Reference):
+    monitor = DriftMonitor(reference)
+    window = replace(drifted(30), source=("batch-a", 7))
+    monitor.update(window)
+    state = json.loads(json.dumps(monitor.state()))
+    assert state["waiting"] == {
+        "rows": [["batch-a", 7, 30]],
+        "losses": [30, 9.0, 0.0, ["batch-a", 7]],
+    }
+
+
+@pytest.mark.parametrize("n", [30, 60])
+def test_a_monitor_that_is_stored_after_every_batch_alarms_as_one_that_is_not(
+    reference: Reference, n: int
+):
+    window = drifted(600)
+    rows = {batch.source: batch for batch in in_batches(window, n)}
+
+    def read(source: tuple[str, int], n_rows: int) -> DriftWindow:
+        assert len(rows[source].X) == n_rows
+        return rows[source]
+
+    long, state, found = DriftMonitor(reference), None, []
+    for batch in rows.values():
+        short = DriftMonitor(reference)
+        if state is not None:
+            short.restore(json.loads(json.dumps(state)), read)
+        found.append((short.update(batch), short.reason, short.since))
+        assert found[-1] == (long.update(batch), long.reason, long.since)
+        state = short.state()
+    assert sum(alarm for alarm, _, _ in found) >= 1
+
+
+def test_the_windows_that_voted_say_where_the_drift_began(reference: Reference):
+    rng = np.random.default_rng(4)
+    quiet = DriftWindow(draw(rng, 600), np.zeros(600, bool), np.ones(600))
+    monitor = DriftMonitor(reference)
+    for batch in in_batches(quiet, 100, "quiet-"):
+        assert not monitor.update(batch)
+    assert monitor.since == []
+    batches = list(in_batches(drifted(300), 100, "late-"))
+    assert [monitor.update(batch) for batch in batches] == [False, True, False]
+    assert monitor.since == [("late-0", 0)]
+    again = DriftMonitor(reference, quiet=10)
+    again.go_on_from(monitor)
+    again.update(batches[2])
+    again.update(batches[2])
+    assert again.since == [("late-0", 0)]
+    for batch in in_batches(quiet, 100, "quiet-"):
+        again.update(batch)
+    assert again.since == []

@@ -370,7 +370,7 @@ def test_a_comparison_says_what_is_saved_and_how_surely(labelled):
     fitted, _, _, unseen = labelled
     generation = fitted.generation
     worse = replace(generation, target=replace(generation.target, weight=0.0))
-    comparison = compare(worse, generation, unseen, 0.01)
+    comparison = replace(compare(worse, generation, unseen, 0.01), better=True)
     figures = evaluation_report(generation, unseen, ABOUT, comparison=comparison)
     found = figures["generations"]["comparison"]
     assert (found["old"], found["new"]) == (comparison.champion, comparison.challenger)

@@ -23,6 +23,7 @@ from mlflow import MlflowClient
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
+from tsclust_model.drift import DriftMonitor, DriftWindow
 from tsclust_model.errors import MLflowIntegrationError, RetrainingError
 from tsclust_model.metrics import RMSE
 from tsclust_model.registry import alias_version, load_generation, name_segment, segment_names
@@ -613,6 +614,7 @@ def refitted(frame: pd.DataFrame, first: int, window: slice, **params):
         CONFIG,
         hdbscan_params={"min_cluster_size": 20, "min_samples": 5} | params,
         expanding_window_size=read,
+        promotion_margin=1.0,  # what is registered is the compared model, not its refit
     )
     training = trained(frame.head(first), config, "ids")
     batch = rows(frame.iloc[first : window.start + read])
@@ -695,3 +697,93 @@ def test_served_bits_of_a_registered_challenger_are_those_of_the_retrain(trainin
         done.generation.predict(rows(stream).tail(50)),
         check_exact=True,
     )
+
+
+# -- what serves after a drift -----------------------------------------------------------------
+
+PLAIN = PipelineConfig(
+    hdbscan_params={"min_cluster_size": 20}, lgb_timeseries_params=QUICK | {"n_estimators": 40}
+)
+PLAIN_ROLES = Roles("y")
+
+
+def plain(n: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
+    """Rows of three kinds; after the break the features are 30, and y is 100, higher."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 3, n)
+    X = kind[:, None] * 4.0 + rng.normal(size=(n, 3))
+    y = 10 + 5 * kind + 2 * X[:, 0] + rng.normal(0, 1, n) + 100 * shift
+    frame = pd.DataFrame(X + 30 * shift, columns=list("abc"))
+    return frame.assign(y=y)
+
+
+@pytest.fixture(scope="module")
+def before_break() -> pd.DataFrame:
+    return plain(600, 1)
+
+
+def broken(before_break: pd.DataFrame, n_after: int, **options):
+    """Train before a break, add rows after it, and retrain: the retraining and the batch's id."""
+    name = f"broken-{next(_numbers)}"
+    training = train_table(before_break, PLAIN_ROLES, PLAIN, model_name=name)
+    history = open_storage(PLAIN, name).history
+    history.register(plain(100, 2))
+    batch = history.register(plain(n_after, 3, 1.0))
+    known = (training.generation, "1", name, PLAIN, "a break")
+    done = retrain_model(*known, since=[(batch, 0)], **options)
+    return done, batch
+
+
+def test_what_serves_after_a_drift_is_fitted_on_every_row_and_knows_its_own_error(
+    store, before_break
+):
+    done, batch = broken(before_break, 300)
+    # The newest half of the rows since the break decides, the refit has seen them all.
+    assert done.promoted
+    assert done.comparison.n_rows == 150
+    generation = done.generation
+    assert generation.info["n_rows"] == 1000
+    assert generation.info["trained_on"][batch] == [0, 300]
+    tags = MlflowClient().get_model_version(done.model_name, done.version).tags
+    assert tags["refitted"] == "True"
+    assert tags["promoted.rmse_challenger"] == str(done.comparison.challenger)
+    # A retrained model whose reference and intervals come from folds across the break cannot see
+    # its own error: the folds' error is that of the break.
+    across = generation.target.scores.errors["blend"]
+    assert across > 5 * done.comparison.challenger
+    assert generation.reference.loss_mean == pytest.approx(done.comparison.challenger**2)
+    assert generation.reference.loss_rows == 150
+    assert generation.reference.features.mean == pytest.approx(
+        plain(300, 3, 1.0)[["a", "b", "c"]].mean().to_numpy()
+    )
+    later = plain(400, 4, 1.0)
+    found = generation.predict(later, 0.9)
+    assert np.sqrt(generation.losses(later).mean()) < 1.5 * done.comparison.challenger
+    width = (found["prediction_upper"] - found["prediction_lower"]).mean()
+    assert width < 6 * done.comparison.challenger
+    inside = (found["prediction_lower"] <= later["y"]) & (later["y"] <= found["prediction_upper"])
+    assert inside.mean() > 0.85
+    # And it sees when it is wrong: three times its error alarms at once, as does the next shift.
+    encoded = generation.schema.encode(later)
+    monitor = DriftMonitor(generation.reference)
+    losses = 9 * np.full(200, generation.reference.loss_mean)
+    wrong = DriftWindow(encoded.X[:200], np.zeros(200, dtype=bool), losses)
+    assert [monitor.update(wrong) for _ in range(2)] == [False, True]
+    assert monitor.reason.startswith("RMSE ")
+    back = generation.schema.encode(plain(200, 5)).X
+    monitor = DriftMonitor(generation.reference)
+    returned = DriftWindow(back, np.zeros(200, dtype=bool))
+    assert [monitor.update(returned) for _ in range(2)] == [False, True]
+
+
+def test_a_refit_that_may_not_serve_is_the_challenger(store, before_break):
+    done, batch = broken(before_break, 300, promote=False)
+    assert not done.promoted
+    assert done.generation.info["trained_on"][batch] == [0, 300]
+    assert aliases(done.model_name) == {"champion": "1", "challenger": "2", "previous": None}
+
+
+def test_the_report_of_a_refit_is_of_rows_that_its_forecasts_have_not_seen(store, before_break):
+    done, _ = broken(before_break, 300)
+    assert done.report["holdout"]["rmse"] == pytest.approx(done.comparison.challenger)
+    assert done.report["refitted"] is True

@@ -46,7 +46,9 @@ from tsclust_model.tracking import ExperimentManager, log_config, log_input, tra
 from tsclust_model.training import (
     COMPARED_SHARE,
     FEWEST_ROWS,
+    LABELS_TAG,
     labelled_window,
+    labels_digest,
     owners,
     quality_schema,
     run_tags,
@@ -158,25 +160,35 @@ def _challenge(
 ) -> BaselineTraining:
     roles = champion.roles
     n_known = len(window.frame) - int(len(window.frame) * COMPARED_SHARE)
+    seen = champion.info.get("quality", {}).get("seen", [])
+
+    def fit(n_rows: int) -> Baseline:
+        """Fit the oldest rows of the window."""
+        known = in_time_order(window.frame.iloc[:n_rows], roles.time)
+        data = training_data(known, roles, config, gaps=True, known=champion.classes)
+        model = _fit(data, known, roles, config, model_type, params, seen)
+        log_input(known, "history", content_digest(known), "training", roles.target)
+        model.info.update(window.origins(n_rows), history_from=champion.info["history_from"])
+        return model
+
     fresh = window.outside(champion.info["trained_on"])[n_known:]
     experiments = ExperimentManager(config.experiment_name)
     with experiments.run("retraining", run_tags("retraining", reason, config)):
         log_config(experiments, config)
-        known = in_time_order(window.frame.iloc[:n_known], roles.time)
-        data = training_data(known, roles, config, gaps=True, known=champion.classes)
-        seen = champion.info.get("quality", {}).get("seen", [])
-        model = _fit(data, known, roles, config, model_type, params, seen)
-        log_input(known, "history", content_digest(known), "training", roles.target)
-        model.info.update(window.origins(n_known), history_from=champion.info["history_from"])
+        model = fit(n_known)
         newest = window.frame.iloc[n_known:][fresh]
         comparison = compare(
             champion, model, newest, config.promotion_margin, owners(newest, roles)
         )
         experiments.log_metrics(comparison.figures | {"improvement": comparison.improvement})
+        if comparison.better:  # what serves has learned from the newest rows, too
+            model = fit(len(window.frame))
         version = _publish(model, name, model_type)
         set_challenger(name, version)
         figures = {"comparison": comparison.reason} | comparison.figures
-        tag_version(name, version, {"challenged": champion_version, "trigger": reason} | figures)
+        told = {"challenged": champion_version, "trigger": reason}
+        told |= {LABELS_TAG: labels_digest(window, champion), "refitted": str(comparison.better)}
+        tag_version(name, version, told | figures)
         promoted = promote and comparison.better
         if promoted:
             set_champion(name, version, reason, expected=champion_version, figures=figures)

@@ -4,7 +4,8 @@ A `Reference` is made of the training rows and lives inside the model. Each dete
 window of rows after another (`update`) and says whether it sees drift (`drift_detected`) and why
 (`reason`). A window counts as moved only if the change is significant *and* large, larger also than
 the training rows vary among themselves over time (a season is no drift); an alarm takes `votes` of
-the last `of` windows; after it, `cooldown` windows raise none.
+the last `of` windows; after it, `cooldown` windows raise none. Batches and outcomes too few to say
+anything collect in the `DriftMonitor` until they make a window.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,10 @@ from scipy.stats import binom, linregress, norm
 from tsclust_model.metrics import METRICS, RMSE
 
 MIN_ROWS = 50
-"""A window with fewer rows says nothing."""
+"""A window with fewer rows says nothing; see `DriftMonitor`."""
+
+Source = tuple[str, int]
+"""Where rows lie in the history: the id of a version, and the first of its rows."""
 
 _QUANTILES = 512
 _BINS = 10
@@ -185,6 +189,24 @@ class Reference:
             metric,
         )
 
+    def of_rows(self, X: np.ndarray, is_noise: np.ndarray | None) -> Reference:
+        """The same of other rows, oldest first; None keeps what is usual of the noise."""
+        features = FeatureReference.fit(X, self.features.names)
+        if is_noise is None:
+            return replace(self, features=features)
+        noise, usual = float(is_noise.mean()), _block_maximum(is_noise)
+        return replace(self, features=features, noise_ratio=noise, usual_noise=usual)
+
+    def of_losses(self, losses: np.ndarray) -> Reference:
+        """The same of other losses, oldest first."""
+        return replace(
+            self,
+            loss_mean=float(losses.mean()),
+            loss_sd=float(losses.std()),
+            usual_loss=_block_maximum(losses),
+            loss_rows=len(losses),
+        )
+
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The reference as arrays and JSON-ready values; `from_arrays` reads them back."""
         features = dict(vars(self.features))
@@ -200,6 +222,44 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class LossSums:
+    """What losses say together: a process can leave it to the next one, and no row's value shows.
+
+    Attributes
+    ----------
+    n : int
+    mean : float
+    squares : float
+        Sum of the squared deviations from the mean.
+    """
+
+    n: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, losses: np.ndarray) -> LossSums:
+        if not len(losses):
+            return cls()
+        mean = float(losses.mean())
+        return cls(len(losses), mean, float(np.square(losses - mean).sum()))
+
+    def plus(self, other: LossSums) -> LossSums:
+        """Both together (Chan, Golub & LeVeque 1983)."""
+        n = self.n + other.n
+        if not self.n or not other.n:
+            return other if not self.n else self
+        step = other.mean - self.mean
+        squares = self.squares + other.squares + step**2 * self.n * other.n / n
+        return LossSums(n, self.mean + step * other.n / n, squares)
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation; 0 of a single loss."""
+        return math.sqrt(self.squares / (self.n - 1)) if self.n > 1 else 0.0
+
+
+@dataclass(frozen=True)
 class DriftWindow:
     """One window of rows as the detectors see it.
 
@@ -208,13 +268,23 @@ class DriftWindow:
     X : ndarray of float64, shape (n, n_features)
     is_noise : ndarray of bool, shape (n,)
         Before the fallback.
-    losses : ndarray of float64, shape (n,), or None
+    losses : ndarray of float64, shape (n_known,), or LossSums, or None
         Of the model's metric, where the outcome is known.
+    source : Source or None
+        Where its rows lie in the history.
     """
 
     X: np.ndarray
     is_noise: np.ndarray
-    losses: np.ndarray | None = None
+    losses: np.ndarray | LossSums | None = None
+    source: Source | None = None
+
+    @property
+    def loss_sums(self) -> LossSums:
+        """The losses taken together; none are zero of them."""
+        if isinstance(self.losses, LossSums):
+            return self.losses
+        return LossSums() if self.losses is None else LossSums.of(self.losses)
 
 
 @dataclass
@@ -244,20 +314,42 @@ class Detector(ABC):
         self._recent: deque[bool] = deque(maxlen=self.of)
         self._quiet_until = self.quiet
         self._seen = 0
+        self._since: Source | None = None
 
     def update(self, window: DriftWindow) -> bool:
         """Look at one more window; returns `drift_detected`."""
-        seen = self._moved(window) if len(window.X) >= MIN_ROWS else None
+        self.clear()
+        seen = self._moved(window) if self._n(window) >= MIN_ROWS else None
         if seen is None:
-            self.drift_detected, self.reason = False, ""
             return False
         self._seen += 1
         self._recent.append(bool(seen))
+        if not any(self._recent):
+            self._since = None
+        elif seen and self._since is None:
+            self._since = window.source
         alarm = bool(seen) and sum(self._recent) >= self.votes and self._seen > self._quiet_until
         self.drift_detected, self.reason = alarm, seen if alarm else ""
         if alarm:
             self._quiet_until = self._seen + self.cooldown
         return alarm
+
+    def clear(self) -> None:
+        """Say nothing until the next window."""
+        self.drift_detected, self.reason = False, ""
+
+    @property
+    def since(self) -> Source | None:
+        """The first of the windows whose votes make an alarm; None while they are too few."""
+        return self._since if sum(self._recent) >= self.votes else None
+
+    def go_on_from(self, other: Detector) -> None:
+        """Remember where the drift began that `other` saw."""
+        self._since = other._since
+
+    def _n(self, window: DriftWindow) -> int:
+        """How many rows of a window say something."""
+        return len(window.X)
 
     @abstractmethod
     def _moved(self, window: DriftWindow) -> str | None:
@@ -274,6 +366,8 @@ class Detector(ABC):
             "recent": list(self._recent),
             "quiet_until": self._quiet_until,
             "seen": self._seen,
+            "since": self._since,
+            "reason": self.reason,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -281,6 +375,9 @@ class Detector(ABC):
         self._recent.clear()
         self._recent.extend(bool(item) for item in state["recent"])
         self._quiet_until, self._seen = int(state["quiet_until"]), int(state["seen"])
+        self._since = _source(state.get("since"))
+        self.reason = str(state.get("reason", ""))
+        self.drift_detected = bool(self.reason)
 
 
 @dataclass
@@ -324,6 +421,11 @@ class NoiseTrend(Detector):
             return f"noise ratio rose by {rise:.2f} over {self.length} windows to {ratios[-1]:.2f}"
         return ""
 
+    @property
+    def since(self) -> Source | None:
+        """None: what rises slowly has no beginning."""
+        return None
+
     def state(self) -> dict[str, Any]:
         return super().state() | {"ratios": list(self._ratios)}
 
@@ -353,18 +455,20 @@ class AccuracyDrift(Detector):
 
     degradation: float = _LOSS_EFFECT
 
-    def _moved(self, window: DriftWindow) -> str | None:
-        if window.losses is None or len(window.losses) < MIN_ROWS:
-            return None
-        mean, metric = float(window.losses.mean()), METRICS[self.reference.metric]
+    def _n(self, window: DriftWindow) -> int:
+        return window.loss_sums.n
+
+    def _moved(self, window: DriftWindow) -> str:
+        losses, metric = window.loss_sums, METRICS[self.reference.metric]
+        mean = losses.mean
         usual = max(
             self.reference.usual_loss
             * (1 + (_BEYOND - 1) * min(self.degradation / _LOSS_EFFECT, 1.0)),
             self.reference.loss_mean * metric.loss(1 + self.degradation),
         )
-        spread = max(float(window.losses.std(ddof=1)), self.reference.loss_sd)
+        spread = max(losses.sd, self.reference.loss_sd)
         error = math.hypot(
-            spread / math.sqrt(len(window.losses)),
+            spread / math.sqrt(losses.n),
             self.reference.loss_sd / math.sqrt(self.reference.loss_rows),
         )
         if (
@@ -380,6 +484,9 @@ class AccuracyDrift(Detector):
 
 class DriftMonitor:
     """All detectors over one stream.
+
+    Batches of fewer than 50 rows collect until they are 50 or more, and make one window then; so
+    do outcomes, by themselves, because they may come later or for some rows only.
 
     Parameters
     ----------
@@ -415,6 +522,9 @@ class DriftMonitor:
             "features": FeatureDrift(reference, **pauses),
             "accuracy": self.accuracy,
         }
+        self._rows: list[DriftWindow] = []
+        self._losses = LossSums()
+        self._losses_from: Source | None = None
 
     def steer(self, thresholds: Mapping[str, float]) -> None:
         """Use other thresholds from the next window on.
@@ -438,21 +548,96 @@ class DriftMonitor:
     def reason(self) -> str:
         return "; ".join(found.reason for found in self.detectors.values() if found.drift_detected)
 
+    @property
+    def since(self) -> list[Source]:
+        """Where the drift that is seen now began, as each of its detectors saw it."""
+        found = (detector.since for detector in self.detectors.values())
+        return list(dict.fromkeys(source for source in found if source is not None))
+
     def update(self, window: DriftWindow) -> bool:
-        """Show the next window to every detector; returns `drift_detected`."""
+        """Show the next rows to the detectors, once they make a window; `drift_detected`."""
         for detector in self.detectors.values():
-            detector.update(window)
+            detector.clear()
+        if len(window.X):
+            self._rows.append(window)
+        if sum(len(part.X) for part in self._rows) >= MIN_ROWS:
+            whole = DriftWindow(
+                np.concatenate([part.X for part in self._rows]),
+                np.concatenate([part.is_noise for part in self._rows]),
+                source=self._rows[0].source,
+            )
+            self._rows = []
+            for name, detector in self.detectors.items():
+                if name != "accuracy":
+                    detector.update(whole)
+        self.add_losses(window)
         return self.drift_detected
 
-    def state(self) -> dict[str, Any]:
-        """What the next process needs to go on, as JSON."""
-        return {name: detector.state() for name, detector in self.detectors.items()}
+    def add_losses(self, window: DriftWindow) -> bool:
+        """Show losses only: of rows that were shown before, and whose outcome is known by now.
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        Returns
+        -------
+        bool
+            Whether the accuracy has drifted.
+        """
+        detector, losses = self.detectors["accuracy"], window.loss_sums
+        detector.clear()
+        if losses.n and not self._losses.n:
+            self._losses_from = window.source
+        self._losses = self._losses.plus(losses)
+        if self._losses.n < MIN_ROWS:
+            return False
+        nothing, nobody = np.empty((0, 0)), np.empty(0, dtype=bool)
+        whole = DriftWindow(nothing, nobody, self._losses, self._losses_from)
+        self._losses, self._losses_from = LossSums(), None
+        return detector.update(whole)
+
+    def go_on_from(self, other: DriftMonitor) -> None:
+        """Remember where the drift began that `other` saw: nothing has been done about it."""
+        for name, detector in self.detectors.items():
+            detector.go_on_from(other.detectors[name])
+
+    def state(self) -> dict[str, Any]:
+        """What the next process needs to go on, as JSON.
+
+        No row's values are in it: of rows that wait for others it says where they lie.
+        """
+        rows = [[*part.source, len(part.X)] for part in self._rows if part.source is not None]
+        losses = [*vars(self._losses).values(), self._losses_from]
+        waiting = {"rows": rows, "losses": losses}
+        own = {name: detector.state() for name, detector in self.detectors.items()}
+        return own | {"waiting": waiting}
+
+    def restore(
+        self,
+        state: Mapping[str, Any],
+        read: Callable[[Source, int], DriftWindow | None] | None = None,
+    ) -> None:
+        """Go on from `state`.
+
+        Parameters
+        ----------
+        state : mapping
+        read : callable, optional
+            Gives so many rows of a source; None if they are gone. Without it, rows that waited
+            for others are forgotten.
+        """
         for name, detector in self.detectors.items():
             if name in state:
                 detector.restore(state[name])
+        waiting = state.get("waiting", {"rows": [], "losses": [0, 0.0, 0.0, None]})
+        *sums, source = waiting["losses"]
+        self._losses, self._losses_from = LossSums(*sums), _source(source)
+        found = [
+            None if read is None else read((version, row), n) for version, row, n in waiting["rows"]
+        ]
+        self._rows = [window for window in found if window is not None and len(window.X)]
+
+
+def _source(found: Sequence[Any] | None) -> Source | None:
+    """A source as JSON keeps it."""
+    return None if found is None else (str(found[0]), int(found[1]))
 
 
 def _block_maximum(values: np.ndarray) -> float:

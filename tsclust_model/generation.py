@@ -26,7 +26,7 @@ from tsclust_model.clustering import (
     fit_fallback,
 )
 from tsclust_model.config import PipelineConfig
-from tsclust_model.drift import Reference
+from tsclust_model.drift import MIN_ROWS, Reference
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.fitted_rows import FittedPeriods, FittedRows
 from tsclust_model.folds import Fold, time_ordered_folds
@@ -482,12 +482,15 @@ class FittedGeneration:
     assignment : Assignment
         Segments of the training rows.
     folds : list of Fold
+    clustered : ndarray of int64
+        Training rows that HDBSCAN was fitted on.
     """
 
     generation: Generation
     clustering: ClusteringResult
     assignment: Assignment
     folds: list[Fold]
+    clustered: np.ndarray
 
 
 def fit_generation(
@@ -549,8 +552,58 @@ def fit_generation(
         data.fitted,
     )
     return FittedGeneration(
-        generation, segments.result, segments.assignment, list(target_fits.folds)
+        generation, segments.result, segments.assignment, list(target_fits.folds), found.rows
     )
+
+
+@dataclass(frozen=True)
+class OutOfSample:
+    """What a model showed on rows it was not fitted on, for the one that is fitted on them, too.
+
+    Attributes
+    ----------
+    X : ndarray of float64, shape (n, n_features)
+        As the model that follows encodes them.
+    losses : ndarray of float64, shape (n,)
+    residuals : ndarray of float64, shape (n,), or None
+        y - forecast; classes have none.
+    """
+
+    X: np.ndarray
+    losses: np.ndarray
+    residuals: np.ndarray | None
+
+
+def with_newest(
+    fitted: FittedGeneration, data: TrainingData, after: np.ndarray, newest: OutOfSample
+) -> FittedGeneration:
+    """A refitted generation whose reference and intervals are of the newest rows.
+
+    Its own folds lie across whatever broke: a model that is measured by them cannot see its own
+    error, and its intervals are as wide as the break. What there are fewer than 50 of stays.
+
+    Parameters
+    ----------
+    fitted : FittedGeneration
+    data : TrainingData
+        What it was fitted on.
+    after : ndarray of bool, shape (n_samples,)
+        Rows of `data` since the break; all of them where none is known.
+    newest : OutOfSample
+        Of a model that was fitted without these rows.
+    """
+    generation = fitted.generation
+    reference, target = generation.reference, generation.target
+    if MIN_ROWS <= after.sum() < len(after):
+        density = generation.segmentation.density
+        noisy = density.predict_left_out(np.flatnonzero(after[fitted.clustered])) == NOISE
+        reference = reference.of_rows(data.X[after], noisy if len(noisy) >= MIN_ROWS else None)
+    if len(newest.losses) >= MIN_ROWS:
+        reference = reference.of_losses(newest.losses)
+        if isinstance(target, OutputModel) and newest.residuals is not None:
+            labels = generation.assign(newest.X).labels
+            target = replace(target, calibration=Calibration.fit(newest.residuals, labels))
+    return replace(fitted, generation=replace(generation, target=target, reference=reference))
 
 
 def _begin_fits(

@@ -80,6 +80,20 @@ class Window:
         ranges = self.ranges(n)
         return {"trained_on": ranges, "trained_order": list(ranges)}
 
+    def since(self, source: tuple[str, int], order: Sequence[str]) -> int:
+        """Position of the first row that is not older than a row of a version.
+
+        Parameters
+        ----------
+        source : tuple of str and int
+        order : sequence of str
+            All versions, oldest first.
+        """
+        numbers = {name: number for number, name in enumerate(order)}
+        wanted = (numbers.get(source[0], len(numbers)), source[1])
+        places = ((numbers[v], row) for v, row in zip(self.versions, self.rows, strict=True))
+        return next((i for i, place in enumerate(places) if place >= wanted), len(self.rows))
+
     def outside(self, ranges: Mapping[str, Sequence[int]]) -> np.ndarray:
         """Mask of the rows that are in none of the ranges, shape (n,)."""
         nowhere = (0, 0)

@@ -28,6 +28,7 @@ from tsclust_model.batches import (
     training_frame,
 )
 from tsclust_model.config import PipelineConfig
+from tsclust_model.drift import Source
 from tsclust_model.errors import (
     ConfigurationError,
     DataValidationError,
@@ -66,6 +67,7 @@ from tsclust_model.training import (
     labelled_window,
     retrain_model,
     train_table,
+    waits_for,
 )
 from tsclust_model.validation import Roles
 
@@ -323,7 +325,7 @@ class TimeSeriesClusteringPipeline:
         losses = generation.row_losses(labelled[generation.roles.target], forecast)
         metric = generation.metric
         self._monitor.record_metric(metric.name, metric.of(losses.mean()), "accuracy")
-        self.retraining_manager.record_losses(X, losses)
+        self.retraining_manager.record_losses(X, losses, version_id)
 
     # -- retraining ----------------------------------------------------------------------------
 
@@ -344,6 +346,7 @@ class TimeSeriesClusteringPipeline:
         retraining = retrain_model(
             *(serving.generation, serving.version, self._model_name, self.config, trigger_reason),
             watched=watched_batches(self._monitor, serving.generation.metric.name),
+            since=self.retraining_manager.since,
         )
         if retraining.promoted:
             self._serve(
@@ -730,12 +733,19 @@ class TimeSeriesClusteringPipeline:
                 generation.reference,
                 self.config,
                 self._retrain_when_due,
+                self._waits_for,
                 clock=self._clock,
                 last_training=when,
             )
             self._retraining.configure_drift(self._monitor.drift_thresholds)
         else:
             self._retraining.start_over(generation.reference)
+
+    def _waits_for(self, since: Sequence[Source]) -> str:
+        """What a retrain that drift calls for has to wait for."""
+        serving = self._fitted()
+        known = (serving.generation, serving.version, self._model_name, self.config)
+        return waits_for(*known, since)
 
     def _forecast(
         self, serving: _Serving, X: np.ndarray
@@ -868,8 +878,8 @@ class TimeSeriesClusteringPipeline:
         return f"{self._writer.pending} values wait for the tracking server"
 
     def _drift_health(self) -> str:
-        drift = None if self._retraining is None else self._retraining.drift
-        return drift.reason if drift is not None and drift.drift_detected else "ok"
+        reason = "" if self._retraining is None else self._retraining.drift_reason
+        return reason or "ok"
 
     def _alert_health(self) -> str:
         return "; ".join(alert.message for alert in self._monitor.check_alerts()) or "ok"

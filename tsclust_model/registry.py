@@ -183,6 +183,15 @@ def set_challenger(name: str, version: str) -> None:
         MlflowClient().set_registered_model_alias(name, CHALLENGER, version)
 
 
+def challenger_tags(name: str) -> dict[str, str]:
+    """Tags of the version behind ``@challenger``; none without one."""
+    version = alias_version(name, CHALLENGER)
+    if version is None:
+        return {}
+    with translated(f"version {version} of '{name}' cannot be read"):
+        return dict(MlflowClient().get_model_version(name, version).tags)
+
+
 def tag_version(name: str, version: str, tags: Mapping[str, Any]) -> None:
     """Set tags of a version."""
     with translated(f"version {version} of '{name}' cannot be tagged"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def fit_report(
     comparison: Comparison | None = None,
     watched: Watched | None = None,
     names: Mapping[int, str] | None = None,
+    evaluated: Generation | None = None,
 ) -> dict[str, Any]:
     """The figures and pictures of a training or a retrain.
 
@@ -78,18 +80,27 @@ def fit_report(
         What batches have shown.
     names : mapping of int to str, optional
         Of segments.
+    evaluated : Generation, optional
+        A model that was fitted without `unseen`, if this one was not; accuracy is its own.
     """
     generation = fitted.generation
+    judge = evaluated or generation
     folds = fold_evidence(fitted, data, known, generation.reported_columns, control)
     evidence, newest = folds, None
-    if _n_scorable(generation, unseen) >= SMALLEST_GROUP:
+    if _n_scorable(judge, unseen) >= SMALLEST_GROUP:
         basis = "the newest {n} rows, which were not fitted"
-        evidence = _on_frame(generation, unseen, basis)
-        newest = _window(generation, unseen)
+        if evaluated is not None:
+            basis = "the newest {n} rows, by the same fit without them"
+        evidence = _on_frame(judge, unseen, basis)
+        own = generation.schema.encode(unseen)
+        if own.scorable.sum() == len(evidence.labels):  # the segments are those of this model
+            evidence = replace(evidence, labels=generation.assign(own.X[own.scorable]).labels)
+        newest = _window(judge, unseen)
     roles = generation.roles
     ids = known[roles.id].tolist() if roles.id is not None else None
     segments = training_segments(fitted, data, ids)
-    facts = {"n_holdout": len(unseen), "period": period(known, roles.time)} | dict(about)
+    n_holdout = 0 if evaluated is not None else len(unseen)
+    facts = {"n_holdout": n_holdout, "period": period(known, roles.time)} | dict(about)
     figures = report_figures(
         generation,
         segments,
@@ -200,6 +211,7 @@ def series_report(
     *,
     comparison: Comparison | None = None,
     names: Mapping[int, str] | None = None,
+    evaluated: SeriesGeneration | None = None,
 ) -> dict[str, Any]:
     """The figures and pictures of a model of series.
 
@@ -214,14 +226,20 @@ def series_report(
         See `report_figures`.
     comparison, names
         As for `fit_report`.
+    evaluated : SeriesGeneration, optional
+        A model that was fitted without `held`, if this one was not; accuracy is its own.
     """
+    judge = evaluated or generation
     aligned = panel.right_aligned()
     assignment = generation.assign(aligned)
     segments = series_segments(generation, panel, assignment)
     evidence = None
     if held is not None and len(held):
         basis = f"{len(held):,} series and origins, {held.y.shape[1]} periods ahead, not fitted"
-        evidence = series_evidence(generation, held, basis)
+        evidence = series_evidence(judge, held, basis)
+        labels = generation.assign(held.panel).labels
+        if evidence is not None and len(labels) == len(evidence.labels):
+            evidence = replace(evidence, labels=labels)  # the segments are those of this model
     first = panel.frequency.moved(panel.last_times, 1 - panel.lengths).min()
     last = panel.last_times.max()
     facts = {
@@ -234,7 +252,7 @@ def series_report(
     figures = _completed(figures, generation, segments, evidence)
     if evidence is not None and held is not None:
         figures["pictures"].append(
-            forecast_picture(shown_forecasts(generation, held), generation.roles.target)
+            forecast_picture(shown_forecasts(judge, held), generation.roles.target)
         )
     return figures
 

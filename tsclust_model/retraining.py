@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.drift import DriftMonitor, DriftWindow, Reference
+from tsclust_model.drift import DriftMonitor, DriftWindow, Reference, Source
 from tsclust_model.errors import RetrainingError
 from tsclust_model.metrics import Metric
 from tsclust_model.monitoring import Clock, utc_now
@@ -193,6 +193,9 @@ class AdaptiveRetrainingManager:
     config : PipelineConfig
     retrain : callable, optional
         Called with the reason when a retrain is due; without it the manager only says so.
+    obstacle : callable, optional
+        Called with `since` before a retrain that drift calls for; says what it has to wait for,
+        and nothing if it may run. It is asked again when outcomes have come.
     clock : callable, optional
         Gives the time (UTC).
     last_training : datetime, optional
@@ -204,30 +207,38 @@ class AdaptiveRetrainingManager:
         reference: Reference,
         config: PipelineConfig | None = None,
         retrain: Callable[[str], Any] | None = None,
+        obstacle: Callable[[list[Source]], str] | None = None,
         *,
         clock: Clock = utc_now,
         last_training: datetime | None = None,
     ) -> None:
         self.config = config or PipelineConfig()
-        self._retrain = retrain
+        self._retrain, self._obstacle = retrain, obstacle
         self._clock = clock
         self.n_batches = 0
         self.last_refusal = ""
         self.last_reason = ""
         self.drift_thresholds: dict[str, float] = {}
+        self.reference, self.drift = reference, DriftMonitor(reference)
         self.start_over(reference, last_training)
 
     def start_over(self, reference: Reference, last_training: datetime | None = None) -> None:
-        """Watch against another reference: a retrain has happened (default: just now)."""
+        """Watch from the start: a retrain has happened (default: just now).
+
+        With the same reference, nobody was promoted: where drift began is remembered.
+        """
         cooldown = self.config.retrain_cooldown_batches
         quiet = cooldown if self.n_batches else 0
-        self.drift = DriftMonitor(reference, self.config.noise_threshold, cooldown, quiet)
-        self.drift.steer(self.drift_thresholds)
-        self.reference = reference
+        drift = DriftMonitor(reference, self.config.noise_threshold, cooldown, quiet)
+        drift.steer(self.drift_thresholds)
+        if self.reference is reference:
+            drift.go_on_from(self.drift)
+        self.drift, self.reference = drift, reference
         self._latest = self._clock()
         self.last_training = last_training or self._latest
         self._noise: list[float] = []
         self._pending = ""
+        self.waits_for, self._ask_again = "", False
 
     def monitor_batch_result(
         self,
@@ -254,22 +265,51 @@ class AdaptiveRetrainingManager:
         self._noise = [*self._noise[-9:], batch_result.noise_ratio]
         n_noise = round(batch_result.noise_ratio * len(batch_data))
         is_noise = np.arange(len(batch_data)) < n_noise
-        self.drift.update(DriftWindow(batch_data, is_noise, losses))
-        reason = "; ".join(filter(None, (self.drift.reason, self._pending)))
-        self._pending = reason  # what cannot be run now is tried with the next batch
-        due = bool(reason) and self._run(reason)
-        self._pending = ""
+        source = None if batch_result.version_id is None else (batch_result.version_id, 0)
+        self.drift.update(DriftWindow(batch_data, is_noise, losses, source))
+        self._ask_again |= losses is not None
+        if self.drift.reason:
+            late = "" if self.waits_for else self._pending
+            self._pending = "; ".join(filter(None, (self.drift.reason, late)))
+            self._ask_again = True
+        return self._run_when_possible()
+
+    def _run_when_possible(self) -> bool:
+        """Retrain for what was seen, or wait for labels that make it worth while."""
+        if not self._pending:
+            return False
+        if self._obstacle is not None and self._ask_again:
+            self.waits_for = self._obstacle(self.since)
+        self._ask_again = False
+        if self.waits_for:
+            self.last_reason = self._pending
+            return False
+        due = self._run(self._pending)
+        self._pending = ""  # not after an error: what cannot be run now is tried again
         return due
 
-    def record_losses(self, batch_data: np.ndarray, losses: np.ndarray) -> None:
+    @property
+    def drift_reason(self) -> str:
+        """The drift that was seen last, or that a retrain waits for labels because of."""
+        return self.drift.reason or self._pending
+
+    @property
+    def since(self) -> list[Source]:
+        """Where the drift that is seen now began."""
+        return self.drift.since
+
+    def record_losses(
+        self, batch_data: np.ndarray, losses: np.ndarray, version_id: str | None = None
+    ) -> None:
         """Losses, shape (n,), of a batch that was seen before, now that they are known.
 
         An alarm shows in the status and calls for a retrain with the next batch.
         """
-        detector = self.drift.detectors["accuracy"]
-        detector.update(DriftWindow(batch_data, np.zeros(len(batch_data), dtype=bool), losses))
-        if detector.drift_detected:
-            self._pending = detector.reason
+        source = None if version_id is None else (version_id, 0)
+        is_noise = np.zeros(len(batch_data), dtype=bool)
+        self._ask_again = True
+        if self.drift.add_losses(DriftWindow(batch_data, is_noise, losses, source)):
+            self._pending = self.drift.detectors["accuracy"].reason
 
     def configure(self, config: PipelineConfig) -> None:
         """Use another configuration from the next batch on."""
@@ -302,12 +342,14 @@ class AdaptiveRetrainingManager:
 
     def get_retraining_status(self) -> dict[str, Any]:
         """``last_training_time``, ``batches_seen``, ``cooldown_batches_left``,
-        ``drift_detected``, ``last_reason`` and ``last_refusal``."""
+        ``drift_detected``, ``waits_for`` (what a retrain that drift calls for waits for),
+        ``last_reason`` and ``last_refusal``."""
         return {
             "last_training_time": self.last_training,
             "batches_seen": self.n_batches,
             "cooldown_batches_left": self.drift.noise.quiet_left,
-            "drift_detected": self.drift.drift_detected,
+            "drift_detected": bool(self.drift_reason),
+            "waits_for": self.waits_for,
             "last_reason": self.last_reason,
             "last_refusal": self.last_refusal,
         }
@@ -315,12 +357,14 @@ class AdaptiveRetrainingManager:
     def get_retraining_recommendations(self) -> list[str]:
         """Sentences that name a figure and an action; empty when there is nothing to do."""
         found = []
-        if self.drift.drift_detected:
-            found.append(f"Retrain: {self.drift.reason}.")
+        if self.waits_for:
+            found.append(f"Give {self.waits_for}: a retrain waits for them ({self._pending}).")
+        elif self.drift_reason:
+            found.append(f"Retrain: {self.drift_reason}.")
         if self.last_refusal:
             found.append(f"The last retrain was refused: {self.last_refusal}.")
         noise = float(np.mean(self._noise)) if self._noise else 0.0
-        if noise > self.config.noise_threshold and not self.drift.drift_detected:
+        if noise > self.config.noise_threshold and not self.drift_reason:
             found.append(
                 f"Mean noise of the last {len(self._noise)} batches is {noise:.2f}, over "
                 f"noise_threshold {self.config.noise_threshold:.2f}, but it was "

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
+from tsclust_model.drift import MIN_ROWS
 from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.frequency import Frequency
 from tsclust_model.history import DataVersioner, Window
@@ -172,16 +173,20 @@ class SeriesChallenge:
     Attributes
     ----------
     data : SeriesData
-        All but the last `horizon` values of each series.
+        All but the last `horizon` values of each series; where a drift has begun lately, all but
+        half of the values since then.
     held : HeldBack
         Those; NaN where the champion was trained on them.
     window : Window
         The rows that are fitted.
+    whole : SeriesData
+        All of it: what a better challenger is fitted on again.
     """
 
     data: SeriesData
     held: HeldBack
     window: Window
+    whole: SeriesData
 
 
 def series_unseen(champion: SeriesGeneration, window: Window, config: PipelineConfig) -> HeldBack:
@@ -196,9 +201,20 @@ def series_unseen(champion: SeriesGeneration, window: Window, config: PipelineCo
 
 
 def series_challenge(
-    champion: SeriesGeneration, window: Window, config: PipelineConfig
+    champion: SeriesGeneration,
+    window: Window,
+    config: PipelineConfig,
+    begun: int | None = None,
 ) -> SeriesChallenge:
-    """Part a window into what the challenger is fitted on and what both are compared on.
+    """Split a window into what the challenger is fitted on and what both are compared on.
+
+    Parameters
+    ----------
+    champion : SeriesGeneration
+    window : Window
+    config : PipelineConfig
+    begun : int, optional
+        Position of the first row since the drift began.
 
     Raises
     ------
@@ -206,20 +222,24 @@ def series_challenge(
     """
     schema = champion.schema
     panel, marks = _marked(champion, window, window.outside(champion.info["trained_on"]), config)
-    horizon = schema.horizon
-    held = _only_fresh(panel, marks, horizon)
-    used = _ranks_from_the_end(window.frame, schema.id) >= horizon
+    drop = schema.horizon
+    if begun is not None and begun < len(window.frame):
+        n_since = int(window.frame.iloc[begun:].groupby(schema.id).size().max())
+        drop = min(drop, max(n_since // 2, 1))
+    held = _only_fresh(panel, marks, drop)
+    used = _ranks_from_the_end(window.frame, schema.id) >= drop
     fitted = Window(
         window.frame[used].reset_index(drop=True), window.versions[used], window.rows[used]
     )
-    known = panel.known(horizon)
+    known = panel.known(drop)
     if not len(known):
         raise DataValidationError(
-            f"no series of the window is longer than the horizon of {horizon}; raise "
+            f"no series of the window is longer than the horizon of {schema.horizon}; raise "
             "expanding_window_size, or give longer series"
         )
     data = SeriesData(known, fitted.frame, len(fitted.frame))
-    return SeriesChallenge(data, held, fitted)
+    whole = SeriesData(panel, window.frame, len(window.frame))
+    return SeriesChallenge(data, held, fitted, whole)
 
 
 def _marked(
@@ -286,11 +306,25 @@ def with_old_series_ids(champion: SeriesGeneration, fitted: FittedSeries, known:
     return fitted.generation.renumbered(ids, lineage.to_dict())
 
 
-def series_figures(fitted: FittedSeries, held: HeldBack | None) -> dict[str, Any]:
+def with_newest_losses(refitted: SeriesGeneration, losses: np.ndarray) -> SeriesGeneration:
+    """A refitted generation whose accuracy is watched by what the compared one showed.
+
+    Losses, shape (n,), of series up to where that one ended; fewer than 50 say too little.
+    """
+    known = losses[~np.isnan(losses)]
+    if len(known) < MIN_ROWS:
+        return refitted
+    return replace(refitted, reference=refitted.reference.of_losses(known))
+
+
+def series_figures(
+    fitted: FittedSeries, held: HeldBack | None, evaluated: SeriesGeneration | None = None
+) -> dict[str, Any]:
     """What was found and what it is worth, as JSON-ready figures.
 
     ``worth`` holds errors at the rolling origins inside the training part, of what is served
-    (``blend``) and of each way by itself, and of a control with the segments shuffled.
+    (``blend``) and of each way by itself, and of a control with the segments shuffled. ``holdout``
+    is of `evaluated`, a model that was fitted without `held` (default: this one).
     """
     generation = fitted.generation
     scores: Mapping[str, Any] = generation.info["scores"]
@@ -305,7 +339,9 @@ def series_figures(fitted: FittedSeries, held: HeldBack | None) -> dict[str, Any
         "scores": scores,
         "gaps": generation.info["gaps"],
         "resources": {},
-        "holdout": None if held is None else json_ready(evaluate_series(generation, held)),
+        "holdout": None
+        if held is None
+        else json_ready(evaluate_series(evaluated or generation, held)),
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 from tsclust_model.baselines import Baseline
 from tsclust_model.classification import ClassModel, fold_blend_classes
 from tsclust_model.config import CLASS_OBJECTIVES, PipelineConfig
+from tsclust_model.drift import Source
 from tsclust_model.errors import (
     ConfigurationError,
     DataValidationError,
@@ -22,7 +24,13 @@ from tsclust_model.errors import (
 )
 from tsclust_model.evaluation import evaluate_generation
 from tsclust_model.forecasting import OutputModel, fold_blend
-from tsclust_model.generation import FittedGeneration, Generation, fit_generation
+from tsclust_model.generation import (
+    FittedGeneration,
+    Generation,
+    OutOfSample,
+    fit_generation,
+    with_newest,
+)
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
 from tsclust_model.metrics import METRICS, calculate_model_metrics
@@ -31,6 +39,7 @@ from tsclust_model.quality import infer_quality_schema
 from tsclust_model.registry import (
     CHAMPION,
     alias_version,
+    challenger_tags,
     check_model_name,
     describe_version,
     register,
@@ -56,8 +65,10 @@ from tsclust_model.series_training import (
     series_data,
     series_figures,
     series_window,
+    with_newest_losses,
     with_old_series_ids,
 )
+from tsclust_model.stages import Stages, silent
 from tsclust_model.storage import open_storage, refuse_lost_rows
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import (
@@ -78,6 +89,11 @@ COMPARED_SHARE = 0.2
 """Newest share of the window on which champion and challenger are compared."""
 
 FEWEST_ROWS = 50
+
+LABELS_TAG = "compared.labels"
+"""Tag of a challenger: which labels it was compared on, as a hash."""
+
+_AFTER = " after"  # a column beside those of a window
 
 
 @dataclass(frozen=True)
@@ -277,13 +293,15 @@ def _fit_series(
     config: PipelineConfig,
     info: Mapping[str, Any],
     seen: Iterable[Any],
+    stages: Stages | None = None,
 ) -> FittedSeries:
     known = data.rows.head(data.n_known)
     sha256 = content_digest(known)
     log_input(known, str(info["source"]), sha256, "training", roles.target)
     quality = quality_schema(known, data.panel.covariates, roles, config, seen)
     own = {"roles": asdict(roles), "data_sha256": sha256, "quality": quality}
-    return fit_series_generation(data.panel, roles, config, dict(info) | own, experiments.stage)
+    told, steps = dict(info) | own, stages or experiments.stage
+    return fit_series_generation(data.panel, roles, config, told, steps)
 
 
 def _with_history(
@@ -313,11 +331,15 @@ def retrain_model(
     *,
     promote: bool = True,
     watched: Watched | None = None,
+    since: Sequence[Source] = (),
 ) -> Retraining:
     """Fit a challenger on the expanding window, compare it, and let the better one serve.
 
-    The newest fifth of the window is held back for the comparison, which leaves out the rows the
-    champion was trained on. A failed retrain changes nothing.
+    It is compared on the newest fifth of the window, without the rows the champion was trained on;
+    where a drift has begun lately, on the newest half of the rows since then, so that the
+    challenger has learned from the others. If it is better, it is fitted again on the whole window:
+    that is what is registered and serves, watched by what the compared model showed out of sample.
+    A failed retrain changes nothing.
 
     Parameters
     ----------
@@ -332,6 +354,8 @@ def retrain_model(
         False registers the challenger and lets nobody take over.
     watched : Watched, optional
         What batches have shown, for the report.
+    since : sequence of Source
+        Where the drift began that calls for the retrain; see `DriftMonitor.since`.
 
     Raises
     ------
@@ -349,11 +373,12 @@ def retrain_model(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
                 f"{FEWEST_ROWS}; call record_outcomes, or give y with the batches"
             )
-        n_known = len(window.frame) - int(len(window.frame) * COMPARED_SHARE)
+        split = split_window(window, storage.history, since)
         try:
             if isinstance(champion, SeriesGeneration):
+                begun = drift_begun(window, storage.history, since)
                 return _challenge_series(
-                    champion, champion_version, model_name, config, reason, window, promote
+                    champion, champion_version, model_name, config, reason, window, begun, promote
                 )
             return _challenge(
                 champion,
@@ -362,12 +387,86 @@ def retrain_model(
                 config,
                 reason,
                 window,
-                n_known,
+                split,
                 promote,
                 watched,
             )
         except (DataValidationError, ModelTrainingError) as error:
             raise RetrainingError(f"the challenger could not be fitted: {error}") from error
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a window is split for a comparison.
+
+    Attributes
+    ----------
+    n_known : int
+        Oldest rows, which the challenger is fitted on; it is compared on the others.
+    begun : int
+        Position of the first row since the drift began; 0 where that is not known.
+    """
+
+    n_known: int
+    begun: int = 0
+
+
+def split_window(window: Window, history: DataVersioner, since: Sequence[Source] = ()) -> Split:
+    """Split off the newest fifth, but no more than half of the rows since the drift began.
+
+    A challenger that has seen nothing of what came after could not win.
+    """
+    n_rows = len(window.frame)
+    n_compared = int(n_rows * COMPARED_SHARE)
+    begun = drift_begun(window, history, since)
+    if begun is None or n_rows - begun < FEWEST_ROWS:
+        return Split(n_rows - n_compared)
+    return Split(n_rows - min(n_compared, (n_rows - begun) // 2), begun)
+
+
+def drift_begun(window: Window, history: DataVersioner, since: Sequence[Source]) -> int | None:
+    """Position in the window of the first row since the earliest source; None without one.
+
+    It is the window's length where no row since then has a label.
+    """
+    order = history.list_versions()[::-1]
+    known = [source for source in since if source[0] in order]  # the others were purged
+    return min((window.since(source, order) for source in known), default=None)
+
+
+def labels_digest(window: Window, champion: AnyGeneration | Baseline) -> str:
+    """Which labelled rows of a window the champion was not trained on, as a hash."""
+    fresh = window.outside(champion.info["trained_on"])
+    rows = [f"{v}:{row}" for v, row in zip(window.versions[fresh], window.rows[fresh], strict=True)]
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:32]
+
+
+def waits_for(
+    champion: AnyGeneration | Baseline,
+    champion_version: str,
+    model_name: str,
+    config: PipelineConfig,
+    since: Sequence[Source] = (),
+) -> str:
+    """What a retrain that drift or a low accuracy calls for has to wait for; empty for nothing.
+
+    It needs labelled rows that the champion was not trained on, 50 of them since the drift began,
+    and others than those on which a challenger has lost to this champion: the same labels would
+    give the same answer again.
+    """
+    history = open_storage(config, model_name).history
+    window = labelled_window(champion, history, config)
+    if not window.outside(champion.info["trained_on"]).any():
+        return "labelled rows that the champion was not trained on"
+    begun = drift_begun(window, history, since)
+    n_since = len(window.frame) if begun is None else len(window.frame) - begun
+    if n_since < FEWEST_ROWS:
+        return f"{FEWEST_ROWS} labelled rows since the drift began ({n_since} until now)"
+    last = challenger_tags(model_name)
+    same = last.get(LABELS_TAG) == labels_digest(window, champion)
+    if same and last.get("challenged") == champion_version:
+        return "labels that no challenger was compared on yet"
+    return ""
 
 
 def _same_task(champion: AnyGeneration | Baseline, config: PipelineConfig) -> PipelineConfig:
@@ -388,42 +487,39 @@ def _challenge(
     config: PipelineConfig,
     reason: str,
     window: Window,
-    n_known: int,
+    split: Split,
     promote: bool,
     watched: Watched | None,
 ) -> Retraining:
-    """The run of a retrain; `n_known` rows of the window are fitted, the rest is compared on."""
-    roles = replace(champion.roles, features=tuple(champion.schema.names))
-    known, newest = window.frame.iloc[:n_known], window.frame.iloc[n_known:]
-    fresh = window.outside(champion.info["trained_on"])[n_known:]
+    """The run of a retrain on rows."""
+    newest = window.frame.iloc[split.n_known :]
+    fresh = window.outside(champion.info["trained_on"])[split.n_known :]
     experiments = ExperimentManager(config.experiment_name)
     with experiments.run("retraining", run_tags("retraining", reason, config)) as run_id:
         log_config(experiments, config)
-        with experiments.stage("Preprocessing") as stage:
-            known, ordering = _with_keys(known, roles)
-            known = in_time_order(known, ordering.time)
-            data = training_data(known, ordering, config, gaps=True, known=champion.classes)
-            stage.log({"n_rows": n_known, "n_compared": int(fresh.sum())})
-        seen = champion.info.get("quality", {}).get("seen", [])
-        info = {
-            "quality": quality_schema(known, data.schema.names, roles, config, seen),
-            "source": "history",
-            "history_from": champion.info["history_from"],
-        } | window.origins(n_known)
-        if isinstance(champion, Generation):
-            info["given_features"] = champion.given_features
-        fitted = _fit(experiments, known, data, roles, config, info)
-        if isinstance(champion, Generation):  # a baseline has no segments
-            fitted = _with_old_ids(champion, fitted, known)
-        challenger = fitted.generation
-        with experiments.stage("Performance-Report") as stage:
-            compared = newest[fresh]
+        fit = first = _fit_rows(experiments, champion, window, split.n_known, split, config)
+        with experiments.stage("Comparison") as stage:
+            stage.log({"n_rows": split.n_known, "n_compared": int(fresh.sum())})
+            compared, rows = fit.fitted.generation, newest[fresh]
             comparison = compare(
-                champion, challenger, compared, config.promotion_margin, owners(compared, roles)
+                champion, compared, rows, config.promotion_margin, owners(rows, champion.roles)
             )
-            control = shuffled_control(fitted, data, config)
-            report = performance_figures(fitted, data, known, newest, control) | {
+        if comparison.better:
+            with experiments.stage("Refit") as stage:
+                n_rows = len(window.frame)
+                fit = _fit_rows(experiments, champion, window, n_rows, split, config, silent)
+                shown = _out_of_sample(compared, fit.fitted.generation, newest)
+                fit = replace(fit, fitted=with_newest(fit.fitted, fit.data, fit.after, shown))
+                stage.log({"n_rows": n_rows, "n_after_drift": int(fit.after.sum())})
+        fitted, challenger = fit.fitted, fit.fitted.generation
+        with experiments.stage("Performance-Report") as stage:
+            control = shuffled_control(fitted, fit.data, config)
+            report = performance_figures(fitted, fit.data, fit.known, newest.head(0), control) | {
+                "holdout": evaluate_generation(compared, newest, first.known)
+                if len(newest)
+                else None,
                 "comparison": comparison.to_dict(),
+                "refitted": comparison.better,
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
@@ -432,8 +528,8 @@ def _challenge(
             about = _told(name, run_id, "retraining", champion_version, "history")
             page = fit_report(
                 fitted,
-                data,
-                known,
+                fit.data,
+                fit.known,
                 newest,
                 about | {"reason": reason},
                 control.fold_losses["blend"],
@@ -441,11 +537,12 @@ def _challenge(
                 comparison=comparison,
                 watched=watched,
                 names=segment_names(name),
+                evaluated=compared,
             )
             stage.log(headline(report) | {"improvement": comparison.improvement})
         version, promoted = _publish_challenger(
             *(experiments, challenger, report, page, config, name, champion_version),
-            *(comparison, promote),
+            *(comparison, promote, labels_digest(window, champion)),
         )
     return Retraining(
         challenger,
@@ -458,6 +555,57 @@ def _challenge(
         run_id,
         report,
     )
+
+
+@dataclass(frozen=True)
+class _FittedRows:
+    """A fit on rows of a window, and the rows: those `after` came since the drift began."""
+
+    fitted: FittedGeneration
+    data: TrainingData
+    known: pd.DataFrame
+    after: np.ndarray
+
+
+def _fit_rows(
+    experiments: ExperimentManager,
+    champion: Generation | Baseline,
+    window: Window,
+    n_rows: int,
+    split: Split,
+    config: PipelineConfig,
+    stages: Stages | None = None,
+) -> _FittedRows:
+    """Fit the oldest rows of a window, with the ids of the champion's segments."""
+    roles = replace(champion.roles, features=tuple(champion.schema.names))
+    is_after = np.arange(n_rows) >= split.begun
+    known, ordering = _with_keys(window.frame.iloc[:n_rows].assign(**{_AFTER: is_after}), roles)
+    known = in_time_order(known, ordering.time)
+    after = known.pop(_AFTER).to_numpy(dtype=bool)
+    data = training_data(known, ordering, config, gaps=True, known=champion.classes)
+    seen = champion.info.get("quality", {}).get("seen", [])
+    info = {
+        "quality": quality_schema(known, data.schema.names, roles, config, seen),
+        "source": "history",
+        "history_from": champion.info["history_from"],
+    } | window.origins(n_rows)
+    if isinstance(champion, Generation):
+        info["given_features"] = champion.given_features
+    fitted = _fit(experiments, known, data, roles, config, info, stages)
+    if isinstance(champion, Generation):  # a baseline has no segments
+        fitted = _with_old_ids(champion, fitted, known)
+    return _FittedRows(fitted, data, known, after)
+
+
+def _out_of_sample(compared: Generation, refitted: Generation, newest: pd.DataFrame) -> OutOfSample:
+    """What the compared model showed on the newest rows, for the one that is fitted on them."""
+    own = compared.schema.encode(newest)
+    encoded = refitted.schema.encode(newest)
+    rows = np.flatnonzero(own.scorable & encoded.scorable)
+    y = compared.outcomes(newest)[rows]
+    forecast = compared.forecast(own.X[rows], compared.coverage)
+    residuals = None if compared.classes is not None else y - forecast.prediction
+    return OutOfSample(encoded.X[rows], compared.row_losses(y, forecast), residuals)
 
 
 def quality_schema(
@@ -491,6 +639,7 @@ def _challenge_series(
     config: PipelineConfig,
     reason: str,
     window: Window,
+    begun: int | None,
     promote: bool,
 ) -> Retraining:
     """The run of a retrain on series: the last `horizon` values of each are compared on."""
@@ -499,7 +648,7 @@ def _challenge_series(
     with experiments.run("retraining", run_tags("retraining", reason, config)) as run_id:
         log_config(experiments, config)
         with experiments.stage("Preprocessing") as stage:
-            parts = series_challenge(champion, window, config)
+            parts = series_challenge(champion, window, config, begun)
             stage.log(parts.data.panel.gaps | {"n_compared": len(parts.held)})
         info = {
             "source": "history",
@@ -507,26 +656,39 @@ def _challenge_series(
         } | parts.window.origins(len(parts.window.frame))
         seen = champion.info.get("quality", {}).get("seen", [])
         fitted = _fit_series(experiments, parts.data, roles, config, info, seen)
-        challenger = with_old_series_ids(champion, fitted, parts.data.panel)
-        fitted = replace(fitted, generation=challenger)
+        compared = with_old_series_ids(champion, fitted, parts.data.panel)
+        fitted = replace(fitted, generation=compared)
+        comparison = compare(champion, compared, parts.held, config.promotion_margin)
+        challenger, panel = compared, parts.data.panel
+        if comparison.better:
+            with experiments.stage("Refit") as stage:
+                panel = parts.whole.panel
+                info |= window.origins(len(window.frame))
+                again = _fit_series(experiments, parts.whole, roles, config, info, seen, silent)
+                challenger = with_newest_losses(
+                    with_old_series_ids(champion, again, panel), compared.losses(parts.held)
+                )
+                fitted = replace(again, generation=challenger)
+                stage.log({"n_series": len(panel), "n_periods": panel.n_periods})
         with experiments.stage("Performance-Report") as stage:
-            comparison = compare(champion, challenger, parts.held, config.promotion_margin)
             held = parts.held if len(parts.held) else None
-            report = series_figures(fitted, held) | {
+            report = series_figures(fitted, held, compared) | {
                 "comparison": comparison.to_dict(),
+                "refitted": comparison.better,
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
             page = series_report(
-                *(challenger, parts.data.panel, held),
+                *(challenger, panel, held),
                 _told(name, run_id, "retraining", champion_version, "history") | {"reason": reason},
                 comparison=comparison,
                 names=segment_names(name),
+                evaluated=compared,
             )
             stage.log(headline(report) | {"improvement": comparison.improvement})
         version, promoted = _publish_challenger(
             *(experiments, challenger, report, page, config, name, champion_version),
-            *(comparison, promote),
+            *(comparison, promote, labels_digest(window, champion)),
         )
     return Retraining(
         challenger,
@@ -551,13 +713,15 @@ def _publish_challenger(
     champion_version: str,
     comparison: Comparison,
     promote: bool,
+    labels: str,
 ) -> tuple[str, bool]:
     """Register the challenger, and let it serve if it is better: its version, and whether."""
     version = _publish(experiments, challenger, report, page, config, name)
     set_challenger(name, version)
     reason = str(report["reason"])
     figures = {"comparison": comparison.reason} | comparison.figures
-    tag_version(name, version, {"challenged": champion_version, "trigger": reason} | figures)
+    told = {"challenged": champion_version, "trigger": reason, LABELS_TAG: labels}
+    tag_version(name, version, told | {"refitted": comparison.better} | figures)
     promoted = promote and comparison.better
     if promoted:
         set_champion(name, version, reason, expected=champion_version, figures=figures)
@@ -656,11 +820,12 @@ def _fit(
     roles: Roles,
     config: PipelineConfig,
     info: Mapping[str, Any],
+    stages: Stages | None = None,
 ) -> FittedGeneration:
     sha256 = content_digest(known)
     log_input(known, str(info["source"]), sha256, "training", roles.target)
     own = {"roles": asdict(roles), "data_sha256": sha256}
-    return fit_generation(data, config, dict(info) | own, experiments.stage)
+    return fit_generation(data, config, dict(info) | own, stages or experiments.stage)
 
 
 def _publish(

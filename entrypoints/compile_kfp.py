@@ -41,6 +41,12 @@ def main(config: str, output: str, image: str, claim: str, mount: str) -> None:
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     _kfp().compiler.Compiler().compile(pipeline, output)
     click.echo(f"{output}: ingest, {', '.join(TASKS)}, in image {image}; run one at a time")
+    data = settings.data.path
+    if "://" not in data and not PurePosixPath(data).is_absolute():
+        click.echo(
+            f"data.path is '{data}', which a step looks for in the image's working folder; give "
+            f"one below {mount}, or a URL"
+        )
 
 
 def loop_pipeline(config: str, image: str, claim: str, mount: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from json import dumps
 from typing import Any
@@ -10,39 +9,19 @@ from typing import Any
 import click
 
 from entrypoints import command, naive_line
-from entrypoints.logs import logging_to
-from tsclust_model.errors import PipelineError
-from tsclust_model.loop import run_pipeline
+from tsclust_model.loop import is_good, run_pipeline
 from tsclust_model.metrics import NAIVE_FIGURES
-from tsclust_model.settings import load_settings
 from tsclust_model.workspace import FIGURES
-
-GOOD = ("done", "unchanged")
 
 
 @click.option("--config", required=True, help="YAML file; docs/configuration_guide.md has the keys")
 @click.option("--json", default=False, type=bool, help="print JSON only")
 def main(config: str, json: bool) -> None:
     """Ingest, check, retrain if needed, evaluate and record; exit 1 if a person has to look."""
-    settings = load_settings(config).logging
-    with logging_to(settings) as log:
-        try:
-            summary = run_pipeline(
-                config, on_step=lambda name, result: _log_step(log, name, result)
-            )
-        except PipelineError as error:
-            log.error("%s", error, extra={"step": "pipeline", "details": {"error": _kind(error)}})
-            raise
-        level = logging.INFO if is_good(summary) else logging.ERROR
-        log.log(level, "%s", summary["message"], extra={"step": "pipeline", "details": summary})
+    summary = run_pipeline(config)
     click.echo(dumps(summary) if json else "\n".join(lines(summary)))
     if not is_good(summary):
         raise SystemExit(1)
-
-
-def is_good(summary: Mapping[str, Any]) -> bool:
-    """Whether nobody has to look: nothing was blocked, refused or put off, no threshold missed."""
-    return summary["status"] in GOOD and summary["validation_status"] != "FAILED"
 
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
@@ -71,16 +50,6 @@ def _quality(quality: Mapping[str, Any] | None) -> str:
     text = f": {quality['n_kept']} of {quality['n_rows']} rows kept"
     problems = "".join(f"\n           {item['message']}" for item in quality["problems"])
     return text + (f" (removed: {removed})" if removed else "") + problems
-
-
-def _log_step(log: logging.Logger, name: str, result: Mapping[str, Any]) -> None:
-    """A record of a step's result, without the long lists in it."""
-    details = {key: v for key, v in result.items() if key not in ("removed_rows", "quality")}
-    log.info("%s", result.get("message", "done"), extra={"step": name, "details": details})
-
-
-def _kind(error: Exception) -> str:
-    return type(error).__name__
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import mlflow
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from conftest import PROJECT
 from kfp import components, local
 from test_entrypoints import _same_options, quiet_again  # noqa: F401
 
@@ -87,6 +88,29 @@ def test_the_loop_compiles_into_what_kfp_loads(compile_kfp, settings, tmp_path):
     for found in mounted.values():
         (claim,) = found["pvcMount"]
         assert (claim["constant"], claim["mountPath"]) == ("shared", str(tmp_path))
+
+
+def test_the_example_compiles_as_it_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wrapped = command(_same_options(entrypoints.compile_kfp.main))
+    example = PROJECT / "examples" / "pipeline.yaml"
+    done = CliRunner().invoke(wrapped, [str(example), "-o", "deep/loop.yaml"])
+    assert done.exit_code == 0, done.output
+    written, note = done.output.splitlines()
+    assert written.startswith("deep/loop.yaml: ingest, check, train, evaluate")
+    assert note == (
+        "data.path is 'demo/hospital.csv', which a step looks for in the image's working folder; "
+        "give one below /var/lib/tsclust, or a URL"
+    )
+    loaded = components.load_component_from_file("deep/loop.yaml")
+    kept = json.loads(loaded.component_spec.inputs["config"].default)
+    assert kept["data"]["path"] == "${DATA:-demo/hospital.csv}"
+    assert (
+        "data.path is"
+        not in CliRunner(env={"DATA": "s3://ward/x.csv"})
+        .invoke(wrapped, [str(example), "-o", "loop.yaml"])
+        .output
+    )
 
 
 def test_every_step_of_the_loop_has_its_place_and_none_is_cached(compile_kfp, settings, tmp_path):

@@ -19,7 +19,7 @@ from conftest import Server
 from tsclust_model import DataVersioner, ModelMonitor, run_pipeline
 from tsclust_model.datasets import make_hospital
 from tsclust_model.errors import DataLoadError, DataValidationError
-from tsclust_model.loop import STEPS
+from tsclust_model.loop import STEPS, _load_config
 from tsclust_model.settings import load_settings
 from tsclust_model.storage import ModelStorage
 from tsclust_model.tracking import ExperimentManager
@@ -414,6 +414,30 @@ def test_unreadable_data_is_one_line(make_loop, stream):
     (loop.folder / "week.csv").write_bytes(b"\x00\xff\x00")
     with pytest.raises(DataLoadError, match="cannot be read as csv"):
         loop.again()
+
+
+def test_the_loop_writes_the_log_that_its_settings_ask_for(make_loop, tmp_path):
+    loop = make_loop("logged", logging={"console": "off", "file": str(tmp_path / "log.jsonl")})
+    with pytest.raises(DataLoadError):
+        loop.again()
+    (record,) = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert (record["level"], record["step"]) == ("ERROR", "pipeline")
+    assert record["details"] == {"error": "DataLoadError"}
+
+
+def test_a_relative_path_is_of_the_working_folder_or_else_of_the_yaml(
+    make_loop, stream, tmp_path, monkeypatch
+):
+    loop = make_loop("relative", data={"path": "week*.csv"})
+    config = loop.config
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert _load_config(config).data.path == "week*.csv"  # nowhere
+    (tmp_path / "week.csv").touch()
+    assert _load_config(config).data.path == str(tmp_path / "week*.csv")
+    assert _load_config("../pipeline.yaml").data.path == str(tmp_path / "here/../week*.csv")
+    (tmp_path / "here" / "week.csv").touch()
+    assert _load_config(config).data.path == "week*.csv"
 
 
 def test_a_missing_yaml_is_a_file_that_is_not_found(tmp_path):

@@ -20,8 +20,8 @@ from click.testing import CliRunner, Result
 from conftest import PROJECT
 
 from entrypoints import command, evaluate, pipeline
-from entrypoints.logs import LOGGER, logging_to
 from tsclust_model.errors import ConfigurationError, DataValidationError
+from tsclust_model.logs import LOGGER, logging_to
 from tsclust_model.settings import LoggingSettings, load_settings
 from tsclust_model.thresholds import failed_thresholds
 from tsclust_model.tracking import ExperimentManager, active_run_id, error_handler

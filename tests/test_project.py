@@ -52,7 +52,15 @@ FLOORS = {
         ),
     },
     6: {
-        *("registry", "analysis_cache", "series_fitting", "series_evaluation", "series_scoring"),
+        *(
+            "registry",
+            "logs",
+            "logs",
+            "analysis_cache",
+            "series_fitting",
+            "series_evaluation",
+            "series_scoring",
+        ),
         *("report_pictures", "series_report_rows", "baselines"),
     },
     7: {

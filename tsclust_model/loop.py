@@ -11,8 +11,11 @@ it up.
 from __future__ import annotations
 
 import functools
+import glob
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,14 @@ from tsclust_model.errors import (
     PipelineError,
     RetrainingError,
 )
+from tsclust_model.logs import logging_to
 from tsclust_model.operations import Observation, maintain, observe
 from tsclust_model.panel import HeldBack
 from tsclust_model.quality import SCHEMA_CHECKS, validate_data_quality
 from tsclust_model.registry import CHAMPION, PREVIOUS, alias_version, answers
 from tsclust_model.retraining import retrain_lock
 from tsclust_model.series_generation import SeriesGeneration
-from tsclust_model.settings import load_settings, mlflow_variables
+from tsclust_model.settings import LoopSettings, load_settings, mlflow_variables
 from tsclust_model.tables import mixed_as_texts, read_table
 from tsclust_model.thresholds import below_floor, failed_thresholds, tag_validation
 from tsclust_model.tracking import ExperimentManager, error_handler
@@ -51,6 +55,9 @@ from tsclust_model.workspace import (
     score_name,
 )
 
+GOOD = ("done", "unchanged")
+"""Statuses with which nobody has to look."""
+
 PROCESSED = ("done", "below_threshold", "no_target")
 """Statuses of data that went through all steps; the same data need not do so again."""
 
@@ -65,7 +72,7 @@ def _step(function: _Step) -> _Step:
 
     @functools.wraps(function)
     def run(config_path: str | Path, *arguments: Any) -> dict[str, Any]:
-        settings = load_settings(config_path)
+        settings = _load_config(config_path)
         with mlflow_variables(settings.mlflow):
             return function(Workspace(settings), *arguments)
 
@@ -75,10 +82,13 @@ def _step(function: _Step) -> _Step:
 def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> dict[str, Any]:
     """Ingest, check, retrain if needed, evaluate and record; safe to call at any time.
 
+    What each step did is logged as the section ``logging`` says (``console: off`` for silence).
+
     Parameters
     ----------
     config_path : path
-        YAML of `tsclust_model.settings.LoopSettings`; the environment is laid over it.
+        YAML of `tsclust_model.settings.LoopSettings`; the environment is laid over it. A relative
+        ``data.path`` is found from the working folder, or else from the folder of the YAML.
     on_step : callable, optional
         Called with the name and the result of each step as it ends.
 
@@ -104,14 +114,65 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
     PipelineError
         The settings or the data cannot be used, or a step failed; the champion is untouched.
     """
+    settings = _load_config(config_path)
+    with _setup_logging(settings) as log:
+
+        def told(name: str, result: Mapping[str, Any]) -> None:
+            _log_step(log, name, result)
+            if on_step is not None:
+                on_step(name, result)
+
+        try:
+            summary = _run(config_path, settings, told)
+        except PipelineError as error:
+            details = {"error": type(error).__name__}
+            log.error("%s", error, extra={"step": "pipeline", "details": details})
+            raise
+        level = logging.INFO if is_good(summary) else logging.ERROR
+        log.log(level, "%s", summary["message"], extra={"step": "pipeline", "details": summary})
+    return summary
+
+
+def is_good(summary: Mapping[str, Any]) -> bool:
+    """Whether nobody has to look: nothing was blocked, refused or put off, no threshold missed."""
+    return summary["status"] in GOOD and summary["validation_status"] != "FAILED"
+
+
+def _load_config(config_path: str | Path) -> LoopSettings:
+    """The settings of a YAML file; a relative ``data.path`` is found from the working folder, or
+    else from the folder of the YAML."""
     settings = load_settings(config_path)
+    path = _placed(settings.data.path, Path(config_path).absolute().parent)
+    return settings.model_copy(update={"data": settings.data.model_copy(update={"path": path})})
+
+
+def _placed(path: str, folder: Path) -> str:
+    beside = str(folder / path)
+    is_local = "://" not in path and not Path(path).is_absolute()
+    return beside if is_local and not glob.glob(path) and glob.glob(beside) else path
+
+
+@contextmanager
+def _setup_logging(settings: LoopSettings) -> Iterator[logging.Logger]:
+    """The logger that the section ``logging`` asks for, while the block runs."""
+    with logging_to(settings.logging) as log:
+        yield log
+
+
+def _log_step(log: logging.Logger, name: str, result: Mapping[str, Any]) -> None:
+    """A record of a step's result, without the long lists in it."""
+    details = {key: v for key, v in result.items() if key not in ("removed_rows", "quality")}
+    log.info("%s", result.get("message", "done"), extra={"step": name, "details": details})
+
+
+def _run(config_path: str | Path, settings: LoopSettings, on_step: OnStep) -> dict[str, Any]:
+    """All steps for the versions that wait, this data's last."""
     work = Workspace(settings)
     durations: dict[str, float] = {}
 
     def took(name: str, started: float, result: Mapping[str, Any]) -> None:
         durations[name] = durations.get(name, 0.0) + time.perf_counter() - started
-        if on_step is not None:
-            on_step(name, result)
+        on_step(name, result)
 
     def handle(version: str) -> dict[str, Any]:
         """One version through all steps, in a run of its own."""
@@ -180,7 +241,7 @@ def advance(
         raise  # perhaps only for now
     except PipelineError as error:
         # Or this version would stand in the way of every later one.
-        work = Workspace(load_settings(config_path))
+        work = Workspace(_load_config(config_path))
         failed = {"failed": type(error).__name__, "settings": work.digest}
         work.monitor().record_metrics(None, data_version, None, failed)
         raise

@@ -1,7 +1,7 @@
 """Standard logging for the loop: lines for people on a terminal, JSON lines in a rotating file.
 
-The core logs nothing: an entry point sets this up and writes a record for each step. A record is
-one line, whatever its text holds, and carries the id of the MLflow run.
+The loop sets this up and writes a record for each step; nothing else in the package logs. A record
+is one line, whatever its text holds, and carries the id of the MLflow run.
 """
 
 from __future__ import annotations

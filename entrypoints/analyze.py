@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from entrypoints import command, in_shell, optional
-from tsclust_model.analysis import analyze, recommended_config, require_promotable
+from tsclust_model.analysis import analyze, recommended_config, require_promotable, with_sweep
 from tsclust_model.analysis_request import AnalysisRequest, read_request
+from tsclust_model.errors import counted
 from tsclust_model.plots import shown_pictures
 from tsclust_model.tracking import ExperimentManager
 
@@ -23,7 +24,11 @@ _METRICS = (
 
 
 @click.option("--request", required=True, help="JSON file; docs/analysis.md has the fields")
-@click.option("--output", required=True, help="folder of result.json and the plots")
+@click.option(
+    "--output",
+    required=True,
+    help="folder of result.json and the plots, or a file that ends in .json",
+)
 @click.option(
     "--promote-to-config",
     "--promote_to_config",
@@ -36,8 +41,9 @@ def main(request: str, output: str, promote_to_config: str | None) -> None:
     asked = read_request(request)
     if promote_to_config is not None:
         require_promotable(asked)
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
+        asked = with_sweep(asked)
+    path = _result_path(Path(output))
+    path.parent.mkdir(parents=True, exist_ok=True)
     experiments = ExperimentManager()
     with experiments.run("analysis", {"phase": "analysis"}):
         wanted = asked.clustering_configuration
@@ -49,8 +55,7 @@ def main(request: str, output: str, promote_to_config: str | None) -> None:
             }
         )
         experiments.log_artifact(request, "request.json")
-        result = analyze(asked, plot_dir=os.environ.get("PLOT_OUTPUT_DIR") or folder / "plots")
-        path = folder / "result.json"
+        result = analyze(asked, plot_dir=os.environ.get("PLOT_OUTPUT_DIR") or path.parent / "plots")
         path.write_text(json.dumps(result, allow_nan=False))
         _log(experiments, result, path)
         if promote_to_config is not None:
@@ -59,6 +64,12 @@ def main(request: str, output: str, promote_to_config: str | None) -> None:
             config.write_text(recommended_config(asked, result).to_yaml())
             experiments.log_artifact(config, "config.yaml")
     _show(result, path, asked, promote_to_config)
+
+
+def _result_path(output: Path) -> Path:
+    """The file itself where one is named; in a folder ``result.json``."""
+    is_file = output.suffix == ".json" and not output.is_dir()
+    return output if is_file else output / "result.json"
 
 
 def _log(experiments: ExperimentManager, result: dict[str, Any], path: Path) -> None:
@@ -85,8 +96,9 @@ def _show(result: dict[str, Any], path: Path, asked: AnalysisRequest, config: st
     )
     info = found["model_info"]
     click.echo(
-        f"{info['algorithm']}: {info['n_clusters']} clusters, {info['noise_ratio']:.1%} noise in "
-        f"{result['metadata']['data_statistics']['n_rows_used']} rows"
+        f"{info['algorithm']}: {counted(info['n_clusters'], 'cluster')}, "
+        f"{info['noise_ratio']:.1%} noise in "
+        f"{counted(result['metadata']['data_statistics']['n_rows_used'], 'row')}"
     )
     for line in advised["interpretation_guidance"]:
         click.echo(f"  {line}")

@@ -2,21 +2,25 @@
 
 python examples/clustering_analysis_example.py
 
-Makes the tables the requests name, in the working folder, and asks: which kinds of customers are
-there (kmeans after PCA), which sensor readings are anomalous (dbscan, robust scaling), and which
-kinds of patients (hdbscan)?
+The tables, all synthetic, stand beside the requests; ``write_tables`` made them. Asks: which
+kinds of customers are there (kmeans after PCA), which sensor readings are anomalous (dbscan,
+robust scaling), and which kinds of patients (hdbscan)?
 """
 
 import asyncio
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tsclust_model import clustering_analysis_tool, make_hospital
+from tsclust_model.analysis_request import read_request
 
 REQUESTS = Path(__file__).parent
+VITALS = [
+    *("age", "heart_rate", "systolic_pressure", "temperature", "oxygen_saturation"),
+    *("creatinine", "c_reactive_protein", "body_mass_index"),
+]
 
 
 def make_customers(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
@@ -33,7 +37,8 @@ def make_customers(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
     middle = kinds[rng.choice(4, n_rows, p=[0.45, 0.15, 0.25, 0.15])]
     values = middle * rng.normal(1, 0.12, middle.shape)
     names = ["annual_spend", "orders", "basket_value", "days_since_order", "returns_share"]
-    return pd.DataFrame(values, columns=names).assign(customer=[f"C{i}" for i in range(n_rows)])
+    customers = pd.DataFrame(values, columns=names).round(3)
+    return customers.assign(customer=[f"C{i}" for i in range(n_rows)])
 
 
 def make_sensors(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
@@ -44,24 +49,30 @@ def make_sensors(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
     center = np.where(regime[:, None], [70.0, 0.2, 1500.0], [45.0, 0.1, 800.0])
     values = rng.normal(center, [1.5, 0.02, 30.0])
     values[fault] = rng.uniform([20, 0, 100], [110, 1, 3000], size=(int(fault.sum()), 3))
-    frame = pd.DataFrame(values, columns=["temperature", "vibration", "speed"])
+    frame = pd.DataFrame(values, columns=["temperature", "vibration", "speed"]).round(3)
     return frame.assign(fault=np.where(fault, "fault", "none"))
 
 
+def make_patients() -> pd.DataFrame:
+    """The vital signs and wards of 400 rows of the synthetic hospital."""
+    return make_hospital(400)[[*VITALS, "ward"]].round(3)
+
+
+def write_tables(folder: Path) -> None:
+    make_customers().to_csv(folder / "customers.csv", index=False)
+    make_sensors().to_csv(folder / "sensors.csv", index=False)
+    make_patients().to_csv(folder / "patients.csv", index=False)
+
+
 async def ask(name: str) -> dict:
-    request = json.loads((REQUESTS / name).read_text())
-    return (await clustering_analysis_tool(request))["clustering_results"]
+    return (await clustering_analysis_tool(read_request(REQUESTS / name)))["clustering_results"]
 
 
 async def main() -> None:
-    make_customers().to_csv("customers.csv", index=False)
-    make_sensors().to_parquet("sensors.parquet")
-    make_hospital(400).to_parquet("hospital.parquet")
-
     customers = await ask("customer_segmentation.json")
     for profile in customers["cluster_analysis"]["cluster_profiles"]:
-        first = profile["characteristics"][0]
-        print(f"{profile['share']:.0%} of customers: {first['feature']} {first['mean']:.2f}")
+        feature, figures = next(iter(profile["characteristics"].items()))
+        print(f"{profile['share']:.0%} of customers: {feature} {figures['mean']:.2f}")
 
     sensors = await ask("anomaly_detection.json")
     print(len(sensors["cluster_analysis"]["outlier_analysis"]["outliers"]), "anomalous readings")

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import re
 import runpy
 
 import fsspec
@@ -28,6 +29,7 @@ from tsclust_model import (
     DataLoadError,
     EvaluationError,
     PipelineConfig,
+    PipelineError,
     PreprocessingError,
     analyze,
     clustering_analysis_tool,
@@ -117,7 +119,7 @@ def test_every_algorithm_finds_three_far_blobs(blobs, algorithm):
 
 
 def test_the_whole_answer_to_three_blobs(blobs):
-    asked = ask("kmeans", n_clusters=3)
+    asked = ask("kmeans", n_clusters=3, recommend=True)
     asked["clustering_data"] = {
         "data_source": "table",
         "target_variable": "kind",
@@ -131,7 +133,10 @@ def test_the_whole_answer_to_three_blobs(blobs):
     centers = found["clusters"]["cluster_centers"]
     assert [row["cluster_size"] for row in centers] == [40, 30, 20]
     means = blobs.groupby("kind")[["height", "weight"]].mean()
-    assert centers[1]["center_coordinates"] == pytest.approx(means.loc["b"].to_dict())
+    assert centers[1]["center_coordinates"] == pytest.approx(means.loc["b"].to_list())
+    apart = found["cluster_analysis"]["cluster_profiles"][1]["characteristics"]
+    assert list(apart) == ["height", "weight"]  # what sets it apart most comes first
+    assert apart["height"]["mean"] == pytest.approx(means.loc["b", "height"])
     metrics = found["evaluation_metrics"]
     assert metrics["adjusted_rand_score"] == metrics["normalized_mutual_info_score"] == 1.0
     assert metrics["silhouette_score"] > 0.85
@@ -144,7 +149,9 @@ def test_the_whole_answer_to_three_blobs(blobs):
     assert metrics["cluster_validation"]["excess"] > 0.05
     advised = found["recommendations"]
     assert advised["optimal_clusters"] == 3
+    assert advised["groups"]["present"] is True
     assert advised["sweep_rows"] == 90
+    assert advised["sweep_candidates"] == len(advised["sweep"])
     scores = [row["score"] for row in advised["sweep"] if row["score"] is not None]
     assert scores == sorted(scores, reverse=True)
     assert advised["interpretation_guidance"][-1].startswith("cluster 2 (22% of the rows) is set")
@@ -212,13 +219,26 @@ def test_events_tell_figures_and_no_values(blobs, caplog):
     assert "98765" not in str([vars(record) for record in caplog.records])
 
 
-def test_rows_keep_the_labels_of_the_index(blobs):
+def test_rows_are_named_by_number_whatever_the_index_is(blobs):
     table = blobs.set_index(pd.Index([f"P{i:03d}" for i in range(90)], name="patient"))
-    found = check(analyze(ask("kmeans", n_clusters=3) | QUICK, table))
+    asked = ask("kmeans", n_clusters=3) | QUICK
+    found = check(analyze(asked, table.iloc[::-1]))
+    ids = [row["sample_id"] for row in found["clusters"]["cluster_assignments"]]
+    assert ids == list(range(90))
+    assert "P0" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("from_index", [True, False])
+def test_rows_are_named_by_an_id_column_when_asked(blobs, from_index):
+    table = blobs.set_index(pd.Index([f"P{i:03d}" for i in range(90)], name="patient"))
+    table = table if from_index else table.reset_index()
+    asked = ask("kmeans", n_clusters=3) | QUICK
+    asked["clustering_data"] = {"data_source": "table", "id_column": "patient"}
+    found = check(analyze(asked, table))
     assert found["clusters"]["cluster_assignments"][7]["sample_id"] == "P007"
     for profile in found["cluster_analysis"]["cluster_profiles"]:
         assert len(profile["representative_samples"]) == 5
-        assert set(profile["representative_samples"]) <= set(table.index)
+        assert set(profile["representative_samples"]) <= {f"P{i:03d}" for i in range(90)}
 
 
 def test_rows_with_gaps_are_dropped_and_counted(blobs):
@@ -457,19 +477,28 @@ def test_docs_define_every_statistic_of_the_result():
 
 
 @pytest.mark.parametrize(
-    ("request_file", "make", "expected"),
+    ("request_file", "expected"),
     [
-        ("customer_segmentation.json", EXAMPLE["make_customers"], ("kmeans", 4, 2)),
-        ("anomaly_detection.json", EXAMPLE["make_sensors"], ("dbscan", 2, 3)),
-        ("hospital_hdbscan.json", lambda: make_hospital(400), ("hdbscan", 5, 8)),
+        ("customer_segmentation.json", ("kmeans", 4, 2)),
+        ("anomaly_detection.json", ("dbscan", 2, 3)),
+        ("hospital_hdbscan.json", ("hdbscan", 5, 8)),
     ],
 )
-def test_the_three_usage_patterns(request_file, make, expected):
-    result = analyze(read_request(PROJECT / "examples" / request_file), make())
+def test_the_three_usage_patterns_bring_their_tables(request_file, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # from any folder
+    result = analyze(read_request(PROJECT / "examples" / request_file))
     found = check(result)
     info = found["model_info"]
     dimensions = result["metadata"]["data_statistics"]["n_dimensions"]
     assert (info["algorithm"], info["n_clusters"], dimensions) == expected
+
+
+def test_the_shipped_tables_are_the_scripts(tmp_path):
+    EXAMPLE["write_tables"](tmp_path)
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(made) == ["customers.csv", "patients.csv", "sensors.csv"]
+    for name, content in made.items():
+        assert (PROJECT / "examples" / name).read_bytes() == content
 
 
 def test_anomalies_are_the_rows_dbscan_calls_noise():
@@ -483,7 +512,7 @@ def test_anomalies_are_the_rows_dbscan_calls_noise():
 
 def test_the_recommended_clustering_becomes_a_configuration():
     table = make_hospital(400)[["age", "heart_rate", "creatinine", "temperature"]]
-    asked = ask("hdbscan") | QUICK
+    asked = ask("hdbscan", recommend=True) | QUICK
     result = analyze(asked, table)
     config = recommended_config(asked, result)
     ranked = [
@@ -494,6 +523,11 @@ def test_the_recommended_clustering_becomes_a_configuration():
     assert config.cluster_features == ["age", "heart_rate", "creatinine", "temperature"]
     for name in ("min_cluster_size", "min_samples"):
         assert config.hdbscan_params[name] == ranked[0]["parameters"][name]
+    swept = result["clustering_results"]["recommendations"]["sweep"]
+    result["clustering_results"]["recommendations"]["sweep"] = []
+    with pytest.raises(ClusteringError, match=r"no sweep was made; ask with .*recommend = true"):
+        recommended_config(asked, result)
+    result["clustering_results"]["recommendations"]["sweep"] = swept
     with pytest.raises(ClusteringError, match="scaling is 'robust', which the pipeline does not"):
         recommended_config(asked | {"preprocessing_configuration": {"scaling": "robust"}}, result)
 
@@ -548,6 +582,19 @@ def test_the_entry_point_logs_request_result_and_pictures_and_promotes(store, ru
 
 
 @pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("as_file", [True, False])
+def test_the_entry_point_writes_the_file_that_is_named(run, tmp_path, monkeypatch, as_file):
+    monkeypatch.chdir(tmp_path)
+    if not as_file:
+        (tmp_path / "res.json").mkdir()  # a folder of that name stays a folder
+    done = run(request=PROJECT / "examples" / "customer_segmentation.json", output="res.json")
+    assert done.exit_code == 0, done.output
+    path = tmp_path / ("res.json" if as_file else "res.json/result.json")
+    check(json.loads(path.read_text()))
+    assert "kmeans: 4 clusters, 0.0% noise in 400 rows" in done.output
+
+
+@pytest.mark.usefixtures("store")
 def test_the_entry_point_ends_a_mistake_in_one_line(run, tmp_path):
     request = tmp_path / "request.json"
     request.write_text('{"clustering_data": ')
@@ -559,6 +606,298 @@ def test_the_entry_point_ends_a_mistake_in_one_line(run, tmp_path):
     assert done.output == (
         "Error: clustering_data.data_source: nowhere.csv: no such file; check the path\n"
     )
+
+
+SPECIFICATION = {
+    "clustering_data": {
+        "data_source": "customer_data.csv",
+        "data_format": "csv",
+        "features": ["age", "income", "purchase_frequency", "avg_order_value"],
+        "metadata": {"description": "Customer segmentation for marketing", "domain": "retail"},
+    },
+    "clustering_configuration": {
+        "algorithm": "kmeans",
+        "parameters": {"n_init": 10, "max_iter": 300, "tol": 1e-4},
+        "n_clusters": 5,
+        "random_state": 42,
+    },
+    "preprocessing_configuration": {
+        "scaling": "standard",
+        "dimensionality_reduction": "pca",
+        "n_components": 3,
+        "outlier_detection": True,
+    },
+    "evaluation_configuration": {
+        "evaluation_metrics": [
+            *("silhouette_score", "calinski_harabasz_score", "davies_bouldin_score")
+        ],
+        "silhouette_analysis": True,
+        "cluster_validation": True,
+    },
+    "visualization_configuration": {
+        "generate_plots": True,
+        "plot_types": ["scatter", "silhouette", "heatmap"],
+        "interactive_plots": True,
+        "save_plots": True,
+    },
+}
+ANOMALIES = {
+    "clustering_data": {
+        "data_source": "network_logs.csv",
+        "data_format": "csv",
+        "features": ["packet_size", "frequency", "response_time", "error_rate"],
+    },
+    "clustering_configuration": {
+        "algorithm": "dbscan",
+        "parameters": {"eps": 0.5, "min_samples": 5},
+    },
+    "preprocessing_configuration": {"scaling": "robust", "outlier_detection": True},
+    "evaluation_configuration": {
+        "evaluation_metrics": ["silhouette_score"],
+        "cluster_validation": True,
+    },
+}
+
+
+@pytest.mark.parametrize("asked", [SPECIFICATION, ANOMALIES], ids=["segments", "anomalies"])
+def test_the_requests_of_the_specification_run_verbatim(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = asked["clustering_data"]["features"]
+    rng = np.random.default_rng(0)
+    middle = rng.normal(0, 8, (5, 4))[rng.integers(0, 5, 120)]
+    table = pd.DataFrame(rng.normal(middle, 1.0), columns=names)
+    table.to_csv(asked["clustering_data"]["data_source"], index=False)
+    jsonschema.validate(asked, schema("request"))
+    found = check(analyze(asked))
+    if asked is SPECIFICATION:
+        assert sorted(found["visualizations"]["files"]) == [
+            *("cluster_heatmap", "scatter_plot", "silhouette_plot")
+        ]
+        assert found["visualizations"]["omitted"] == {"dendrogram": "not asked for"}
+    centers = found["clusters"]["cluster_centers"]
+    assert {len(row["center_coordinates"]) for row in centers} == {4}
+    assert found["evaluation_metrics"]["silhouette_score"] > 0.3
+
+
+def test_short_names_of_metrics_are_those_of_the_result(blobs):
+    asked = ask("kmeans", n_clusters=3) | QUICK
+    asked["evaluation_configuration"] = QUICK["evaluation_configuration"] | {
+        "evaluation_metrics": ["silhouette", "davies_bouldin"]
+    }
+    metrics = check(analyze(asked, blobs))["evaluation_metrics"]
+    assert metrics["silhouette_score"] > 0.8
+    assert metrics["davies_bouldin_score"] < 0.5
+    assert metrics["calinski_harabasz_score"] is None
+
+
+def test_python_values_are_taken_as_json_has_them(tmp_path):
+    asked = parse_request(
+        {
+            "clustering_data": {
+                "data_source": tmp_path / "a.csv",
+                "features": np.array(["x", "y"]),
+                "metadata": {"rows": np.int64(3), "share": np.float32(0.5), "pair": (1, 2)},
+            },
+            "clustering_configuration": {
+                "algorithm": "kmeans",
+                "n_clusters": 3.0,
+                "random_state": np.int64(7),
+                "parameters": {"n_init": np.int32(4)},
+            },
+        }
+    )
+    data, wanted = asked.clustering_data, asked.clustering_configuration
+    assert (data.data_source, data.features) == (str(tmp_path / "a.csv"), ["x", "y"])
+    assert data.metadata == {"rows": 3, "share": 0.5, "pair": [1, 2]}
+    assert (wanted.n_clusters, wanted.random_state) == (3, 7)
+    assert type(wanted.n_clusters) is int
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"preprocessing_configuration": {"n_components": 2}},
+            "n_components is 2, but dimensionality_reduction is 'none', which reduces nothing",
+        ),
+        (
+            {
+                "preprocessing_configuration": {
+                    "dimensionality_reduction": "tsne",
+                    "n_components": 3,
+                }
+            },
+            "n_components is 3, but dimensionality_reduction is 'tsne'",
+        ),
+        (
+            {"preprocessing_configuration": "pca"},
+            "preprocessing_configuration is 'pca'; give an object with scaling, dimension",
+        ),
+        ({"evaluation_configuration": None}, "evaluation_configuration is null; give an object"),
+        (
+            {"clustering_data": {"data_source": pd.DataFrame({"secret": [SECRET, SECRET]})}},
+            "clustering_data.data_source is a DataFrame; Input should be a valid string",
+        ),
+        (
+            {"clustering_data": {"data_source": "t", "metadata": {"a": [float("nan")]}}},
+            "clustering_data.metadata.a.0 is nan, which JSON does not have; give a number",
+        ),
+        (
+            {"clustering_configuration": {"algorithm": "kmeans", "n_clusters": 2.5}},
+            "clustering_configuration.n_clusters is 2.5; Input should be a valid integer",
+        ),
+        (
+            {"clustering_configuration": {"algorithm": "auto", "time_budget": 0}},
+            "clustering_configuration.time_budget is 0; Input should be greater than 0",
+        ),
+        (
+            {"clustering_configuration": {"algorithm": "auto", "n_clusters": 400}},
+            "n_clusters is 400, but there are 90 rows; ask for fewer clusters than rows",
+        ),
+        (
+            {"clustering_data": {"data_source": "t", "id_column": "patient"}},
+            "clustering_data.id_column names 'patient', which the table does not have",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_work(blobs, change, message, monkeypatch):
+    monkeypatch.setattr("tsclust_model.analysis.sweep", None)
+    with pytest.raises(PipelineError, match=message) as caught:
+        analyze(ask() | change, blobs)
+    assert "\n" not in str(caught.value)
+    assert str(SECRET) not in str(caught.value)
+
+
+def test_a_request_that_is_a_folder_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="is a folder; name the JSON file in it"):
+        read_request(tmp_path)
+
+
+@pytest.mark.parametrize("features", [None, ["height", "weight", "gone", "void"]])
+def test_columns_without_values_are_left_out_and_named(blobs, features):
+    table = blobs.assign(gone=np.nan, void=None, number=range(90))
+    asked = ask("kmeans", n_clusters=3) | QUICK
+    asked["clustering_data"] = {"data_source": "table", "features": features}
+    result = analyze(asked, table)
+    assert labels(check(result)).tolist() == [0] * 40 + [1] * 30 + [2] * 20
+    data = result["metadata"]["data_statistics"]
+    expected = {"gone": "has no values", "void": "has no values"}
+    if features is None:
+        expected |= {
+            "kind": "not a number (str)",
+            "number": "numbers the rows, as an identifier does",
+        }
+    assert data["columns_left_out"] == expected
+    assert data["n_rows_used"] == 90
+
+
+def test_nothing_to_cluster_says_why_of_each_column():
+    table = pd.DataFrame({"a": [None] * 12, "b": ["x"] * 12, "c": range(12)})
+    message = r"no column to cluster \(a: has no values, b: not a number \(str\), c: numbers the"
+    with pytest.raises(PreprocessingError, match=message):
+        analyze(ask(), table)
+
+
+def test_tied_rows_have_no_density_validity_and_say_why(monkeypatch):
+    rng = np.random.default_rng(980)
+    base = rng.normal(size=(3, 4))  # rounding tells the copies of a row apart
+    table = pd.DataFrame(base[np.repeat([0, 1, 2], 14)], columns=list("abcd"))
+
+    def asserts(*_: object, **__: object) -> float:  # as hdbscan's does on such rows
+        raise AssertionError
+
+    monkeypatch.setattr("tsclust_model.validity.validity_index", asserts)
+    metrics = check(analyze(ask("dbscan") | QUICK, table))["evaluation_metrics"]
+    assert metrics["dbcv"] is None
+    assert metrics["undefined"]["dbcv"].endswith("or identical rows, whose density is infinite")
+
+
+@pytest.fixture(scope="module")
+def uniform() -> pd.DataFrame:
+    return pd.DataFrame(np.random.default_rng(1).uniform(size=(400, 2)), columns=["x", "y"])
+
+
+def test_auto_says_that_there_are_no_groups(uniform):
+    asked = ask("auto", time_budget=0.001) | QUICK
+    found = check(analyze(asked, uniform))
+    advised = found["recommendations"]
+    assert advised["groups"]["present"] is False
+    assert (advised["optimal_clusters"], advised["algorithm_recommendation"]) == (1, None)
+    assert advised["parameter_suggestions"] == {}
+    assert advised["interpretation_guidance"][0].startswith(
+        "there are no groups: one even cloud of rows explains this table (its silhouette is 0.4"
+    )
+    assert advised["interpretation_guidance"][-1] == (
+        "cluster 0 (100% of the rows) has the means of all rows"
+    )
+    assert found["model_info"]["n_clusters"] == 1
+    assert set(labels(found)) == {0}
+
+
+def test_hdbscan_on_uniform_rows_says_that_its_clusters_are_none(uniform):
+    asked = ask("hdbscan") | {
+        "evaluation_configuration": {"cross_validation": False},
+        "visualization_configuration": {"generate_plots": False},
+    }
+    found = check(analyze(asked, uniform))
+    first = found["recommendations"]["interpretation_guidance"][0]
+    assert first.startswith("there are no groups: one even cloud of rows explains this table")
+    if found["model_info"]["n_clusters"] > 1:
+        assert first.endswith("clusters of hdbscan only cut it up")
+    assert found["recommendations"]["optimal_clusters"] == 1
+
+
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "auto"])
+def test_three_obvious_groups_in_twelve_rows_are_seen(algorithm):
+    middle = np.repeat([[0, 0], [10, 0], [0, 10]], 4, axis=0)
+    X = np.random.default_rng(3).normal(middle, 0.5)
+    found = check(analyze(ask(algorithm) | QUICK, pd.DataFrame(X, columns=["x", "y"])))
+    inside = labels(found) >= 0
+    assert (labels(found) == np.repeat([0, 1, 2], 4))[inside].all()
+    assert inside.sum() >= (9 if algorithm == "dbscan" else 12)  # its knee leaves out the edges
+
+
+def test_a_named_algorithm_sweeps_only_when_asked(blobs, monkeypatch):
+    monkeypatch.setattr("tsclust_model.analysis.sweep", None)
+    advised = check(analyze(ask("kmeans", n_clusters=3) | QUICK, blobs))["recommendations"]
+    assert (advised["sweep"], advised["sweep_candidates"]) == ([], 0)
+    assert advised["optimal_clusters"] is None
+    assert advised["interpretation_guidance"][0].startswith("no other algorithm was tried")
+
+
+def test_a_short_budget_says_how_many_candidates_were_tried(blobs, monkeypatch):
+    monkeypatch.delenv("CLUSTERING_MODEL_CACHE")
+    asked = ask("kmeans", n_clusters=3, recommend=True, time_budget=1e-9) | QUICK
+    advised = check(analyze(asked, blobs))["recommendations"]
+    assert len(advised["sweep"]) == 1
+    assert advised["sweep_candidates"] > 50
+    assert advised["interpretation_guidance"][0] == (
+        f"1 of {advised['sweep_candidates']} candidates of the sweep were tried within "
+        "clustering_configuration.time_budget; more time may rank another first"
+    )
+
+
+def test_no_sentence_has_one_clusters_or_minus_zero(uniform):
+    table = uniform.assign(far=np.where(np.arange(400) < 200, 0.0, 9.0))
+    said = []
+    for asked in (
+        ask("kmeans", n_clusters=2),
+        ask("dbscan", parameters={"eps": 5.0}),
+        ask("auto", time_budget=0.001),
+    ):
+        asked |= {"visualization_configuration": {"generate_plots": False}}
+        found = check(
+            analyze(
+                asked,
+                table if asked["clustering_configuration"]["algorithm"] == "kmeans" else uniform,
+            )
+        )
+        said += found["recommendations"]["interpretation_guidance"]
+        said += found["evaluation_metrics"]["undefined"].values()
+        said += [row["excluded"] or "" for row in found["recommendations"]["sweep"]]
+    text = "\n".join(said)
+    assert "cluster 0 (50% of the rows) is set apart by far (" in text
+    assert not re.search(r"[-+]0\.0 sd|-0\.00|\b1 (clusters|rows|candidates)\b", text)
 
 
 SMALL = pd.DataFrame(

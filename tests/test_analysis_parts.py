@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.datasets import make_circles
+from sklearn.datasets import make_circles, make_moons
 from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_info
 
 from tsclust_model import clusterers
 from tsclust_model.advice import Candidate, candidates, sweep
-from tsclust_model.clusterers import by_size, fit_clustering, knee, transferred
+from tsclust_model.clusterers import by_size, fit_clustering, knee, transferred, whole_parameters
 from tsclust_model.preparation import isolation_scores
+from tsclust_model.tendency import clustering_tendency
 from tsclust_model.validity import (
     agreement,
     connectivity,
@@ -83,11 +85,31 @@ def test_parameters_mean_the_same_to_fewer_rows(pairs):
     assert transferred({"n_clusters": 200}, pairs, rows, 0) == {"n_clusters": 49}
 
 
+def test_counts_written_as_5_0_are_counts():
+    given = {"n_init": 10.0, "max_iter": 300.0, "tol": 1.0}
+    assert str(whole_parameters("kmeans", given)) == "{'n_init': 10, 'max_iter': 300, 'tol': 1.0}"
+    assert str(whole_parameters("dbscan", {"eps": 1.0, "min_samples": 5.0})) == (
+        "{'eps': 1.0, 'min_samples': 5}"
+    )
+    shares = whole_parameters("optics", {"min_samples": 0.5, "min_cluster_size": 1.0})
+    assert str(shares) == "{'min_samples': 0.5, 'min_cluster_size': 1.0}"
+
+
 def test_dbcv_is_high_for_the_true_groups_and_low_for_a_cut(pairs):
     assert density_validity(pairs, PAIR_LABELS) > 0.8
     assert density_validity(pairs, np.arange(100) % 2) < 0
     assert density_validity(pairs, np.zeros(100, dtype=int)) is None
     assert density_validity(pairs, np.full(100, -1)) is None
+
+
+def test_dbcv_of_copies_of_a_row_is_no_assertion():
+    for seed in (640, 860, 980):  # hdbscan's index stops on these
+        rng = np.random.default_rng(seed)
+        width, n = int(rng.integers(1, 11)), int(rng.integers(10, 60))
+        rows = rng.normal(size=(int(rng.integers(3, 8)), width))
+        X = rows[rng.integers(0, len(rows), n)]
+        found = density_validity(X, (X[:, 0] > np.median(X[:, 0])).astype(int))
+        assert found is None or -1 <= found <= 1
 
 
 def test_connectivity_counts_neighbours_in_the_same_cluster(pairs):
@@ -130,10 +152,44 @@ def test_the_sweep_contains_rings_and_says_why_some_are_not_ranked():
     assert all(0 < score <= 1 for score in scores)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_single_clouds_have_no_groups_and_moons_have(seed):
+    rng = np.random.default_rng(seed)
+    assert not clustering_tendency(rng.uniform(size=(300, 2))).present
+    assert not clustering_tendency(rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4))).present
+    moons = make_moons(300, noise=0.05, random_state=seed)[0]
+    found = clustering_tendency(moons)
+    assert found.present
+    assert found == clustering_tendency(moons)
+    assert found.figures["valley"] > found.bounds["normal"]["valley"]
+
+
+def test_a_budget_tries_each_family_first(pairs):
+    advice = sweep(pairs, time_budget=1e-9)
+    assert len(advice.judged) == 1
+    assert not advice.complete
+    whole = sweep(pairs, watch=lambda tried: tried[:8])
+    assert {item.candidate.family for item in whole.judged} == {
+        *("kmeans", "gaussian_mixture", "spectral", "ward", "average", "single"),
+        *("hdbscan", "dbscan"),
+    }
+
+
+def test_the_sweep_runs_in_one_thread(pairs):
+    def threads(tried: list[Candidate]) -> list[Candidate]:
+        seen.extend(pool["num_threads"] for pool in threadpool_info())
+        return tried[:1]
+
+    seen: list[int] = []
+    sweep(pairs, watch=threads)
+    assert set(seen) == {1}
+
+
 def test_candidates_depend_on_the_number_of_rows():
     numbers = {c.n_clusters for c in candidates(40)}
     assert numbers == {None, 2, 3, 4, 5}
     assert {c.n_clusters for c in candidates(40, 7)} == {7}
+    assert {c.n_clusters for c in candidates(12)} == {None, 2, 3}
     shares = Candidate("hdbscan", size_share=0.05, min_samples=5)
     assert shares.parameters(np.zeros((400, 1)), 0) == {"min_cluster_size": 20, "min_samples": 5}
 

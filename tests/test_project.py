@@ -30,6 +30,7 @@ FLOORS = {
     },
     2: {
         *("assignment", "fallback", "forest", "forecasting", "drift", "preparation"),
+        "tendency",
         *("series_table", "bases", "classification", "quality", "model_plots"),
     },
     3: {

@@ -9,6 +9,7 @@ docs/analysis.md has the formulas and why these four.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.metrics import adjusted_rand_score, silhouette_score
+from threadpoolctl import threadpool_limits
 
 from tsclust_model.clusterers import fit_labels, neighbour_distances
-from tsclust_model.errors import ClusteringError
+from tsclust_model.errors import ClusteringError, counted
 from tsclust_model.results import NOISE
 from tsclust_model.validity import (
     agreement,
@@ -37,6 +39,8 @@ SMALLEST_CLUSTER = 3
 _NUMBERS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20)
 _LINKAGES = ("ward", "average", "single")
 _ROWS_PER_CLUSTER = 8
+_FEW_CLUSTERS = 5  # as many are tried where they have four rows each
+_DBCV_OF_BEST = 10
 _SIZES = (0.01, 0.02, 0.05, 0.1)
 _MIN_SAMPLES = (1, 5, 10)
 _QUANTILES = (0.8, 0.9, 0.95, 0.98)
@@ -88,7 +92,8 @@ class Candidate:
             eps = max(float(np.quantile(distances, self.quantile)), smallest)
             return {"eps": eps, "min_samples": _DBSCAN_SAMPLES}
         if self.algorithm == "spectral":
-            return {"affinity": "nearest_neighbors", "n_neighbors": min(10, len(X) - 1)}
+            neighbours = min(10, max(2, len(X) // 4))
+            return {"affinity": "nearest_neighbors", "n_neighbors": neighbours}
         return {}
 
     def complete(self, X: np.ndarray, random_state: int) -> dict[str, Any]:
@@ -113,7 +118,7 @@ class Judged:
     stability, agreement, connectivity, modularity : float or None
         What is ranked.
     dbcv, silhouette : float or None
-        Beside it, for the reader.
+        Beside it, for the reader; DBCV of the ten best only, for it is slow.
     excluded : str or None
         Why it is not ranked.
     mean_rank : float or None
@@ -150,20 +155,28 @@ class Advice:
     judged : tuple of Judged
     n_rows : int
         Rows of the sweep.
+    n_candidates : int
+        How many there are; fewer in `judged` where the time budget was used up.
     """
 
     judged: tuple[Judged, ...]
     n_rows: int
+    n_candidates: int
 
     @property
     def best(self) -> Judged | None:
         """The first of the ranking; None where nothing could be ranked."""
         return self.judged[0] if self.judged and self.judged[0].score is not None else None
 
+    @property
+    def complete(self) -> bool:
+        """Whether every candidate was tried."""
+        return len(self.judged) == self.n_candidates
+
 
 def candidates(n_rows: int, n_clusters: int | None = None) -> list[Candidate]:
     """What the sweep tries on so many rows; with `n_clusters` only that number."""
-    most = max(2, n_rows // _ROWS_PER_CLUSTER)
+    most = max(2, n_rows // _ROWS_PER_CLUSTER, min(_FEW_CLUSTERS, n_rows // 4))
     numbers = [n for n in _NUMBERS if n <= most] if n_clusters is None else [n_clusters]
     found = [
         Candidate(algorithm, n)
@@ -187,8 +200,9 @@ def sweep(
     random_state: int = 42,
     n_clusters: int | None = None,
     watch: Callable[[list[Candidate]], Iterable[Candidate]] = iter,
+    time_budget: float = np.inf,
 ) -> Advice:
-    """Fit, refit and rank every candidate.
+    """Fit, refit and rank every candidate, in one thread.
 
     Parameters
     ----------
@@ -199,27 +213,51 @@ def sweep(
         Only candidates with this number.
     watch : callable, optional
         Wraps the list of candidates, for a progress bar.
+    time_budget : float
+        Seconds after which no further candidate is started; the first always is. Families take
+        turns, small numbers of clusters first, so that a short budget sees a bit of everything.
 
     Returns
     -------
     Advice
-        The same for the same rows and seed.
+        The same for the same rows and seed, if the budget is enough.
     """
+    deadline = time.monotonic() + time_budget
     rng = np.random.default_rng(random_state)
     if len(X) > SWEEP_ROWS:
         X = X[np.sort(rng.choice(len(X), SWEEP_ROWS, replace=False))]
     size = int(SUBSET_SHARE * len(X))
     subsets = [np.sort(rng.choice(len(X), size, replace=False)) for _ in range(N_SUBSETS)]
     neighbours = nearest_rows(X)
-    tried = [c for c in candidates(len(X), n_clusters) if _fits(c, X)]
-    judged = [_judge(X, item, subsets, neighbours, random_state) for item in watch(tried)]
-    ranked = _ranked([item for item in judged if item.excluded is None])
-    return Advice((*ranked, *(item for item in judged if item.excluded is not None)), len(X))
-
-
-def _fits(candidate: Candidate, X: np.ndarray) -> bool:
-    """Whether subsets have the distinct rows for so many clusters."""
     distinct = len(np.unique(X, axis=0))
+    tried = [c for c in candidates(len(X), n_clusters) if _fits(c, distinct)]
+    seen: dict[Candidate, Judged] = {}
+    with threadpool_limits(limits=1):  # threads cost more than they save on so few rows
+        for candidate in watch(_in_turns(tried)):
+            if seen and time.monotonic() >= deadline:
+                break
+            seen[candidate] = _judge(X, candidate, subsets, neighbours, random_state)
+        judged = [seen[candidate] for candidate in tried if candidate in seen]
+        ranked = _ranked([item for item in judged if item.excluded is None])
+        ranked[:_DBCV_OF_BEST] = [
+            dataclasses.replace(item, dbcv=density_validity(X, item.labels, random_state))
+            for item in ranked[:_DBCV_OF_BEST]
+        ]
+    excluded = [item for item in judged if item.excluded is not None]
+    return Advice((*ranked, *excluded), len(X), len(tried))
+
+
+def _in_turns(tried: list[Candidate]) -> list[Candidate]:
+    """One of each family, then the next of each."""
+    turn: dict[Candidate, int] = {}
+    taken: dict[str, int] = {}
+    for candidate in tried:
+        turn[candidate] = taken[candidate.family] = taken.get(candidate.family, -1) + 1
+    return sorted(tried, key=turn.__getitem__)
+
+
+def _fits(candidate: Candidate, distinct: int) -> bool:
+    """Whether subsets have the distinct rows for so many clusters."""
     return candidate.n_clusters is None or candidate.n_clusters <= SUBSET_SHARE * distinct / 2
 
 
@@ -252,7 +290,6 @@ def _judge(
     return dataclasses.replace(
         found,
         stability=float(np.mean(refits)),
-        dbcv=density_validity(X, labels, random_state),
         connectivity=connectivity(labels, neighbours),
         modularity=modularity(labels, neighbours),
         silhouette=float(silhouette_score(X[inside], labels[inside])),
@@ -262,12 +299,12 @@ def _judge(
 def _reason(found: Judged) -> str | None:
     """Why a candidate is not ranked."""
     if found.n_clusters < 2:
-        return f"{found.n_clusters} clusters"
+        return counted(found.n_clusters, "cluster")
     if found.noise_ratio >= MOST_NOISE:
         return f"{found.noise_ratio:.0%} noise"
     smallest = int(np.bincount(found.labels[found.labels != NOISE]).min())
     if smallest < SMALLEST_CLUSTER:
-        return f"a cluster of {smallest} rows"
+        return f"a cluster of {counted(smallest, 'row')}"
     return None
 
 
@@ -311,8 +348,9 @@ def require_best(advice: Advice, n_rows: int) -> Judged:
     """
     if advice.best is None:
         raise ClusteringError(
-            f"clustering_configuration.algorithm is 'auto', but none of {len(advice.judged)} "
-            f"candidates found two clusters of {SMALLEST_CLUSTER} rows or more in {n_rows} rows; "
-            "name an algorithm, or give more rows"
+            f"clustering_configuration.algorithm is 'auto', but none of "
+            f"{counted(len(advice.judged), 'candidate')} found two clusters of "
+            f"{SMALLEST_CLUSTER} rows or more in {n_rows} rows; name an algorithm, or give "
+            "more rows"
         )
     return advice.best

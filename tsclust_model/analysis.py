@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from tsclust_model import __version__, cluster_profiles, plots
@@ -28,6 +29,7 @@ from tsclust_model.advice import Advice, Candidate, Judged, require_best, sweep
 from tsclust_model.analysis_cache import AnalysisCache
 from tsclust_model.analysis_request import (
     AnalysisRequest,
+    PreprocessingConfiguration,
     VisualizationConfiguration,
     parse_request,
 )
@@ -41,12 +43,15 @@ from tsclust_model.clusterers import (
     check_parameters,
     fit_clustering,
     fit_labels,
+    require_rows,
     transferred,
+    whole_parameters,
 )
 from tsclust_model.config import PipelineConfig
-from tsclust_model.errors import ClusteringError
+from tsclust_model.errors import ClusteringError, PreprocessingError, counted
 from tsclust_model.preparation import Prepared, load_table, prepare
 from tsclust_model.results import NOISE
+from tsclust_model.tendency import Tendency, clustering_tendency
 
 SCATTER_ROWS = 5_000
 TSNE_ROWS = 2_000
@@ -54,6 +59,7 @@ DENDROGRAM_ROWS = 500
 _PLOTS = ("scatter_plot", "silhouette_plot", "dendrogram", "cluster_heatmap")
 _SHOWN_FEATURES = 3
 _CLOSE = 0.02
+_SHOWN_DIFFERENCE = 0.05
 
 _log = logging.getLogger("tsclust_model.analysis")
 
@@ -71,7 +77,7 @@ def analyze(
     request : mapping or AnalysisRequest
         ``docs/analysis_request.schema.json``.
     table : DataFrame, optional
-        Used instead of reading ``clustering_data.data_source``; its index labels the rows.
+        Used instead of reading ``clustering_data.data_source``.
     plot_dir : path, optional
         Where ``save_plots`` writes; default: PLOT_OUTPUT_DIR, or ``plots``.
 
@@ -106,17 +112,21 @@ def analyze(
     wanted = asked.clustering_configuration
     seed = wanted.random_state
     frame = load_table(asked.clustering_data) if table is None else table
+    require_rows(wanted.n_clusters, len(frame))
     data = prepare(frame, asked.clustering_data, asked.preprocessing_configuration, seed)
     evaluation = asked.evaluation_configuration
     require_classes(
         data.target, asked.clustering_data.target_variable, evaluation.evaluation_metrics
     )
     X = data.X[data.inlier]
+    require_rows(wanted.n_clusters, len(X))
     _event("clustering_started", algorithm=wanted.algorithm, n_rows=len(X), n_dimensions=X.shape[1])
+    tendency = None
+    if evaluation.cluster_validation or wanted.algorithm == "auto":
+        tendency = clustering_tendency(X, seed)
     cache = AnalysisCache(os.environ.get("CLUSTERING_MODEL_CACHE"))
-    only = wanted.n_clusters if wanted.algorithm == "auto" else None
-    advice = cache.advice(X, seed, only, partial(sweep, watch=_progress))
-    chosen = _chosen(asked, advice, X)
+    advice = _advice(asked, X, cache)
+    chosen = _chosen(asked, advice, tendency, X)
     found = cache.clustering(X, chosen, seed, partial(_cluster, X, chosen, seed))
     trained = _now()
     _event(
@@ -125,14 +135,15 @@ def analyze(
         n_clusters=found.n_clusters,
         noise_ratio=found.noise_ratio,
     )
-    metrics = evaluate_clustering(
-        X,
-        found,
-        None if data.target is None else data.target[data.inlier],
-        evaluation,
-        partial(_refit, X, found),
-        seed,
-    )
+    with threadpool_limits(limits=1):  # many small refits
+        metrics = evaluate_clustering(
+            X,
+            found,
+            None if data.target is None else data.target[data.inlier],
+            evaluation,
+            partial(_refit, X, found),
+            seed,
+        )
     _event(
         "evaluation_completed",
         **{name: metrics[name] for name in ("silhouette_score", "davies_bouldin_score", "dbcv")},
@@ -151,11 +162,11 @@ def analyze(
         "evaluation_metrics": metrics,
         "cluster_analysis": {
             "feature_importance": cluster_profiles.feature_importance(data, everyone.labels, seed),
-            "cluster_profiles": profiles,
+            "cluster_profiles": [_by_feature(profile) for profile in profiles],
             "outlier_analysis": cluster_profiles.outlier_analysis(data, everyone.labels, seed),
         },
         "visualizations": _visualizations(asked, data, everyone, profiles, plot_dir),
-        "recommendations": _recommendations(advice, X, found, metrics, profiles, seed),
+        "recommendations": _recommendations(advice, tendency, X, found, metrics, profiles, seed),
     }
     return {
         "clustering_results": results,
@@ -204,11 +215,17 @@ def recommended_config(
     Raises
     ------
     ClusteringError
-        The pipeline cannot prepare the rows in that way, or no HDBSCAN was ranked.
+        The pipeline cannot prepare the rows in that way, no sweep was asked for, or no HDBSCAN
+        was ranked.
     """
     asked = parse_request(request)
     require_promotable(asked)
     advised = result["clustering_results"]["recommendations"]
+    if not advised["sweep"]:
+        raise ClusteringError(
+            "promote_to_config needs the sweep's best HDBSCAN, but no sweep was made; ask with "
+            "clustering_configuration.recommend = true"
+        )
     statistics = result["metadata"]["data_statistics"]
     ranked = [
         row
@@ -218,7 +235,7 @@ def recommended_config(
     if not ranked:
         raise ClusteringError(
             "promote_to_config needs an HDBSCAN that finds two clusters or more, and the sweep "
-            f"of {len(advised['sweep'])} candidates has none; see recommendations.sweep"
+            f"of {counted(len(advised['sweep']), 'candidate')} has none; see recommendations.sweep"
         )
     parameters = _for_all_rows(
         ranked[0]["parameters"], advised["sweep_rows"], statistics["n_rows_used"]
@@ -229,6 +246,12 @@ def recommended_config(
         missing_values="impute" if statistics["n_rows_dropped"] else "error",
         random_state=asked.clustering_configuration.random_state,
     )
+
+
+def with_sweep(request: AnalysisRequest) -> AnalysisRequest:
+    """The same request with the sweep, which `recommended_config` needs."""
+    wanted = request.clustering_configuration.model_copy(update={"recommend": True})
+    return request.model_copy(update={"clustering_configuration": wanted})
 
 
 def require_promotable(request: AnalysisRequest) -> None:
@@ -255,6 +278,7 @@ def require_promotable(request: AnalysisRequest) -> None:
 def _require_possible(asked: AnalysisRequest) -> None:
     """What can be refused before the table is read."""
     wanted = asked.clustering_configuration
+    _require_reduction(asked.preprocessing_configuration)
     if wanted.algorithm != "auto":
         check_parameters(wanted.algorithm, wanted.parameters, wanted.n_clusters)
     elif wanted.parameters:
@@ -267,11 +291,39 @@ def _require_possible(asked: AnalysisRequest) -> None:
         plots.require_plotly()
 
 
-def _chosen(asked: AnalysisRequest, advice: Advice, X: np.ndarray) -> dict[str, Any]:
+def _require_reduction(settings: PreprocessingConfiguration) -> None:
+    kind, number = settings.dimensionality_reduction, settings.n_components
+    if number is None or kind in ("pca", "umap") or (kind, number) == ("tsne", 2):
+        return
+    raise PreprocessingError(
+        f"preprocessing_configuration.n_components is {number}, but dimensionality_reduction is "
+        f"'{kind}', which reduces nothing that is clustered; name 'pca' or 'umap', or leave it out"
+    )
+
+
+def _advice(asked: AnalysisRequest, X: np.ndarray, cache: AnalysisCache) -> Advice | None:
+    """The sweep, where it is wanted."""
+    wanted = asked.clustering_configuration
+    auto = wanted.algorithm == "auto"
+    if not (auto or wanted.recommend):
+        return None
+    run = partial(sweep, watch=_progress, time_budget=wanted.time_budget)
+    return cache.advice(X, wanted.random_state, wanted.n_clusters if auto else None, run)
+
+
+def _chosen(
+    asked: AnalysisRequest, advice: Advice | None, tendency: Tendency | None, X: np.ndarray
+) -> dict[str, Any]:
     """Algorithm, parameters and number of clusters to fit."""
     wanted = asked.clustering_configuration
-    if wanted.algorithm != "auto":
-        return wanted.model_dump(include={"algorithm", "parameters", "n_clusters"})
+    if advice is None or wanted.algorithm != "auto":
+        return {
+            "algorithm": wanted.algorithm,
+            "parameters": whole_parameters(wanted.algorithm, wanted.parameters),
+            "n_clusters": wanted.n_clusters,
+        }
+    if tendency is not None and not tendency.present and wanted.n_clusters is None:
+        return {"algorithm": "kmeans", "parameters": {}, "n_clusters": 1}
     best = require_best(advice, len(X)).candidate
     return {
         "algorithm": best.algorithm,
@@ -388,7 +440,7 @@ def _plot_parts(
     if name == "silhouette_plot":
         silhouettes = silhouette_values(data.X, found.labels, seed)
         if silhouettes is None:
-            return f"{found.n_clusters} clusters; silhouettes need two or more"
+            return f"{counted(found.n_clusters, 'cluster')}; silhouettes need two or more"
         return {"values": silhouettes[0], "labels": silhouettes[1]}
     if name == "dendrogram":
         return {"X": data.X[_sampled(len(data.X), DENDROGRAM_ROWS, seed)]}
@@ -426,31 +478,46 @@ def _two_dimensions(
     return pca.transform(X), axes
 
 
+def _by_feature(profile: dict[str, Any]) -> dict[str, Any]:
+    """The characteristics of a profile as an object, what sets it apart most first."""
+    figures = {
+        item["feature"]: {name: value for name, value in item.items() if name != "feature"}
+        for item in profile["characteristics"]
+    }
+    return profile | {"characteristics": figures}
+
+
 def _recommendations(
-    advice: Advice,
+    advice: Advice | None,
+    tendency: Tendency | None,
     X: np.ndarray,
     found: Clustering,
     metrics: dict[str, Any],
     profiles: list[dict[str, Any]],
     seed: int,
 ) -> dict[str, Any]:
-    best = advice.best
+    cloud = tendency is not None and not tendency.present
+    best = None if advice is None or cloud else advice.best
     suggested: dict[str, Any] = {}
     if best is not None:
         suggested["parameters"] = best.candidate.parameters(X, seed)
         if best.candidate.n_clusters is not None:
             suggested["n_clusters"] = best.candidate.n_clusters
+    optimal = 1 if cloud else None if best is None else best.n_clusters
     return {
-        "optimal_clusters": None if best is None else best.n_clusters,
+        "groups": None if tendency is None else vars(tendency),
+        "optimal_clusters": optimal,
         "algorithm_recommendation": None if best is None else best.candidate.algorithm,
         "parameter_suggestions": suggested,
         "interpretation_guidance": [
-            *_about_ranking(advice),
+            *_about_groups(tendency, found),
+            *_about_ranking(advice, cloud),
             *_about_clustering(found, metrics),
             *_about_clusters(profiles),
         ],
-        "sweep": [_sweep_row(item) for item in advice.judged],
-        "sweep_rows": advice.n_rows,
+        "sweep": [] if advice is None else [_sweep_row(item) for item in advice.judged],
+        "sweep_rows": 0 if advice is None else advice.n_rows,
+        "sweep_candidates": 0 if advice is None else advice.n_candidates,
     }
 
 
@@ -473,20 +540,55 @@ def _sweep_row(item: Judged) -> dict[str, Any]:
     }
 
 
-def _about_ranking(advice: Advice) -> list[str]:
+def _about_groups(tendency: Tendency | None, found: Clustering) -> list[str]:
+    """That there are none, where there are none."""
+    if tendency is None or tendency.present:
+        return []
+    kind = next(
+        kind
+        for kind, bounds in tendency.bounds.items()
+        if all(tendency.figures[name] <= bound for name, bound in bounds.items())
+    )
+    cloud = "even" if kind == "uniform" else "bell-shaped"
+    line = (
+        f"there are no groups: one {cloud} cloud of rows explains this table (its silhouette is "
+        f"{tendency.figures['silhouette']:.2f}, and such clouds reach up to "
+        f"{tendency.bounds[kind]['silhouette']:.2f} by chance)"
+    )
+    if found.n_clusters > 1:
+        line += f"; the {found.n_clusters} clusters of {found.algorithm} only cut it up"
+    return [line]
+
+
+def _about_ranking(advice: Advice | None, cloud: bool) -> list[str]:
     """What the table of the sweep says, in words."""
+    if advice is None:
+        return [
+            "no other algorithm was tried; clustering_configuration.recommend = true sweeps them, "
+            "and algorithm 'auto' takes the best"
+        ]
     ranked = [item for item in advice.judged if item.score is not None]
     n_tried = len(advice.judged)
+    cut = []
+    if not advice.complete:
+        cut = [
+            f"{n_tried} of {counted(advice.n_candidates, 'candidate')} of the sweep were tried "
+            "within clustering_configuration.time_budget; more time may rank another first"
+        ]
     if not ranked:
-        return [f"none of {n_tried} candidates could be ranked: see 'excluded' in the sweep"]
+        tried = counted(n_tried, "candidate")
+        return [*cut, f"none of {tried} could be ranked: see 'excluded' in the sweep"]
+    if cloud:
+        return cut
     best = ranked[0]
     lines = [
-        f"{_described(best)} ranks first of {len(ranked)} ranked candidates ({n_tried} tried) "
-        f"with a score of {best.score:.2f}: refits on "
-        f"random four fifths of the rows agree with it by {best.stability:.2f} (adjusted Rand), "
-        f"other families of algorithms by {best.agreement:.2f}, and {best.connectivity:.0%} of the "
-        "nearest rows are in the same cluster"
-        + ("" if best.dbcv is None else f"; density validity (DBCV) is {best.dbcv:.2f}")
+        *cut,
+        f"{_described(best)} ranks first of {counted(len(ranked), 'ranked candidate')} "
+        f"({n_tried} tried) with a score of {best.score:.2f}: refits on "
+        f"random four fifths of the rows agree with it by {_rounded(best.stability)} (adjusted "
+        f"Rand), other families of algorithms by {_rounded(best.agreement)}, "
+        f"and {best.connectivity:.0%} of the nearest rows are in the same cluster"
+        + ("" if best.dbcv is None else f"; density validity (DBCV) is {_rounded(best.dbcv)}"),
     ]
     close = [
         item for item in ranked[1:] if float(best.score or 0) - float(item.score or 0) < _CLOSE
@@ -494,8 +596,8 @@ def _about_ranking(advice: Advice) -> list[str]:
     if close:
         numbers = sorted({item.n_clusters for item in (best, *close)})
         lines.append(
-            f"{len(close)} more candidates are within {_CLOSE} of it, with "
-            f"{', '.join(map(str, numbers))} clusters: "
+            f"{counted(len(close), 'more candidate')} {'is' if len(close) == 1 else 'are'} within "
+            f"{_CLOSE} of it, with {', '.join(map(str, numbers))} clusters: "
             + ("the number of clusters is settled, " if len(numbers) == 1 else "compare them; ")
             + f"next is {_described(close[0])}"
         )
@@ -505,36 +607,52 @@ def _about_ranking(advice: Advice) -> list[str]:
 def _described(item: Judged) -> str:
     name = item.candidate.algorithm
     linkage = f" ({item.candidate.linkage} linkage)" if item.candidate.linkage else ""
-    return f"{name}{linkage} with {item.n_clusters} clusters"
+    return f"{name}{linkage} with {counted(item.n_clusters, 'cluster')}"
 
 
 def _about_clustering(found: Clustering, metrics: dict[str, Any]) -> list[str]:
     lines = []
     folds, null = metrics["cross_validation"], metrics["cluster_validation"]
-    if folds is not None:
+    if folds is not None and found.n_clusters > 1:
         lines.append(
             f"the clustering at hand ({found.algorithm}, {found.n_clusters} clusters, "
-            f"{found.noise_ratio:.0%} noise) comes back on random subsets with an adjusted Rand "
-            f"index of {folds['mean_adjusted_rand_score']:.2f} (1 is the same clusters)"
+            f"{_percent(found.noise_ratio)} noise) comes back on random subsets with an adjusted "
+            f"Rand index of {_rounded(folds['mean_adjusted_rand_score'])} (1 is the same clusters)"
         )
     if null is not None and null["excess"] is not None:
+        size = _rounded(abs(null["excess"]))
+        side = "above" if null["excess"] > 0 else "below"
         lines.append(
-            f"its silhouette is {null['silhouette_score']:.2f}, {abs(null['excess']):.2f} "
-            f"{'above' if null['excess'] > 0 else 'below'} that of the same columns shuffled one "
-            "by one, where there is nothing to find"
+            f"its silhouette is {_rounded(null['silhouette_score'])}, "
+            + ("the same as" if size == "0.00" else f"{size} {side}")
+            + " that of the same columns shuffled one by one, where there is nothing to find"
         )
     return lines
 
 
 def _about_clusters(profiles: list[dict[str, Any]]) -> list[str]:
-    return [
-        f"cluster {profile['cluster_id']} ({profile['share']:.0%} of the rows) is set apart by "
-        + ", ".join(
+    lines = []
+    for profile in profiles:
+        apart = [
             f"{item['feature']} ({item['difference']:+.1f} sd)"
             for item in profile["characteristics"][:_SHOWN_FEATURES]
+            if abs(item["difference"]) > _SHOWN_DIFFERENCE
+        ]
+        lines.append(
+            f"cluster {profile['cluster_id']} ({_percent(profile['share'])} of the rows) "
+            + (f"is set apart by {', '.join(apart)}" if apart else "has the means of all rows")
         )
-        for profile in profiles
-    ]
+    return lines
+
+
+def _rounded(value: float | None) -> str:
+    """Two decimals, and no minus before a zero."""
+    return f"{round(float(value or 0), 2) + 0.0:.2f}"
+
+
+def _percent(share: float) -> str:
+    """Whole percents; a little is not none."""
+    return "under 1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 def _for_all_rows(parameters: Mapping[str, Any], n_swept: int, n_rows: int) -> dict[str, Any]:

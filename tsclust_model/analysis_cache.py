@@ -40,12 +40,12 @@ class AnalysisCache:
         n_clusters: int | None,
         compute: Callable[[np.ndarray, int, int | None], Advice],
     ) -> Advice:
-        """The sweep of these rows."""
+        """The sweep of these rows; one that the time budget cut short is not kept."""
         path = self._path(X, {"sweep": n_clusters, "random_state": random_state})
         if path is not None and path.exists():
             return _read_advice(path)
         found = compute(X, random_state, n_clusters)
-        if path is not None:
+        if path is not None and found.complete:
             _write(path, {}, {"n_rows": found.n_rows, "judged": [_plain(j) for j in found.judged]})
         return found
 
@@ -98,7 +98,7 @@ def _read_advice(path: Path) -> Advice:
         Judged(**(item | {"candidate": Candidate(**item["candidate"]), "labels": nobody}))
         for item in facts["judged"]
     )
-    return Advice(judged, facts["n_rows"])
+    return Advice(judged, facts["n_rows"], len(judged))
 
 
 def _plain(item: Judged) -> dict[str, Any]:

@@ -5,15 +5,28 @@ The JSON Schemas in ``docs/`` are written from these models by ``make docs``.
 
 from __future__ import annotations
 
+import glob
 import json
+import math
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+import numpy as np
+import pandas as pd
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+)
 
-from tsclust_model.errors import ConfigurationError, suggestion
+from tsclust_model.errors import ConfigurationError, listed, suggestion
 
 Algorithm = Literal[
     "kmeans", "dbscan", "hierarchical", "spectral", "gaussian_mixture", "hdbscan", "optics"
@@ -21,16 +34,55 @@ Algorithm = Literal[
 AlgorithmOrAuto = Literal[
     "kmeans", "dbscan", "hierarchical", "spectral", "gaussian_mixture", "hdbscan", "optics", "auto"
 ]
-Metric = Literal[
-    "silhouette_score",
-    "calinski_harabasz_score",
-    "davies_bouldin_score",
-    "inertia",
-    "dbcv",
-    "adjusted_rand_score",
-    "normalized_mutual_info_score",
+_OTHER_NAMES = {
+    "scatter": "scatter_plot",
+    "silhouette": "silhouette_plot",
+    "heatmap": "cluster_heatmap",
+}
+_SHORT_METRICS = {
+    "silhouette": "silhouette_score",
+    "calinski_harabasz": "calinski_harabasz_score",
+    "davies_bouldin": "davies_bouldin_score",
+    "adjusted_rand": "adjusted_rand_score",
+    "normalized_mutual_info": "normalized_mutual_info_score",
+}
+
+
+def _whole(value: Any) -> Any:
+    """3.0 is the integer 3, as in JSON Schema; anything else stays for pydantic to refuse."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+Metric = Annotated[
+    Literal[
+        "silhouette_score",
+        "calinski_harabasz_score",
+        "davies_bouldin_score",
+        "inertia",
+        "dbcv",
+        "adjusted_rand_score",
+        "normalized_mutual_info_score",
+        "silhouette",
+        "calinski_harabasz",
+        "davies_bouldin",
+        "adjusted_rand",
+        "normalized_mutual_info",
+    ],
+    AfterValidator(lambda name: _SHORT_METRICS.get(name, name)),
 ]
-Plot = Literal["scatter_plot", "silhouette_plot", "dendrogram", "cluster_heatmap"]
+Plot = Annotated[
+    Literal[
+        "scatter_plot",
+        "silhouette_plot",
+        "dendrogram",
+        "cluster_heatmap",
+        "scatter",
+        "silhouette",
+        "heatmap",
+    ],
+    AfterValidator(lambda name: _OTHER_NAMES.get(name, name)),
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 ColumnName = Annotated[str, Field(min_length=1)]
 
@@ -54,6 +106,10 @@ class ClusteringData(_Strict):
     target_variable: Annotated[
         str | None, Field(description="column of known classes, for evaluation only")
     ] = None
+    id_column: Annotated[
+        ColumnName | None,
+        Field(description="column whose values name the rows; null is the row's number, from 0"),
+    ] = None
     metadata: Annotated[
         dict[str, JsonValue], Field(description="anything; repeated in the result")
     ] = {}
@@ -67,9 +123,16 @@ class ClusteringConfiguration(_Strict):
         dict[str, JsonValue], Field(description="arguments of the library's class")
     ] = {}
     n_clusters: Annotated[
-        int | None, Field(ge=2, description="null is chosen; not for dbscan, hdbscan, optics")
+        Integer | None, Field(ge=2, description="null is chosen; not for dbscan, hdbscan, optics")
     ] = None
-    random_state: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
+    random_state: Annotated[Integer, Field(ge=0, le=2**32 - 1)] = 42
+    recommend: Annotated[
+        bool, Field(description="also sweep the other algorithms; auto always does")
+    ] = False
+    time_budget: Annotated[
+        float,
+        Field(gt=0, description="seconds after which the sweep starts no further candidate"),
+    ] = 300.0
 
 
 class PreprocessingConfiguration(_Strict):
@@ -81,7 +144,7 @@ class PreprocessingConfiguration(_Strict):
         Field(description="tsne draws the scatter plot and feeds no clustering"),
     ] = "none"
     n_components: Annotated[
-        int | None, Field(ge=1, description="null: pca keeps 90% of the variance, umap 5")
+        Integer | None, Field(ge=1, description="null: pca keeps 90% of the variance, umap 5")
     ] = None
     feature_selection: Annotated[
         bool, Field(description="leave out columns that repeat another one")
@@ -145,14 +208,16 @@ class ModelInfo(_Strict):
 
 
 class ClusterAssignment(_Strict):
-    sample_id: int | str
+    sample_id: Annotated[int | str, Field(description="row's number, or its id_column")]
     cluster_id: Annotated[int, Field(ge=-1)]
     confidence: Share
 
 
 class ClusterCenter(_Strict):
     cluster_id: Annotated[int, Field(ge=0)]
-    center_coordinates: dict[str, float]
+    center_coordinates: Annotated[
+        list[float], Field(description="in the order of data_statistics.features")
+    ]
     cluster_size: Annotated[int, Field(ge=1)]
 
 
@@ -219,7 +284,6 @@ class FeatureImportance(_Strict):
 
 
 class Characteristic(_Strict):
-    feature: str
     mean: float
     standard_deviation: float
     overall_mean: float
@@ -229,7 +293,10 @@ class Characteristic(_Strict):
 class ClusterProfile(_Strict):
     cluster_id: int
     share: Share
-    characteristics: list[Characteristic]
+    characteristics: Annotated[
+        dict[str, Characteristic],
+        Field(description="by feature, what sets the cluster apart most first"),
+    ]
     representative_samples: list[int | str]
 
 
@@ -273,13 +340,39 @@ class SweepRow(_Strict):
     excluded: Annotated[str | None, Field(description="why it is not ranked")]
 
 
+class TendencyFigures(_Strict):
+    silhouette: float
+    valley: float
+    bic_gain: float
+
+
+class TendencyBounds(_Strict):
+    """What single clouds of rows reach by chance."""
+
+    uniform: TendencyFigures
+    normal: TendencyFigures
+
+
+class Groups(_Strict):
+    """Whether there are groups at all; docs/analysis.md has the test."""
+
+    present: bool
+    n_rows: Annotated[int, Field(description="rows it was computed on")]
+    figures: TendencyFigures
+    bounds: TendencyBounds
+
+
 class Recommendations(_Strict):
-    optimal_clusters: int | None
+    groups: Annotated[Groups | None, Field(description="null without cluster_validation or auto")]
+    optimal_clusters: Annotated[int | None, Field(description="1 where there are no groups")]
     algorithm_recommendation: Algorithm | None
     parameter_suggestions: dict[str, JsonValue]
     interpretation_guidance: list[str]
     sweep: list[SweepRow]
     sweep_rows: Annotated[int, Field(description="rows the sweep was made on")]
+    sweep_candidates: Annotated[
+        int, Field(description="how many there are; fewer in sweep: the time budget was used up")
+    ]
 
 
 class ClusteringResults(_Strict):
@@ -333,13 +426,13 @@ def parse_request(request: AnalysisRequest | Mapping[str, Any]) -> AnalysisReque
             f"the request is {type(request).__name__}; give a mapping, as docs/analysis.md shows"
         )
     try:
-        return AnalysisRequest.model_validate(dict(request))
+        return AnalysisRequest.model_validate(_plain(request))
     except ValidationError as error:
         raise ConfigurationError(_first_problem(error)) from error
 
 
 def read_request(path: str | Path) -> AnalysisRequest:
-    """The request of a JSON file.
+    """The request of a JSON file; a relative ``data_source`` is looked for beside it first.
 
     Raises
     ------
@@ -353,7 +446,31 @@ def read_request(path: str | Path) -> AnalysisRequest:
     except ValueError as error:
         where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise ConfigurationError(f"{path} is not valid JSON{where}") from error
-    return parse_request(content)
+    except IsADirectoryError as error:
+        raise ConfigurationError(f"{path} is a folder; name the JSON file in it") from error
+    asked = parse_request(content)
+    data = asked.clustering_data
+    beside = Path(path).parent / data.data_source
+    if Path(data.data_source).is_absolute() or not glob.glob(str(beside)):
+        return asked
+    nearer = data.model_copy(update={"data_source": str(beside)})
+    return asked.model_copy(update={"clustering_data": nearer})
+
+
+def _plain(value: Any, path: str = "") -> Any:
+    """The value as JSON has it: numpy's numbers, tuples, arrays and paths become plain ones."""
+    if isinstance(value, Mapping):
+        inside = f"{path}." if path else ""
+        return {key: _plain(item, f"{inside}{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray, pd.Index, pd.Series)):
+        return [_plain(item, f"{path}.{i}") for i, item in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigurationError(f"{path} is {value}, which JSON does not have; give a number")
+    return value
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -364,7 +481,19 @@ def _first_problem(error: ValidationError) -> str:
         return f"unknown field '{path}'{suggestion(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"the field '{path}' is missing; it is required"
-    return f"{path} is {problem['input']!r:.200}; {problem['msg'].removesuffix('.')}"
+    if problem["type"] == "model_type":
+        known = _fields_beside((*problem["loc"], ""))
+        return f"{path} is {_shown(problem['input'])}; give an object with {listed(known)}"
+    return f"{path} is {_shown(problem['input'])}; {problem['msg'].removesuffix('.')}"
+
+
+def _shown(value: Any) -> str:
+    """A value of a message; of anything but JSON the kind, for a table would be its rows."""
+    if value is None:
+        return "null"
+    if isinstance(value, (str, int, float, list, dict)):
+        return f"{value!r:.200}"
+    return f"a {type(value).__name__}"
 
 
 def _fields_beside(place: tuple[int | str, ...]) -> list[str]:

@@ -14,7 +14,7 @@ from sklearn.metrics import (
 
 from tsclust_model.analysis_request import EvaluationConfiguration
 from tsclust_model.clusterers import DENSITY_METHODS, Clustering
-from tsclust_model.errors import EvaluationError
+from tsclust_model.errors import EvaluationError, counted
 from tsclust_model.metrics import calculate_clustering_metrics
 from tsclust_model.results import NOISE
 from tsclust_model.validity import density_validity
@@ -70,7 +70,10 @@ def evaluate_clustering(
     if found.algorithm in DENSITY_METHODS or "dbcv" in (settings.evaluation_metrics or ()):
         values["dbcv"] = density_validity(X, found.labels, random_state)
         if values["dbcv"] is None:
-            undefined["dbcv"] = "fewer than two clusters of three rows, or identical rows"
+            undefined["dbcv"] = (
+                "fewer than two clusters of three rows or more, or identical rows, whose density "
+                "is infinite"
+            )
     else:
         undefined["dbcv"] = f"{found.algorithm} is no density method; ask for dbcv by name"
     supervised, missing = _supervised(found.labels, target)
@@ -115,8 +118,9 @@ def require_classes(
     n_classes = len(np.unique(known))
     if n_classes < 2 or n_classes > len(known) / 2:
         raise EvaluationError(
-            f"clustering_data.target_variable is '{name}', which has {n_classes} distinct values "
-            f"in {len(known)} rows; name a column of two or more classes"
+            f"clustering_data.target_variable is '{name}', which has "
+            f"{counted(n_classes, 'distinct value')} in {counted(len(known), 'row')}; "
+            "name a column of two or more classes"
         )
 
 
@@ -142,7 +146,10 @@ def _separation(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     metrics = calculate_clustering_metrics(X, found.labels, random_state)
     values = {name: metrics[name] for name in _SEPARATION}
-    reason = f"{found.n_clusters} clusters; two or more, and more rows than clusters, are needed"
+    reason = (
+        f"{counted(found.n_clusters, 'cluster')}; two or more, and more rows than clusters, "
+        "are needed"
+    )
     return values, {name: reason for name, value in values.items() if value is None}
 
 

@@ -36,13 +36,11 @@ def assignments(
 
 
 def centers(data: Prepared, labels: np.ndarray) -> list[dict[str, Any]]:
-    """The mean of each cluster's rows in the units of the table."""
+    """The mean of each cluster's rows in the units of the table, in the order of the features."""
     return [
         {
             "cluster_id": cluster,
-            "center_coordinates": dict(
-                zip(data.features, data.original[rows].mean(axis=0).tolist(), strict=True)
-            ),
+            "center_coordinates": data.original[rows].mean(axis=0).tolist(),
             "cluster_size": len(rows),
         }
         for cluster, rows in enumerate(_members(labels))

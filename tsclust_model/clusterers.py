@@ -22,7 +22,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
 from tsclust_model.assignment import DensityTree
-from tsclust_model.errors import ClusteringError, listed, suggestion
+from tsclust_model.errors import ClusteringError, counted, listed, suggestion
 from tsclust_model.results import NOISE
 
 DENSITY_METHODS = frozenset({"dbscan", "hdbscan", "optics"})
@@ -52,6 +52,8 @@ _MANAGED = frozenset(
         "gen_min_span_tree",
     ]
 )
+# Numbers whose default is None or a name; of optics a share of the rows, up to 1, too.
+_COUNTS_TOO = frozenset({"min_samples", "min_cluster_size", "n_init"})
 _MOST_CLUSTERS_TRIED = 10
 _CHOICE_ROWS = 2_000
 _NEIGHBOURS = 10
@@ -126,8 +128,9 @@ def fit_clustering(
     ClusteringError
         Parameters that do not exist, are refused, or ask for more than there is.
     """
-    given = dict(parameters or {})
+    given = whole_parameters(algorithm, parameters or {})
     check_parameters(algorithm, given, n_clusters)
+    require_rows(n_clusters, len(X))
     rows = _fitted_rows(len(X), algorithm, random_state)
     members = X if rows is None else X[rows]
     if rows is not None:
@@ -184,6 +187,21 @@ def transferred(
     return found
 
 
+def whole_parameters(algorithm: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with 5.0 as 5 where the library counts: JSON does not tell them apart."""
+    known = inspect.signature(_CLASSES[algorithm]).parameters
+
+    def counts(name: str, value: float) -> bool:
+        if not value.is_integer() or (algorithm == "optics" and value <= 1):
+            return False
+        return name in _COUNTS_TOO or (name in known and type(known[name].default) is int)
+
+    return {
+        name: int(value) if isinstance(value, float) and counts(name, value) else value
+        for name, value in parameters.items()
+    }
+
+
 def check_parameters(algorithm: str, parameters: Mapping[str, Any], n_clusters: int | None) -> None:
     """Refuse what the algorithm does not take, before anything is computed."""
     if n_clusters is not None and algorithm in DENSITY_METHODS:
@@ -213,6 +231,20 @@ def check_parameters(algorithm: str, parameters: Mapping[str, Any], n_clusters: 
             raise ClusteringError(f"{where} is 'precomputed', but the rows are features")
 
 
+def require_rows(n_clusters: int | None, n_rows: int) -> None:
+    """Refuse as many clusters as rows, or more.
+
+    Raises
+    ------
+    ClusteringError
+    """
+    if n_clusters is not None and n_clusters >= n_rows:
+        raise ClusteringError(
+            f"clustering_configuration.n_clusters is {n_clusters}, but there are {n_rows} rows; "
+            "ask for fewer clusters than rows"
+        )
+
+
 def chosen_parameters(
     X: np.ndarray,
     algorithm: str,
@@ -225,32 +257,29 @@ def chosen_parameters(
     The number of clusters; dbscan's ``eps`` (the knee of the sorted distances to the
     ``min_samples``-th neighbour); hdbscan's ``min_cluster_size`` (1% of the rows, 5 at least)
     and ``min_samples`` (as many, 25 at most);
-    optics' ``min_cluster_size`` and ``min_samples`` (2% of the rows, 10 at least).
+    optics' ``min_cluster_size`` and ``min_samples`` (2% of the rows, 10 at least). What is a
+    number of rows is a quarter of them at most.
     """
+    fewest = max(2, len(X) // 4)  # so that a dozen rows can have three clusters
     if algorithm == "dbscan":
-        size = given.get("min_samples", 5)
+        size = given.get("min_samples", min(5, fewest))
         if "eps" in given or not isinstance(size, int):
             return {"min_samples": size}
         return {"min_samples": size, "eps": knee(neighbour_distances(X, size, random_state))}
     if algorithm in DENSITY_METHODS:
         if algorithm == "hdbscan":
-            size = given.get("min_cluster_size", max(5, len(X) // 100))
+            size = given.get("min_cluster_size", max(min(5, fewest), len(X) // 100))
             if "min_samples" in given or not isinstance(size, int):
                 return {"min_cluster_size": size}
             return {"min_cluster_size": size, "min_samples": min(size, _MOST_SAMPLES)}
         names = {"min_cluster_size", "min_samples"} - set(given)
-        return dict.fromkeys(sorted(names), min(max(10, len(X) // 50), len(X)))
+        return dict.fromkeys(sorted(names), max(min(10, fewest), len(X) // 50))
     name = "n_components" if algorithm == "gaussian_mixture" else "n_clusters"
     extra: dict[str, Any] = {}
     if algorithm == "spectral" and "affinity" not in given:
-        neighbours = min(given.get("n_neighbors", _NEIGHBOURS), len(X) - 1)
+        neighbours = min(given.get("n_neighbors", min(_NEIGHBOURS, fewest)), len(X) - 1)
         extra = {"affinity": "nearest_neighbors", "n_neighbors": neighbours}
     if n_clusters is not None:
-        if n_clusters >= len(X):
-            raise ClusteringError(
-                f"clustering_configuration.n_clusters is {n_clusters}, but there are {len(X)} "
-                "rows; ask for fewer clusters than rows"
-            )
         return extra | {name: n_clusters}
     if algorithm == "hierarchical" and given.get("distance_threshold") is not None:
         return {name: None}
@@ -323,18 +352,21 @@ def _best_number(
     if len(X) > _CHOICE_ROWS:
         X = X[np.random.default_rng(random_state).choice(len(X), _CHOICE_ROWS, replace=False)]
     distinct = len(np.unique(X, axis=0))
-    if distinct < 3:
+    if distinct < 2:
         raise ClusteringError(
-            f"the rows have {distinct} distinct values in the clustered columns; "
-            "3 or more are needed"
+            f"the rows have {counted(distinct, 'distinct value')} in the clustered columns; "
+            "2 or more are needed"
         )
+    most = min(_MOST_CLUSTERS_TRIED, distinct - 1)
+    if algorithm == "gaussian_mixture":  # a component of a few rows is infinitely likely
+        most = min(most, len(X) // 4)
     judge: Callable[[np.ndarray, np.ndarray, Any], float] = (
         _bic if algorithm == "gaussian_mixture" else _silhouette
     )
     scores = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for number in range(2, min(_MOST_CLUSTERS_TRIED, distinct - 1) + 1):
+        for number in range(2, max(2, most) + 1):
             model, labels = _fit(X, algorithm, given | {name: number}, random_state)
             scores[number] = judge(X, labels, model)
     return max(scores, key=lambda number: scores[number])
@@ -361,7 +393,9 @@ def _confidence(X: np.ndarray, labels: np.ndarray, algorithm: str, model: Any) -
 
 
 def _centre_confidence(distances: np.ndarray) -> np.ndarray:
-    """``b / (a + b)`` of the distances a to the nearest centre and b to the next one."""
+    """``b / (a + b)`` of the distances a to the nearest centre and b to the next; 1 with one."""
+    if distances.shape[1] == 1:
+        return np.ones(len(distances))
     nearest = np.partition(distances, 1, axis=1)[:, :2]
     return (nearest[:, 1] + _TINY) / (nearest.sum(axis=1) + 2 * _TINY)
 

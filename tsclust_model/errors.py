@@ -81,6 +81,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """``1 cluster``, ``2 clusters``: a number with its noun."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
 def listed(names: Iterable[object], most: int = 8) -> str:
     """Names joined for a message: the first `most`, then how many more."""
     texts = [str(name) for name in names]

@@ -19,6 +19,7 @@ from tsclust_model.errors import (
     DataLoadError,
     DataValidationError,
     PreprocessingError,
+    counted,
     listed,
     suggestion,
 )
@@ -58,7 +59,7 @@ class Prepared:
     features : list of str
         The columns of `original`.
     sample_ids : list of int or str, length n
-        Position of each row in the table, or its label in a DataFrame's index.
+        Position of each row in the table, or its value in ``id_column``.
     inlier : ndarray of bool, shape (n,)
         Rows that are clustered; the others were left out by ``outlier_detection``.
     target : ndarray or None, shape (n,)
@@ -111,7 +112,7 @@ def prepare(
     PreprocessingError
         Columns that are not numbers, too few rows, or a reduction that is not possible.
     """
-    frame = frame.rename(columns=str)
+    frame, ids = _with_ids(frame.rename(columns=str), data)
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()].unique()
         raise DataLoadError(f"the table has several columns named {listed(twice)}; rename them")
@@ -123,14 +124,14 @@ def prepare(
     _require_rows(int(whole.sum()), len(frame), missing)
     original = values[whole]
     varied = np.ptp(original, axis=0) > 0
-    for name in np.array(features)[~varied]:
-        left_out[str(name)] = "does not vary"
-    if settings.feature_selection:
-        varied &= _not_repeated(original, varied, features, left_out, random_state)
     if not varied.any():
         raise PreprocessingError(
             f"clustering_data.features: no column of {listed(features)} varies; name others"
         )
+    for name in np.array(features)[~varied]:
+        left_out[str(name)] = "does not vary"
+    if settings.feature_selection:
+        varied &= _not_repeated(original, varied, features, left_out, random_state)
     original = original[:, varied]
     features = [name for name, kept in zip(features, varied, strict=True) if kept]
     scaled = original
@@ -156,7 +157,7 @@ def prepare(
         X=X,
         original=original,
         features=features,
-        sample_ids=_sample_ids(frame.index, whole),
+        sample_ids=_sample_ids(ids, whole),
         inlier=inlier,
         target=None if data.target_variable is None else _codes(frame[data.target_variable], whole),
         statistics=statistics,
@@ -181,21 +182,57 @@ def _columns(frame: pd.DataFrame, data: ClusteringData) -> tuple[list[str], dict
     """The columns to cluster, and why the others are not."""
     if data.target_variable is not None:
         _require_column(frame, data.target_variable, "target_variable")
-    if data.features is not None:
-        return _named_columns(frame, data), {}
+    named = data.features is not None
+    candidates = _named_columns(frame, data) if named else list(frame.columns)
     left_out = {}
-    for name in frame.columns:
-        if name == data.target_variable:
-            left_out[name] = "target_variable"
-        elif not _is_number(frame[name]):
-            left_out[name] = f"not a number ({frame[name].dtype})"
-    features = [name for name in frame.columns if name not in left_out]
+    for name in candidates:
+        reason = _no_values(frame[name]) if named else _unfit(frame[name], data)
+        if reason is not None:
+            left_out[name] = reason
+    features = [name for name in candidates if name not in left_out]
     if not features:
         raise PreprocessingError(
-            f"{data.data_source} has no numeric column among {listed(frame.columns)}; "
+            f"{data.data_source} has no column to cluster "
+            f"({listed(f'{name}: {reason}' for name, reason in left_out.items())}); "
             "only numbers are clustered"
         )
     return features, left_out
+
+
+def _unfit(column: pd.Series, data: ClusteringData) -> str | None:
+    """Why a column that was not named is not clustered."""
+    if column.name in (data.target_variable, data.id_column):
+        return "target_variable" if column.name == data.target_variable else "id_column"
+    if _no_values(column) is not None:
+        return _no_values(column)
+    if not _is_number(column):
+        return f"not a number ({column.dtype})"
+    if _counts_rows(column):
+        return "numbers the rows, as an identifier does"
+    return None
+
+
+def _no_values(column: pd.Series) -> str | None:
+    return "has no values" if column.isna().all() else None
+
+
+def _counts_rows(column: pd.Series) -> bool:
+    """Whole numbers that go up by one from row to row."""
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return len(values) > 1 and bool((np.diff(values) == 1).all()) and float(values[0]).is_integer()
+
+
+def _with_ids(
+    frame: pd.DataFrame, data: ClusteringData
+) -> tuple[pd.DataFrame, pd.Index | pd.Series]:
+    """The table with its rows numbered, and what names its rows."""
+    plain = frame.reset_index(drop=True)
+    if data.id_column is None:
+        return plain, plain.index
+    if frame.index.name == data.id_column:
+        return plain, frame.index
+    _require_column(frame, data.id_column, "id_column")
+    return plain, plain[data.id_column]
 
 
 def _named_columns(frame: pd.DataFrame, data: ClusteringData) -> list[str]:
@@ -212,10 +249,10 @@ def _named_columns(frame: pd.DataFrame, data: ClusteringData) -> list[str]:
                 f"clustering_data.features names '{name}', which is the target_variable; "
                 "the target is never clustered"
             )
-        if not _is_number(frame[name]):
+        if not _is_number(frame[name]) and _no_values(frame[name]) is None:
             raise PreprocessingError(
                 f"clustering_data.features names '{name}', which is {frame[name].dtype}; "
-                "only numbers are clustered"
+                "only numbers are clustered: encode it as numbers, or leave it out"
             )
     return names
 
@@ -242,7 +279,7 @@ def _require_rows(n_rows: int, n_all: int, missing: dict[str, int]) -> None:
         return
     worst = sorted(missing, key=lambda name: -missing[name])
     raise PreprocessingError(
-        f"{n_rows} of {n_all} rows can be clustered, fewer than {FEWEST_ROWS}; "
+        f"{n_rows} of {counted(n_all, 'row')} can be clustered, fewer than {FEWEST_ROWS}; "
         + (
             f"missing or infinite values are in {listed(worst)}: leave such columns out of "
             "clustering_data.features"
@@ -333,7 +370,7 @@ def _codes(column: pd.Series, whole: np.ndarray) -> np.ndarray:
     return np.asarray(pd.factorize(column[whole])[0])
 
 
-def _sample_ids(index: pd.Index, whole: np.ndarray) -> list[Any]:
-    """Whole numbers and texts as they are, any other label of an index as text."""
-    kept = index[whole].tolist()
+def _sample_ids(ids: pd.Index | pd.Series, whole: np.ndarray) -> list[Any]:
+    """Whole numbers and strings as they are, any other value as a string."""
+    kept = ids[whole].tolist()
     return [item if type(item) in (int, str) else str(item) for item in kept]

@@ -33,7 +33,8 @@ def density_validity(X: np.ndarray, labels: np.ndarray, random_state: int = 42) 
     Returns
     -------
     float or None
-        None with fewer than two clusters of three rows or more, or where it overflows.
+        None with fewer than two clusters of three rows or more, where it overflows, or where
+        identical rows leave hdbscan's index without a tree.
     """
     if len(X) > DBCV_ROWS:
         rows = np.random.default_rng(random_state).choice(len(X), DBCV_ROWS, replace=False)
@@ -45,13 +46,20 @@ def density_validity(X: np.ndarray, labels: np.ndarray, random_state: int = 42) 
         return None
     dimensions = min(X.shape[1], _DBCV_DIMENSIONS)
     with np.errstate(all="ignore"):  # identical rows are infinitely dense
-        found = float(validity_index(np.ascontiguousarray(X), kept, d=dimensions))
+        try:
+            found = float(validity_index(np.ascontiguousarray(X), kept, d=dimensions))
+        except AssertionError:  # hdbscan's, where ties leave its spanning tree without an edge
+            return None
     return found if np.isfinite(found) else None
 
 
 def nearest_rows(X: np.ndarray) -> np.ndarray:
-    """Positions of the ten nearest other rows of each row, shape (n, 10 at most)."""
-    neighbours = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(X) - 1)).fit(X)
+    """Positions of the ten nearest other rows of each row, shape (n, 10 at most).
+
+    Of fewer than 40 rows a quarter: the others of a small group are not ten.
+    """
+    count = min(_NEIGHBOURS, max(2, len(X) // 4), len(X) - 1)
+    neighbours = NearestNeighbors(n_neighbors=count).fit(X)
     return np.asarray(neighbours.kneighbors(return_distance=False))
 
 

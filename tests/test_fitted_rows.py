@@ -10,7 +10,7 @@ from conftest import HOSPITAL_CONFIG, HOSPITAL_ROLES
 
 from tsclust_model.fitted_rows import FittedPeriods, FittedRows
 from tsclust_model.generation import Generation
-from tsclust_model.validation import Roles, training_data
+from tsclust_model.validation import Roles, canonical_rows, training_data
 
 ROWS = pd.DataFrame(
     {
@@ -89,6 +89,19 @@ def test_a_fit_of_a_table_knows_its_rows_from_csv_and_parquet(generation, hospit
     assert generation.trained_on(pd.read_parquet(tmp_path / "rows.parquet")).all()
     new = hospital.assign(admission_time=hospital["admission_time"] + pd.Timedelta(days=4000))
     assert not generation.trained_on(new).any()
+
+
+def test_a_fit_on_rows_of_the_history_knows_and_reads_booleans_of_the_table(generation, hospital):
+    table = hospital.head(200).astype({"emergency": bool})
+    kept = generation.canonical_rows(table)
+    assert set(kept["emergency"]) == {"false", "true"}
+    roles = replace(HOSPITAL_ROLES, features=tuple(generation.schema.names))
+    data = training_data(kept, roles, HOSPITAL_CONFIG)
+    written = pd.read_csv(io.StringIO(table.to_csv(index=False)), dtype={"emergency": str})
+    assert set(written["emergency"]) == {"False", "True"}
+    np.testing.assert_array_equal(data.schema.encode(written).X, data.X)
+    rows = canonical_rows(written, data.schema, roles)
+    assert data.fitted.contains(rows).all()
 
 
 def test_a_saved_state_keeps_them_and_an_older_one_does_not_know(generation, hospital):

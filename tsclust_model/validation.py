@@ -741,6 +741,8 @@ def _fit_feature(column: pd.Series, name: str, markers: tuple[str, ...]) -> Feat
             f"column '{name}' holds {kind} values; give numbers or texts, or add it to drop_columns"
         )
     texts = pd.Index(present.astype(str).unique()).sort_values()
+    if set(texts.str.strip().str.lower()) <= {"false", "true"}:  # as the history keeps booleans
+        return Feature(name, "boolean", ("false", "true"))
     looks_numeric = pd.to_numeric(texts.to_series(), errors="coerce").notna()
     if looks_numeric.any() and len(present) < column.notna().sum() and looks_numeric.all():
         return Feature(name, "number")  # numbers once the markers are gone

@@ -21,7 +21,7 @@ from entrypoints import command
 FLOORS = {
     0: {
         *("errors", "yaml_files", "config", "results", "kernel_cache", "kernels", "__init__"),
-        *("stages", "series_kernels", "fitted_rows"),
+        *("stages", "series_kernels", "fitted_rows", "shown"),
     },
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),
@@ -76,6 +76,8 @@ FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in mod
 # Within a floor, these lean on a neighbour.
 NEIGHBOURS = {
     ("config", "errors"),
+    ("results", "shown"),
+    ("fitted_rows", "shown"),
     ("config", "yaml_files"),
     ("yaml_files", "errors"),
     ("kernels", "kernel_cache"),

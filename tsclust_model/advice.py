@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from tsclust_model.clusterers import fit_labels, neighbour_distances
 from tsclust_model.errors import ClusteringError, counted
 from tsclust_model.results import NOISE
+from tsclust_model.shown import one_line
 from tsclust_model.validity import (
     agreement,
     connectivity,
@@ -105,6 +106,7 @@ class Candidate:
         return parameters | {name: self.n_clusters}
 
 
+@one_line
 @dataclass(frozen=True)
 class Judged:
     """A candidate and its figures; None where undefined.
@@ -146,6 +148,7 @@ class Judged:
     score: float | None = None
 
 
+@one_line
 @dataclass(frozen=True)
 class Advice:
     """The sweep, best first, those that are not ranked last.

@@ -23,6 +23,7 @@ from tsclust_model import kernels
 from tsclust_model.errors import DataValidationError
 from tsclust_model.results import NOISE
 from tsclust_model.search import SearchTree, in_parts
+from tsclust_model.shown import one_line
 
 _TREES = {"kd_tree": KDTree, "ball_tree": BallTree}
 _NO_PARENT = -np.inf
@@ -35,6 +36,7 @@ def is_euclidean(metric: str, arguments: Mapping[str, Any]) -> bool:
     return metric in ("euclidean", "l2", "minkowski", "p") and not arguments
 
 
+@one_line
 @dataclass(frozen=True)
 class Voters:
     """The k-nearest-neighbour rule for noise, for points that a `DensityTree` knows.
@@ -53,6 +55,7 @@ class Voters:
     by_distance: bool
 
 
+@one_line
 @dataclass(frozen=True)
 class Neighbourhood:
     """What a `DensityTree` says of some rows, shape (n,) each.
@@ -75,6 +78,7 @@ class Neighbourhood:
     unvoted: np.ndarray
 
 
+@one_line
 @dataclass(frozen=True)
 class DensityTree:
     """What HDBSCAN needs to know to assign a new row.

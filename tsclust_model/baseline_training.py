@@ -40,6 +40,7 @@ from tsclust_model.registry import (
 )
 from tsclust_model.retraining import Comparison, compare, retrain_lock
 from tsclust_model.settings import LoopSettings
+from tsclust_model.shown import one_line
 from tsclust_model.storage import open_storage, refuse_lost_rows
 from tsclust_model.tables import content_digest
 from tsclust_model.tracking import ExperimentManager, log_config, log_input, translated
@@ -57,6 +58,7 @@ from tsclust_model.training import (
 from tsclust_model.validation import Roles, TrainingData, in_time_order, training_data
 
 
+@one_line
 @dataclass(frozen=True)
 class BaselineTraining:
     """What a training or retrain of a baseline made.

@@ -44,6 +44,7 @@ from tsclust_model.metrics import (
     true_probabilities,
 )
 from tsclust_model.pyfunc import requirements
+from tsclust_model.shown import one_line
 from tsclust_model.validation import (
     Roles,
     Schema,
@@ -58,6 +59,7 @@ MODEL_TYPE_TAG = "model_type"
 _METADATA = "tsclust_baseline"
 
 
+@one_line
 @dataclass(frozen=True)
 class Baseline:
     """A fitted scikit-learn pipeline, and what the loop asks of any model.

@@ -38,11 +38,13 @@ from tsclust_model.metrics import (
     log_losses,
     true_probabilities,
 )
+from tsclust_model.shown import one_line
 
 _HOTTEST = 10.0  # and coldest 1 / 10; what lies beyond is no calibration
 _TINY = 1e-300
 
 
+@one_line
 @dataclass(frozen=True)
 class ClassModel(ClusterModels):
     """Everything that forecasts a target of classes.

@@ -24,6 +24,7 @@ from sklearn.neighbors import NearestNeighbors
 from tsclust_model.assignment import DensityTree
 from tsclust_model.errors import ClusteringError, counted, listed, suggestion
 from tsclust_model.results import NOISE
+from tsclust_model.shown import one_line
 
 DENSITY_METHODS = frozenset({"dbscan", "hdbscan", "optics"})
 LARGEST_FIT = {
@@ -63,6 +64,7 @@ _ROWS_AT_A_TIME = 50_000
 _TINY = 1e-12
 
 
+@one_line
 @dataclass(frozen=True)
 class Clustering:
     """What an algorithm found.

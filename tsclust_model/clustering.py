@@ -24,11 +24,13 @@ from tsclust_model.errors import DataValidationError, ModelTrainingError, NotFit
 from tsclust_model.fallback import KNNFallback
 from tsclust_model.metrics import calculate_clustering_metrics
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.shown import one_line
 from tsclust_model.validation import validate_batch_data, validate_input_data
 
 MANY_CLUSTERS = 200
 
 
+@one_line
 @dataclass(frozen=True)
 class Scaler:
     """Median, mean and standard deviation of each clustered column, in its own units.
@@ -58,6 +60,7 @@ class Scaler:
         return (self.fill(X) - self.mean) / self.scale
 
 
+@one_line
 @dataclass(frozen=True)
 class Segmentation:
     """A fitted clustering as immutable parts: what assigns a row to its segment.
@@ -182,6 +185,7 @@ class Segmentation:
         return cls(scaler, density, fallback)
 
 
+@one_line
 @dataclass(frozen=True)
 class DensityFit:
     """HDBSCAN's own answer for the rows it was fitted on, before any fallback.
@@ -204,6 +208,7 @@ class DensityFit:
     strength: np.ndarray
 
 
+@one_line
 @dataclass(frozen=True)
 class FittedSegmentation:
     """A segmentation, what was found, and the segments of the rows it was fitted on."""

@@ -22,6 +22,7 @@ from scipy.special import kolmogorov
 from scipy.stats import binom, linregress, norm
 
 from tsclust_model.metrics import METRICS, RMSE
+from tsclust_model.shown import one_line
 
 MIN_ROWS = 50
 """A window with fewer rows says nothing; see `DriftMonitor`."""
@@ -43,6 +44,7 @@ _LOSS_EFFECT = 0.20
 _BEYOND = 1.25
 
 
+@one_line
 @dataclass(frozen=True)
 class FeatureReference:
     """What the training rows looked like, column by column.
@@ -126,6 +128,7 @@ class FeatureReference:
         ]
 
 
+@one_line
 @dataclass(frozen=True)
 class Reference:
     """Everything drift is measured against; it lives inside the model.
@@ -221,6 +224,7 @@ class Reference:
         return cls(FeatureReference(names, **arrays), **numbers)
 
 
+@one_line
 @dataclass(frozen=True)
 class LossSums:
     """What losses say together: a process can leave it to the next one, and no row's value shows.
@@ -287,6 +291,7 @@ class DriftWindow:
         return LossSums() if self.losses is None else LossSums.of(self.losses)
 
 
+@one_line
 @dataclass
 class Detector(ABC):
     """`votes` of the last `of` windows make an alarm; after it, `cooldown` windows make none.
@@ -380,6 +385,7 @@ class Detector(ABC):
         self.drift_detected = bool(self.reason)
 
 
+@one_line
 @dataclass
 class NoiseDrift(Detector):
     """The share of noise is over `threshold` and over what the training rows had."""
@@ -398,6 +404,7 @@ class NoiseDrift(Detector):
         return ""
 
 
+@one_line
 @dataclass
 class NoiseTrend(Detector):
     """The share of noise rises from window to window by over `rise`, to where it has not been."""
@@ -435,6 +442,7 @@ class NoiseTrend(Detector):
         self._ratios.extend(state["ratios"])
 
 
+@one_line
 @dataclass
 class FeatureDrift(Detector):
     """A feature's distribution is another one (Kolmogorov-Smirnov, with false-discovery control,
@@ -445,6 +453,7 @@ class FeatureDrift(Detector):
         return f"{len(moved)} feature(s) moved: {', '.join(moved[:3])}" if moved else ""
 
 
+@one_line
 @dataclass
 class AccuracyDrift(Detector):
     """The error on labelled rows is higher than it was on rows no model had seen.

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.shown import one_line
+
 MOST_ROWS = 5_000_000
 """Of more rows no hashes are kept: they take 8 bytes a row, and 16 with an id or a time."""
 
@@ -25,6 +27,7 @@ _NO_KEY = b"\0"
 _WHOLE = re.compile(r"0*(\d+)(\.0+)?")
 
 
+@one_line
 @dataclass(frozen=True)
 class FittedRows:
     """Hashes of the rows a model was fitted on.
@@ -110,6 +113,7 @@ class FittedRows:
         )
 
 
+@one_line
 @dataclass(frozen=True)
 class FittedPeriods:
     """The last period of each series that a model was fitted on.

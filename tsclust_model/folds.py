@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tsclust_model.shown import one_line
+
 # A fold trains on everything before its origin and validates up to the next one.
 ORIGINS = (0.6, 0.8)
 
 
+@one_line
 @dataclass(frozen=True)
 class Fold:
     """Positions of the rows of one fold, sorted.

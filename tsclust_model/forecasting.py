@@ -25,6 +25,7 @@ from tsclust_model.forest import Forest, is_packable
 from tsclust_model.intervals import Calibration
 from tsclust_model.metrics import RMSE, calculate_model_metrics
 from tsclust_model.results import NOISE
+from tsclust_model.shown import one_line
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -99,6 +100,7 @@ class ClusterModels:
         }
 
 
+@one_line
 @dataclass(frozen=True)
 class OutputModel(ClusterModels):
     """Everything that forecasts one output.
@@ -319,6 +321,7 @@ def model_threads() -> Iterator[ThreadPoolExecutor]:
         threads.shutdown(cancel_futures=True)
 
 
+@one_line
 @dataclass(frozen=True)
 class _Job:
     """The models of all outputs on the same rows; cluster -1 is the global one."""
@@ -328,6 +331,7 @@ class _Job:
     rows: np.ndarray
 
 
+@one_line
 @dataclass
 class Trained:
     """The models and out-of-fold forecasts of one output, as they come in.

@@ -13,6 +13,7 @@ import numpy as np
 from tsclust_model import kernels
 from tsclust_model.errors import PredictionError
 from tsclust_model.search import in_parts
+from tsclust_model.shown import one_line
 
 # Objectives whose forecast is the sum of the trees and nothing more.
 _PLAIN = {
@@ -55,6 +56,7 @@ def is_packable(text: str) -> bool:
     )
 
 
+@one_line
 @dataclass(frozen=True)
 class Forest:
     """Packed models.

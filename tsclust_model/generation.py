@@ -42,6 +42,7 @@ from tsclust_model.intervals import Calibration
 from tsclust_model.lineage import first_lineage
 from tsclust_model.metrics import METRICS, RMSE, Metric, naive_forecast
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.shown import one_line
 from tsclust_model.stages import Stages, silent
 from tsclust_model.state import (
     Parts,
@@ -85,6 +86,7 @@ class NullableText(pd.arrays.StringArray):
         return self if keep else super().astype(dtype, copy=copy)
 
 
+@one_line
 @dataclass(frozen=True)
 class Forecast:
     """The forecast of checked rows, shape (n,) each.
@@ -188,6 +190,7 @@ class FittedPipeline:
         return sorted(int(c) for c in np.unique(self.segmentation.density.label) if c != NOISE)
 
 
+@one_line
 @dataclass(frozen=True)
 class Generation(FittedPipeline):
     """A fitted pipeline.
@@ -471,6 +474,7 @@ class Generation(FittedPipeline):
             ) from error
 
 
+@one_line
 @dataclass(frozen=True)
 class FittedGeneration:
     """A generation, and what its fit leaves behind for reports.

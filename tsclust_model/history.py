@@ -31,6 +31,7 @@ import pyarrow.parquet
 
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed
+from tsclust_model.shown import one_line
 from tsclust_model.tables import content_digest
 
 _FILE = re.compile(r"(\d{8})\.(\d+)\.([0-9a-f]{16,128})\.(.+)\.parquet")
@@ -44,6 +45,7 @@ Ranges = dict[str, list[int]]
 """Rows ``[start, stop)`` of versions by id, as JSON keeps them."""
 
 
+@one_line
 @dataclass(frozen=True)
 class Window:
     """The newest labelled rows, oldest first, and where each comes from.
@@ -104,6 +106,7 @@ class Window:
         )
 
 
+@one_line
 @dataclass(frozen=True)
 class _Content:
     """A file's rows, when they were registered, and where they stood in the batch at first."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsclust_model.results import NOISE
+from tsclust_model.shown import one_line
 
 ENOUGH = 100
 """Residuals a cluster needs for a calibration of its own."""
@@ -19,6 +20,7 @@ _FEWEST_A_STEP, _MOST_A_STEP = 50, 400
 _SHRUNK_BY = 200
 
 
+@one_line
 @dataclass(frozen=True)
 class Calibration:
     """Sorted residuals (y - prediction) of rows no model had seen: of all rows, and of a cluster.
@@ -83,6 +85,7 @@ def _thinned(residuals: np.ndarray) -> np.ndarray:
     return ordered[np.round(np.linspace(0, len(ordered) - 1, _MOST)).astype(np.int64)]
 
 
+@one_line
 @dataclass(frozen=True)
 class StepCalibration:
     """Sorted scaled residuals of forecasts over a horizon, step by step.

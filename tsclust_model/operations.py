@@ -18,6 +18,7 @@ from tsclust_model.registry import CHAMPION, alias_version, registered_generatio
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import canonical_series_rows, series_batch, series_window
+from tsclust_model.shown import one_line
 from tsclust_model.storage import open_storage
 from tsclust_model.training import Retraining, labelled_window, retrain_model
 from tsclust_model.validation import in_time_order
@@ -25,6 +26,7 @@ from tsclust_model.validation import in_time_order
 _STATE = ".monitor.json"
 
 
+@one_line
 @dataclass(frozen=True)
 class Maintenance:
     """What one call did.

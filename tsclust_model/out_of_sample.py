@@ -17,11 +17,13 @@ from tsclust_model.generation import Generation
 from tsclust_model.panel import HeldBack, mase_scale
 from tsclust_model.series_evaluation import evaluate_series
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
+from tsclust_model.shown import one_line
 
 Rows = pd.DataFrame | HeldBack
 _PER_ROW = ("resources", "clusters")
 
 
+@one_line
 @dataclass(frozen=True)
 class Apart:
     """Rows of a table by what models were fitted on.

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tsclust_model.frequency import Frequency
+from tsclust_model.shown import one_line
 
 LARGEST_LOSS = 10.0
 """What a scaled error of one series counts at most where models are compared: one that has died
 would outweigh all others."""
 
 
+@one_line
 @dataclass(frozen=True)
 class Panel:
     """Series as arrays, a row each.
@@ -160,6 +162,7 @@ class Panel:
         return HeldBack(before.take(rows), {name: found[rows] for name, found in truth.items()})
 
 
+@one_line
 @dataclass(frozen=True)
 class HeldBack:
     """Series up to an origin, and what came after it.

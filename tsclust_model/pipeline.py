@@ -59,6 +59,7 @@ from tsclust_model.registry import (
 from tsclust_model.reporting import evaluation_report, save_page, watched_batches
 from tsclust_model.results import BatchResult, ClusteringResult, PerformanceReport
 from tsclust_model.retraining import AdaptiveRetrainingManager
+from tsclust_model.shown import one_line
 from tsclust_model.storage import ModelStorage, open_storage
 from tsclust_model.tables import write_table
 from tsclust_model.tracking import ExperimentManager, MetricWriter, require_server
@@ -84,6 +85,7 @@ _RECENT = timedelta(hours=24)
 Callback = Callable[..., Any] | None
 
 
+@one_line
 @dataclass(frozen=True)
 class _Serving:
     """What serves now; a retrain swaps it by one assignment."""

@@ -23,6 +23,7 @@ from tsclust_model.errors import (
     listed,
     suggestion,
 )
+from tsclust_model.shown import one_line
 from tsclust_model.tables import read_table
 
 FEWEST_ROWS = 10
@@ -46,6 +47,7 @@ TSNE_NOTE = (
 )
 
 
+@one_line
 @dataclass(frozen=True)
 class Prepared:
     """What is clustered, and what became of the rest.

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.errors import DataValidationError, suggestion
+from tsclust_model.shown import one_line
 
 MODES = ("off", "warn", "block")
 OK = "ok"
@@ -33,6 +34,7 @@ _UNIT_SPREAD = 1.5
 _BOOLEANS = {"1": "true", "1.0": "true", "0": "false", "0.0": "false"}
 
 
+@one_line
 @dataclass
 class _Findings:
     """What one look at a table collects; `broken` holds positions of rows by reason."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tsclust_model.results import NOISE
+from tsclust_model.shown import one_line
 
 SMALLEST_GROUP = 10
 """No figure of a report is about fewer rows."""
@@ -17,6 +18,7 @@ SHOWN = 20
 """Segments, groups and features that are shown one by one; the rest is put together."""
 
 
+@one_line
 @dataclass(frozen=True)
 class Group:
     """A group that is shown: its name, the mask of its rows, and how many were put together."""

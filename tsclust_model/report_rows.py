@@ -25,6 +25,7 @@ from tsclust_model.intervals import Calibration
 from tsclust_model.metrics import naive_forecast, naive_losses
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.segment_gain import mean_error
+from tsclust_model.shown import one_line
 from tsclust_model.validation import TrainingData
 
 MISSING = "(missing)"
@@ -80,6 +81,7 @@ class Pool:
     n: int
 
 
+@one_line
 @dataclass(frozen=True)
 class OutputRows:
     """One output on n rows.
@@ -149,6 +151,7 @@ class OutputRows:
         }
 
 
+@one_line
 @dataclass(frozen=True)
 class ClassRows:
     """What a target of classes was, and what was said of it.
@@ -171,6 +174,7 @@ class ClassRows:
         return np.asarray(self.probabilities.argmax(axis=1) == self.codes)
 
 
+@one_line
 @dataclass(frozen=True)
 class Evidence:
     """Rows that no model had seen when it forecast them, shape (n,) each.
@@ -215,6 +219,7 @@ class Evidence:
         return None if self.classes is not None else next(iter(self.outputs.values()))
 
 
+@one_line
 @dataclass(frozen=True)
 class SegmentRows:
     """Rows and their segments, for profiles and pictures.

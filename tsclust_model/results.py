@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from tsclust_model.shown import one_line
+
 NOISE = -1
 _SOURCES = np.array(["hdbscan", "knn", "none"], dtype=object)
 """The label of a row that belongs to no cluster."""
 
 
+@one_line
 @dataclass(frozen=True)
 class ClusteringResult:
     """What a clustering found.
@@ -36,6 +39,7 @@ class ClusteringResult:
     metrics: dict[str, Any]
 
 
+@one_line
 @dataclass(frozen=True)
 class Assignment:
     """The segments of one batch of rows.
@@ -65,6 +69,7 @@ class Assignment:
         return float(self.is_noise.mean()) if self.is_noise.size else 0.0
 
 
+@one_line
 @dataclass(frozen=True)
 class BatchResult:
     """What became of one batch.
@@ -102,6 +107,7 @@ class BatchResult:
     probabilities: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+@one_line
 @dataclass(frozen=True)
 class PerformanceReport:
     """How the served model does.

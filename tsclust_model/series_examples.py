@@ -13,6 +13,7 @@ import numpy as np
 
 from tsclust_model.errors import DataValidationError
 from tsclust_model.panel import Panel
+from tsclust_model.shown import one_line
 from tsclust_model.windows import Rows, Windows, least_scale, usual_scale
 
 _MOST_ROWS = 110_000
@@ -46,6 +47,7 @@ def rolling_origins(n_periods: int, horizon: int, season: int) -> tuple[int, ...
     return (last, newest)
 
 
+@one_line
 @dataclass(frozen=True)
 class Examples:
     """Rows of one output with known outcomes: sampled ones for training, all of the folds' own.

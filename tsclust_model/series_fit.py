@@ -34,6 +34,7 @@ from tsclust_model.segment_gain import segment_gain
 from tsclust_model.series_examples import Examples, make_examples, rolling_origins
 from tsclust_model.series_models import WAYS, SeriesModel, blended
 from tsclust_model.series_segments import FEWEST_SERIES, assign_shapes, fit_segments
+from tsclust_model.shown import one_line
 from tsclust_model.stages import Stages
 from tsclust_model.windows import shape_features
 
@@ -57,6 +58,7 @@ _FEWEST_JUDGED = 0.1  # of the series, at the newest origin
 _MOST_REPLACED, _MOST_TIMES_WORSE = 0.05, 2.0
 
 
+@one_line
 @dataclass(frozen=True)
 class SeriesFit:
     """What a fit of series has found.
@@ -201,6 +203,7 @@ def _large(labels: np.ndarray) -> list[int]:
     return [int(cluster) for cluster in large if cluster != NOISE]
 
 
+@one_line
 @dataclass(frozen=True)
 class _Judged:
     """Forecasts of one output at the folds, and how good each was for its series.
@@ -368,6 +371,7 @@ def _some_series(panel: Panel, random_state: int) -> np.ndarray:
     return np.sort(rng.choice(len(panel), _MOST_SERIES, replace=False))
 
 
+@one_line
 @dataclass(frozen=True)
 class _FittedOutput:
     model: SeriesModel

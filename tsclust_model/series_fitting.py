@@ -18,12 +18,14 @@ from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.series_fit import SeriesFit, fit_series
 from tsclust_model.series_generation import KIND, SeriesGeneration
 from tsclust_model.series_input import SeriesSchema
+from tsclust_model.shown import one_line
 from tsclust_model.stages import Stages, silent
 from tsclust_model.state import pack_json, unpack_json
 from tsclust_model.validation import Roles
 from tsclust_model.windows import SHAPE_FEATURES, shape_features
 
 
+@one_line
 @dataclass(frozen=True)
 class FittedSeries:
     """A generation, and what its fit leaves behind for reports.

@@ -23,6 +23,7 @@ from tsclust_model.results import Assignment
 from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y
 from tsclust_model.series_models import SeriesForecast, SeriesModel
 from tsclust_model.series_segments import assign_shapes
+from tsclust_model.shown import one_line
 from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.windows import shape_features
 
@@ -36,6 +37,7 @@ REPLACED = "seasonal naive, as the forecast was out of reach"
 """How the status of a row begins whose forecast was replaced."""
 
 
+@one_line
 @dataclass(frozen=True)
 class PanelForecast:
     """The forecast of the series of a panel.
@@ -56,6 +58,7 @@ class PanelForecast:
         return next(iter(self.outputs.values()))
 
 
+@one_line
 @dataclass(frozen=True)
 class SeriesGeneration(FittedPipeline):
     """A fitted pipeline of series.

@@ -20,6 +20,7 @@ from tsclust_model.errors import ConfigurationError, DataValidationError, listed
 from tsclust_model.frequency import Frequency
 from tsclust_model.panel import Panel, filled
 from tsclust_model.series_table import naive_times, series_panel
+from tsclust_model.shown import one_line
 from tsclust_model.validation import OK, Roles
 
 SERIES_ID, LAST_TIMESTAMP, Y = "series_id", "last_timestamp", "y"
@@ -27,6 +28,7 @@ _LARGEST = 1e100
 _LISTS = pa.list_(pa.float64())
 
 
+@one_line
 @dataclass(frozen=True)
 class SeriesRows:
     """Rows as arrays.
@@ -271,6 +273,7 @@ def panel_rows(panel: Panel) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+@one_line
 @dataclass(frozen=True)
 class _Lists:
     """The lists of a column, one after the other; NaN is null."""

@@ -18,6 +18,7 @@ import numpy as np
 from tsclust_model.forest import Forest
 from tsclust_model.intervals import StepCalibration
 from tsclust_model.results import NOISE
+from tsclust_model.shown import one_line
 from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.windows import NO_FLOOR, Rows, Windows
 
@@ -27,6 +28,7 @@ WAYS = ("global", "cluster", "bank", "theta")
 _BASES = 2  # models of a segment: what the bank misses, what the seasonal naive forecast misses
 
 
+@one_line
 @dataclass(frozen=True)
 class SeriesForecast:
     """Forecasts of some series.
@@ -48,6 +50,7 @@ class SeriesForecast:
     replaced: np.ndarray
 
 
+@one_line
 @dataclass(frozen=True)
 class SeriesModel:
     """Everything that forecasts one output: the target, or a resource.

@@ -16,6 +16,7 @@ import pandas as pd
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
 from tsclust_model.frequency import Frequency
 from tsclust_model.panel import Panel, filled
+from tsclust_model.shown import one_line
 from tsclust_model.validation import RESERVED, Roles
 
 _LARGEST = 1e100
@@ -119,6 +120,7 @@ def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
     return [roles.target, *roles.resources, *roles.features]
 
 
+@one_line
 @dataclass(frozen=True)
 class Times:
     """Times without a zone, datetime64[s]: as a wall clock showed them, and in UTC.

@@ -21,6 +21,7 @@ from tsclust_model.series_evaluation import evaluate_series, held_lengths, newes
 from tsclust_model.series_fitting import FittedSeries
 from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.series_table import id_texts, naive_times, series_panel, value_columns
+from tsclust_model.shown import one_line
 from tsclust_model.validation import Roles
 
 # Beside the values of a window: 1 where the champion was not trained on the row.
@@ -28,6 +29,7 @@ _FRESH = " fresh"
 _EVERYTHING = 2**62
 
 
+@one_line
 @dataclass(frozen=True)
 class SeriesData:
     """A long table, ready to be fitted.
@@ -166,6 +168,7 @@ def series_window(
     )
 
 
+@one_line
 @dataclass(frozen=True)
 class SeriesChallenge:
     """What a challenger is fitted on, and where it meets the champion.

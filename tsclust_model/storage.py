@@ -35,12 +35,14 @@ from tsclust_model.registry import (
     store_address,
     trained_batches,
 )
+from tsclust_model.shown import one_line
 
 ROOT_VARIABLE = "TSCLUST_STORAGE"
 # What the settings were by default when all of this lay in the working folder.
 _OLD_DEFAULTS = ("tsclust_history", "tsclust_data", "tsclust_monitoring")
 
 
+@one_line
 @dataclass(frozen=True)
 class ModelStorage:
     """The places of one registered model.

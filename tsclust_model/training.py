@@ -68,6 +68,7 @@ from tsclust_model.series_training import (
     with_newest_losses,
     with_old_series_ids,
 )
+from tsclust_model.shown import one_line
 from tsclust_model.stages import Stages, silent
 from tsclust_model.storage import open_storage, refuse_lost_rows
 from tsclust_model.tables import content_digest
@@ -96,6 +97,7 @@ LABELS_TAG = "compared.labels"
 _AFTER = " after"  # a column beside those of a window
 
 
+@one_line
 @dataclass(frozen=True)
 class Training:
     """What a training made.
@@ -126,6 +128,7 @@ class Training:
         return f"models:/{self.model_name}@{CHAMPION}"
 
 
+@one_line
 @dataclass(frozen=True)
 class Retraining:
     """What a retrain made.

@@ -19,6 +19,7 @@ from tsclust_model.classes import ClassTarget, check_names, holds_classes
 from tsclust_model.config import CLASS_OBJECTIVES, PipelineConfig
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
 from tsclust_model.fitted_rows import MOST_ROWS, FittedRows
+from tsclust_model.shown import one_line
 
 OK = "ok"
 
@@ -62,6 +63,7 @@ class Feature:
         return self.kind == "number"
 
 
+@one_line
 @dataclass(frozen=True)
 class Encoded:
     """A batch as LightGBM and the clustering see it.
@@ -216,6 +218,7 @@ class Roles:
         return {self.target, *self.resources} | {name for name in (self.time, self.id) if name}
 
 
+@one_line
 @dataclass(frozen=True)
 class TrainingData:
     """A training table as arrays, rows in time order.

@@ -16,6 +16,7 @@ import numpy as np
 from tsclust_model import series_kernels
 from tsclust_model.bases import bank_forecasts, seasonal_naive, spans_of, theta_forecasts
 from tsclust_model.search import in_parts
+from tsclust_model.shown import one_line
 
 SHAPE_FEATURES = ("seasonal_strength", "trend_strength", "log_variation")
 """What `shape_features` measures."""
@@ -27,6 +28,7 @@ NO_FLOOR = 1e-12
 """The floor of scales of models that were fitted before there was one of the panel."""
 
 
+@one_line
 @dataclass(frozen=True)
 class Rows:
     """Forecasts to be made: a row for each series, origin and step.

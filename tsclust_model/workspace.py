@@ -31,6 +31,7 @@ from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import canonical_series_rows, series_unseen, series_window
 from tsclust_model.settings import LoopSettings
+from tsclust_model.shown import one_line
 from tsclust_model.storage import ModelStorage, open_storage
 from tsclust_model.validation import Roles, in_time_order
 from tsclust_model.windows import SHAPE_FEATURES
@@ -46,6 +47,7 @@ Unseen = pd.DataFrame | HeldBack
 """Labelled rows, or series and what followed, that a model is judged on."""
 
 
+@one_line
 @dataclass(frozen=True)
 class FeatureMeans:
     """What the drift of the monitor is measured on.
@@ -63,6 +65,7 @@ class FeatureMeans:
     n_samples: int
 
 
+@one_line
 @dataclass(frozen=True)
 class Workspace:
     """The places and facts that follow from the settings.

@@ -263,6 +263,7 @@ class LossSums:
         return math.sqrt(self.squares / (self.n - 1)) if self.n > 1 else 0.0
 
 
+@one_line
 @dataclass(frozen=True)
 class DriftWindow:
     """One window of rows as the detectors see it.

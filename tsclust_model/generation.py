@@ -560,6 +560,7 @@ def fit_generation(
     )
 
 
+@one_line
 @dataclass(frozen=True)
 class OutOfSample:
     """What a model showed on rows it was not fitted on, for the one that is fitted on them, too.

@@ -560,6 +560,7 @@ def _challenge(
     )
 
 
+@one_line
 @dataclass(frozen=True)
 class _FittedRows:
     """A fit on rows of a window, and the rows: those `after` came since the drift began."""

@@ -719,3 +719,62 @@ def test_a_state_of_the_first_format_gives_the_same_answers(generation, hospital
     assert found.target.cluster_texts == generation.target.cluster_texts
     assert found.target.scores == generation.target.scores
     assert found.metric == generation.metric == RMSE
+
+
+# Bounds within the support
+
+
+COUNTS = Roles("visits", resources=("tests",))
+LIMITS_OFF = {"clip_to_support": False, "round_intervals": False}
+
+
+def counts(n_rows: int = 500) -> pd.DataFrame:
+    """Visits, which are mostly 0, and tests, which are not whole."""
+    rng = np.random.default_rng(9)
+    X = rng.normal(size=(n_rows, 3)) + rng.choice([-4.0, 4.0], n_rows)[:, None]
+    visits = rng.poisson(np.exp(0.5 * X[:, 0] - 1.0)).astype(float)
+    columns = {"visits": visits, "tests": np.maximum(X[:, 1] + rng.normal(size=n_rows), 0.0)}
+    return pd.DataFrame(X, columns=["a", "b", "c"]).assign(**columns)
+
+
+def counted(**settings: Any) -> Generation:
+    config = dataclasses.replace(SMALL_CONFIG, **settings)
+    data = training_data(counts(), COUNTS, config)
+    return fit_generation(data, config, {"roles": vars(COUNTS)}).generation
+
+
+def test_bounds_keep_to_the_support_and_hold_the_same_outcomes():
+    before, after = counted(**LIMITS_OFF), counted()
+    rows = counts(1500)[500:]
+    old, new = before.predict(rows), after.predict(rows)
+    assert (old["prediction_lower"] < 0).mean() > 0.2
+    assert (old["resource_tests"] < 0).any()
+    numbers = new[["prediction", *BOUNDS, "resource_tests"]].to_numpy(float)
+    assert (numbers >= 0).all()
+    bounds = new[BOUNDS].to_numpy(float)
+    np.testing.assert_array_equal(bounds, np.round(bounds))
+    lower, upper = bounds.T
+    assert ((lower <= numbers[:, 0]) & (numbers[:, 0] <= upper)).all()
+    assert (new["prediction"] != new["prediction"].round()).any()  # a mean is no whole number
+    held = [
+        rows["visits"].between(answer["prediction_lower"], answer["prediction_upper"]).mean()
+        for answer in (old, new)
+    ]
+    assert held[1] >= held[0]
+    for column, truth in (("prediction", "visits"), ("resource_tests", "tests")):
+        errors = [np.square(answer[column] - rows[truth]).mean() for answer in (old, new)]
+        assert errors[1] <= errors[0]
+    assert (new[BOUNDS[1]] - new[BOUNDS[0]]).mean() < (old[BOUNDS[1]] - old[BOUNDS[0]]).mean()
+
+
+def test_a_state_keeps_its_support_and_an_older_one_has_none():
+    generation, rows = counted(), counts(40)
+    parts = generation.to_parts()
+    again = Generation.from_parts(parts)
+    pd.testing.assert_frame_equal(again.predict(rows), generation.predict(rows))
+    for key in ("target.json", "resource-0.json"):
+        content = unpack_json(parts[key])
+        assert content.pop("support") == {"never_negative": True, "whole": key == "target.json"}
+        parts[key] = pack_json(content)
+    older = Generation.from_parts(parts)
+    assert (older.predict(rows)["prediction_lower"] < 0).any()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsclust_model.intervals import ENOUGH, Calibration, StepCalibration
+from tsclust_model.intervals import ENOUGH, Calibration, StepCalibration, Support
 
 NOISE = -1
 COVERAGES = ["0.5", "0.8", "0.9", "0.95", "0.99"]
@@ -201,3 +201,52 @@ def test_steps_with_few_residuals_ask_their_neighbours():
     low, high = found.offsets(np.array([-1]), 0.8)
     assert (np.ptp(low), np.ptp(high)) == (0, 0)
     assert high[0, 0] == 6
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+    st.floats(0.01, 30),
+    st.integers(0, 50),
+)
+@settings(max_examples=200, deadline=None, database=None)
+def test_bounds_within_the_support_hold_the_same_outcomes_and_enclose(seed, shift, spread, base):
+    rng = np.random.default_rng(seed)
+    y = np.maximum(np.round(rng.normal(base, spread, 40)), 0.0)
+    prediction = y + rng.normal(0, spread, 40) - 3.0 * shift
+    support = Support.of(y)
+    assert support == Support(True, True)
+    clipped = support.clipped(prediction)
+    assert (np.abs(y - clipped) <= np.abs(y - prediction)).all()
+    lower, upper = clipped - rng.gamma(1.0, spread, 40), clipped + rng.gamma(1.0, spread, 40)
+    low, high = support.bounds(clipped, lower, upper)
+    inside = (lower <= y) & (y <= upper)
+    assert ((low <= y) & (y <= high))[inside].all()
+    assert ((low >= 0) & (low <= clipped) & (clipped <= high)).all()
+    np.testing.assert_array_equal([low, high], np.round([low, high]))
+    assert not np.signbit([low, high, clipped]).any()
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "expected"),
+    [
+        ([0.0, 3.0], {}, (True, True)),
+        ([0.0, 3.5], {}, (True, False)),
+        ([-1.0, 3.0], {}, (False, True)),
+        ([0.0, 3.0], {"clip": False}, (False, True)),
+        ([0.0, 3.0], {"whole": False}, (True, False)),
+    ],
+)
+def test_a_support_is_that_of_the_known_outcomes(values, options, expected):
+    support = Support.of(np.array(values), **options)
+    assert (support.never_negative, support.whole) == expected
+
+
+def test_whole_bounds_are_the_outermost_whole_numbers_between():
+    prediction = np.array([3.4, 3.4, 0.2, 7.0])
+    lower, upper = np.array([0.3, 3.2, -2.0, 7.0 + 1e-13]), np.array([9.7, 3.7, -0.5, 8.0 - 1e-13])
+    low, high = Support(True, True).bounds(prediction, lower, upper)
+    assert low.tolist() == [1.0, 3.0, 0.0, 7.0]  # 3.4 is enclosed where no whole number is between
+    assert high.tolist() == [9.0, 4.0, 1.0, 8.0]
+    low, high = Support().bounds(prediction, lower, upper)
+    np.testing.assert_array_equal([low, high], [lower, upper])

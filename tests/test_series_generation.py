@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from conftest import WARD_ROLES
 
+from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
 from tsclust_model.generation import Generation
+from tsclust_model.series_fitting import fit_series_generation
 from tsclust_model.series_generation import SeriesGeneration, generation_of_parts
 from tsclust_model.series_input import panel_rows, series_rows
 from tsclust_model.series_table import series_panel
@@ -207,3 +209,30 @@ def test_losses_are_scaled_and_at_most_ten(ward_model, wards):
 def test_an_unseen_frequency_of_the_long_table_does_not_matter_to_a_row(ward_model, rows):
     moved = rows.assign(last_timestamp=rows["last_timestamp"] + pd.Timedelta(days=27))
     assert_same(ward_model.predict(moved), ward_model.predict(rows))
+
+
+def test_bounds_of_whole_never_negative_series_are_whole_and_never_negative(wards):
+    counted = wards.assign(beds=wards["beds"].round().clip(lower=0))
+    roles = replace(WARD_ROLES, resources=())
+    panel = series_panel(counted, roles)
+    parts = {}
+    for on in (True, False):
+        config = PipelineConfig(clip_to_support=on, round_intervals=on)
+        fitted = fit_series_generation(panel, roles, config, {"roles": vars(roles)}).generation
+        parts[on] = fitted.to_parts()
+        answer = fitted.forecast(panel.right_aligned(), 0.9).target
+        bounds = np.array([answer.lower, answer.upper])
+        if on:
+            assert (bounds >= 0).all()
+            np.testing.assert_array_equal(bounds, np.round(bounds))
+            assert (answer.lower <= answer.prediction).all()
+            assert (answer.prediction <= answer.upper).all()
+            again = SeriesGeneration.from_parts(parts[on]).forecast(panel.right_aligned(), 0.9)
+            np.testing.assert_array_equal(again.target.lower, answer.lower)
+        else:
+            assert (bounds != np.round(bounds)).any()
+    values = unpack_json(parts[True]["target.json"])
+    assert (values["never_negative"], values.pop("whole")) == (True, True)
+    older = parts[True] | {"target.json": pack_json(values)}
+    bounds = SeriesGeneration.from_parts(older).forecast(panel.right_aligned(), 0.9).target.lower
+    assert (bounds != np.round(bounds)).any()  # an older build rounds no bounds

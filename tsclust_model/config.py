@@ -339,6 +339,8 @@ _RULES: dict[str, _Rule] = {
     "gap_policy": _one_of("error", "fill", "drop"),
     "combine": _one_of("blend", "cluster", "global"),
     "coverage": _number(0, 1, closed=False),
+    "clip_to_support": _BOOLEAN,
+    "round_intervals": _BOOLEAN,
     "serialization": _one_of("cloudpickle", "code"),
     "promotion_margin": _number(0, 1),
     "retrain_cooldown_batches": _integer(0),
@@ -452,6 +454,10 @@ class PipelineConfig:
         How global and cluster models are combined; 'blend' weighs clusters where they earn it.
     coverage : float, 0.9
         Default coverage of the prediction intervals, above 0 and below 1.
+    clip_to_support : bool, True
+        Forecasts and bounds of a target or resource that was never negative are not negative.
+    round_intervals : bool, True
+        Bounds of a target that is whole numbers are whole numbers; the forecast stays a mean.
     serialization : {'cloudpickle', 'code'}
         'code' logs models-from-code, for servers with pickle switched off.
     promotion_margin : float, 0.0
@@ -498,6 +504,8 @@ class PipelineConfig:
     gap_policy: str = "error"
     combine: str = "blend"
     coverage: float = 0.9
+    clip_to_support: bool = True
+    round_intervals: bool = True
     serialization: str = "cloudpickle"
     promotion_margin: float = 0.0
     retrain_cooldown_batches: int = 10

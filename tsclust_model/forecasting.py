@@ -22,7 +22,7 @@ import numpy as np
 from tsclust_model.errors import DataValidationError, ModelTrainingError
 from tsclust_model.folds import Fold
 from tsclust_model.forest import Forest, is_packable
-from tsclust_model.intervals import Calibration
+from tsclust_model.intervals import Calibration, Support
 from tsclust_model.metrics import RMSE, calculate_model_metrics
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
@@ -113,6 +113,8 @@ class OutputModel(ClusterModels):
         Share (0 to 1) of the cluster's model in a forecast.
     calibration : Calibration
     scores : FoldScores
+    support : Support
+        What forecasts and bounds keep to.
     residuals : ndarray of float64, shape (n_valid,)
         y - forecast on the folds, oldest first; only after a fit, a loaded model has none.
     fold_losses : mapping of str to ndarray of float64, shape (n_valid,)
@@ -123,6 +125,7 @@ class OutputModel(ClusterModels):
     weight: float
     calibration: Calibration
     scores: FoldScores
+    support: Support = field(default_factory=Support)
     residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
     fold_losses: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -148,6 +151,14 @@ class OutputModel(ClusterModels):
             Instead of the fitted weight: 0 is global only, 1 clusters only.
         """
         return self._alone.predict(X, labels, weight)[0]
+
+    def bounds(
+        self, prediction: np.ndarray, labels: np.ndarray, coverage: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bound of each prediction; see `Calibration.bounds`."""
+        return self.support.bounds(
+            prediction, *self.calibration.bounds(prediction, labels, coverage)
+        )
 
     def renumbered(self, ids: Mapping[int, int]) -> OutputModel:
         """The same models under other cluster ids."""
@@ -234,7 +245,9 @@ class Ensemble:
         with np.errstate(invalid="ignore"):
             return [
                 (
-                    np.where(has_own[i], blend(everyone[i], own[i], share), everyone[i]),
+                    self._models[i].support.clipped(
+                        np.where(has_own[i], blend(everyone[i], own[i], share), everyone[i])
+                    ),
                     np.where(has_own[i], share, 0.0),
                 )
                 for i, share in enumerate(shares)
@@ -251,6 +264,8 @@ def fit_outputs(
     categorical: Sequence[int] = (),
     combine: str = "blend",
     min_cluster_rows: int = 40,
+    clip: bool = True,
+    whole: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, OutputModel]:
     """Fit global and cluster models of each output, and choose their blend.
@@ -274,6 +289,8 @@ def fit_outputs(
     min_cluster_rows : int
         A cluster with fewer rows uses the global model (in a fold: with fewer than the share of
         them that the fold trains on).
+    clip, whole : bool
+        Keep to the support of an outcome, see `Support.of`.
     progress : callable, optional
         Called with (models done, models in all).
 
@@ -287,7 +304,7 @@ def fit_outputs(
     with model_threads() as threads:
         fits = OutputFits(threads, X, outcomes, folds, params, categorical=categorical)
         fits.add_clusters(labels, min_cluster_rows)
-        return fits.finish(combine, progress)
+        return fits.finish(combine, progress, clip=clip, whole=whole)
 
 
 def fold_blend(
@@ -299,6 +316,7 @@ def fold_blend(
     *,
     categorical: Sequence[int] = (),
     min_cluster_rows: int = 40,
+    clip: bool = True,
 ) -> OutputModel:
     """The blend on the folds for any labels, e.g. shuffled ones as a control.
 
@@ -307,7 +325,7 @@ def fold_blend(
     with model_threads() as threads:
         fits = OutputFits(threads, X, {"y": y}, folds, params, categorical=categorical, final=False)
         fits.add_clusters(labels, min_cluster_rows)
-        return fits.finish("blend", None)["y"]
+        return fits.finish("blend", None, clip=clip)["y"]
 
 
 @contextmanager
@@ -449,11 +467,16 @@ class OutputFits:
             valid = valid[self._labels[valid] == job.cluster]
         return {name: self._forecast(booster, self._X[valid]) for name, booster in boosters}
 
-    def finish(self, combine: str, progress: Progress | None) -> dict[str, OutputModel]:
+    def finish(
+        self, combine: str, progress: Progress | None, *, clip: bool = True, whole: bool = True
+    ) -> dict[str, OutputModel]:
         """Wait for every model, and put each output together; see `fit_outputs`."""
         trained = self._collect(progress)
         return {
-            name: _output_model(y, self._labels, self.folds, trained[name], combine, self._loss)
+            name: _output_model(
+                *(y, self._labels, self.folds, trained[name], combine, self._loss),
+                Support.of(y, clip=clip, whole=whole),
+            )
             for name, y in self._outcomes.items()
         }
 
@@ -541,6 +564,7 @@ def _output_model(
     trained: Trained,
     combine: str,
     loss: Callable[[np.ndarray], np.ndarray],
+    support: Support,
 ) -> OutputModel:
     """Put the pieces of one output together: weight, calibration and scores."""
     everyone, own = fold_forecasts(labels, folds, trained)
@@ -552,11 +576,15 @@ def _output_model(
     served = [blend(g, c, weight) for g, c in zip(everyone, own, strict=True)]
 
     seen = np.concatenate([labels[fold.valid] for fold in folds])
-    y_all, served_all = np.concatenate(truth), np.concatenate(served)
-    ways = {"global": everyone, "cluster": own, "blend": served}
+    y_all = np.concatenate(truth)
+    ways = {
+        way: support.clipped(np.concatenate(parts))
+        for way, parts in {"global": everyone, "cluster": own, "blend": served}.items()
+    }
+    served_all = ways["blend"]
     scores = FoldScores(
         n_rows=len(y_all),
-        errors={way: _rmse(y_all, np.concatenate(parts)) for way, parts in ways.items()},
+        errors={way: _rmse(y_all, forecast) for way, forecast in ways.items()},
         clusters={
             cluster: calculate_model_metrics(y_all[rows], served_all[rows]) | {"n_rows": len(rows)}
             for cluster, rows in rows_by_cluster(seen)
@@ -567,8 +595,9 @@ def _output_model(
         weight=weight,
         calibration=Calibration.fit(y_all - served_all, seen),
         scores=scores,
+        support=support,
         residuals=y_all - served_all,
-        fold_losses={way: np.square(y_all - np.concatenate(p)) for way, p in ways.items()},
+        fold_losses={way: np.square(y_all - forecast) for way, forecast in ways.items()},
     )
 
 

@@ -38,7 +38,7 @@ from tsclust_model.forecasting import (
     Progress,
     model_threads,
 )
-from tsclust_model.intervals import Calibration
+from tsclust_model.intervals import Calibration, Support
 from tsclust_model.lineage import first_lineage
 from tsclust_model.metrics import METRICS, RMSE, Metric, naive_forecast
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
@@ -245,7 +245,7 @@ class Generation(FittedPipeline):
             prediction, none = self.target.classes[P.argmax(axis=1)], np.full(len(X), np.nan)
             return Forecast(assignment, prediction, none, none, weight, resources, P)
         prediction, weight = found[0]
-        lower, upper = self.target.calibration.bounds(prediction, labels, coverage)
+        lower, upper = self.target.bounds(prediction, labels, coverage)
         no_classes = np.empty((len(X), 0))
         return Forecast(assignment, prediction, lower, upper, weight, resources, no_classes)
 
@@ -526,12 +526,12 @@ def fit_generation(
         for rows, fits in resource_fits:
             fits.add_clusters(labels[rows], config.min_cluster_rows)
         with stages("TimeSeries-LGB") as stage:
-            target = _finish_target(target_fits, config.combine, stage.progress)
+            target = _finish_target(target_fits, config, stage.progress)
             stage.log(_output_figures(target))
         with stages("Resource-LGB") as stage:
             resources: dict[str, OutputModel] = {}
             for _, fits in resource_fits:
-                resources |= fits.finish(config.combine, stage.progress)
+                resources |= fits.finish(config.combine, stage.progress, **_limits(config))
             resources = {name: resources[name] for name in data.resources}
             stage.log({"n_resources": len(resources)})
             for name, model in resources.items():
@@ -646,10 +646,17 @@ def _begin_fits(
     ]
 
 
-def _finish_target(fits: OutputFits, combine: str, progress: Progress) -> OutputModel | ClassModel:
+def _finish_target(
+    fits: OutputFits, config: PipelineConfig, progress: Progress
+) -> OutputModel | ClassModel:
     if isinstance(fits, ClassFits):
-        return fits.finish_classes(combine, progress)
-    return fits.finish(combine, progress)["target"]
+        return fits.finish_classes(config.combine, progress)
+    return fits.finish(config.combine, progress, **_limits(config))["target"]
+
+
+def _limits(config: PipelineConfig) -> dict[str, bool]:
+    """How outputs keep to their support, as `OutputFits.finish` takes it."""
+    return {"clip": config.clip_to_support, "whole": config.round_intervals}
 
 
 def _fit_segments(
@@ -714,6 +721,7 @@ def output_parts(model: OutputModel | ClassModel, key: str) -> Parts:
     if isinstance(model, ClassModel):
         content |= {"temperature": model.temperature, "classes": model.outcome.to_dict()}
     else:
+        content |= {"support": asdict(model.support)}
         parts[f"{key}.npz"] = pack_arrays(
             {str(cluster): found for cluster, found in model.calibration.residuals.items()}
         )
@@ -749,6 +757,7 @@ def output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
             {int(cluster): found for cluster, found in unpack_arrays(parts[f"{key}.npz"]).items()}
         ),
         _scores_from(content["scores"]),
+        Support(**content.get("support", {})),  # older builds keep to none
     )
 
 

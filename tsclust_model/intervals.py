@@ -10,6 +10,8 @@ import numpy as np
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
 
+_ROUNDING = 1e-9  # of a bound that floating point misses a whole number by
+
 ENOUGH = 100
 """Residuals a cluster needs for a calibration of its own."""
 
@@ -21,6 +23,46 @@ _SHRUNK_BY = 200
 
 
 @one_line
+@dataclass(frozen=True)
+class Support:
+    """What values an outcome takes, so that no forecast and no bound is another.
+
+    Attributes
+    ----------
+    never_negative : bool
+        No value was below 0. Then a forecast below 0 becomes 0, which is nearer to any such value.
+    whole : bool
+        All values were whole numbers. Then bounds become the outermost whole numbers between them,
+        which hold the same whole numbers as before; the forecast is a mean and stays.
+    """
+
+    never_negative: bool = False
+    whole: bool = False
+
+    @classmethod
+    def of(cls, values: np.ndarray, *, clip: bool = True, whole: bool = True) -> Support:
+        """The support of known outcomes, shape (n,); False leaves a limit out."""
+        return cls(
+            clip and bool((values >= 0).all()), whole and bool((values == np.round(values)).all())
+        )
+
+    def clipped(self, forecast: np.ndarray) -> np.ndarray:
+        """The forecasts (or bounds), none of them outside the support."""
+        # + 0.0: no forecast is -0.0.
+        return np.maximum(forecast, 0.0) + 0.0 if self.never_negative else forecast
+
+    def bounds(
+        self, prediction: np.ndarray, lower: np.ndarray, upper: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds within the support; they hold what they held and enclose the prediction."""
+        lower, upper = self.clipped(lower), self.clipped(upper)
+        if self.whole:
+            slack = _ROUNDING * np.maximum(1.0, np.abs(prediction))
+            lower = np.minimum(np.ceil(lower - slack), np.floor(prediction)) + 0.0
+            upper = np.maximum(np.floor(upper + slack), np.ceil(prediction)) + 0.0
+        return lower, upper
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Sorted residuals (y - prediction) of rows no model had seen: of all rows, and of a cluster.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from scipy.stats import norm
 from tsclust_model.classification import ClassModel
 from tsclust_model.evaluation import as_numbers, last_values
 from tsclust_model.folds import Fold, time_ordered_folds
+from tsclust_model.forecasting import OutputModel
 from tsclust_model.generation import FittedGeneration, Generation
-from tsclust_model.intervals import Calibration
+from tsclust_model.intervals import Calibration, Support
 from tsclust_model.metrics import naive_forecast, naive_losses
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.segment_gain import mean_error
@@ -98,6 +99,8 @@ class OutputRows:
     pools : sequence of Pool
     shares : ndarray of float64, shape (n,), or None
         Share of a row's values inside their intervals, where a row is a sum of several.
+    support : Support
+        What totals keep to, as their rows do.
     """
 
     truth: np.ndarray
@@ -108,6 +111,7 @@ class OutputRows:
     pool: np.ndarray
     pools: Sequence[Pool]
     shares: np.ndarray | None = None
+    support: Support = field(default_factory=Support)
 
     @property
     def inside(self) -> np.ndarray:
@@ -142,11 +146,13 @@ class OutputRows:
             for count, pool in zip(counts.tolist(), self.pools, strict=True)
         )
         half = float(norm.ppf((1 + coverage) / 2)) * math.sqrt(variance)
+        total = np.array([expected])
+        lower, upper = self.support.bounds(total, total - half, total + half)
         return {
             "n_rows": int(rows.sum()),
             "expected": expected,
-            "lower": expected - half,
-            "upper": expected + half,
+            "lower": float(lower[0]),
+            "upper": float(upper[0]),
             "actual": float(self.truth[rows].sum()),
         }
 
@@ -284,7 +290,7 @@ def fold_evidence(
         classes = ClassRows(target.outcome.classes, codes, target.fold_probabilities)
         outputs = _class_outputs(generation, codes, target.fold_probabilities)
     else:
-        found = _on_folds(data.y, target.residuals, fitted.folds, labels, coverage)
+        found = _on_folds(data.y, target, fitted.folds, labels, coverage)
         outputs[generation.roles.target] = _picked(found, rows)
     for name, model in generation.resources.items():
         known = np.flatnonzero(np.isfinite(data.resources[name]))
@@ -293,7 +299,7 @@ def fold_evidence(
             Fold(known[fold.train], known[fold.valid])
             for fold in time_ordered_folds(len(known), groups)
         ]
-        found = _on_folds(data.resources[name], model.residuals, folds, labels, coverage)
+        found = _on_folds(data.resources[name], model, folds, labels, coverage)
         outputs[name] = _picked(found, rows)
     return Evidence(
         f"{len(rows):,} training rows, each forecast by models of older rows only "
@@ -378,13 +384,15 @@ def frame_evidence(
         outputs = _class_outputs(generation, codes, forecast.probabilities)
     else:
         outputs[generation.roles.target] = _calibrated(
-            y, forecast.prediction, labels, generation.target.calibration, generation.coverage
+            *(y, forecast.prediction, labels, generation.target.calibration, generation.coverage),
+            generation.target.support,
         )
     for name, model in generation.resources.items():
         if name in known:
             truth = known[name].to_numpy(np.float64, na_value=np.nan)
             outputs[name] = _calibrated(
-                truth, forecast.resources[name], labels, model.calibration, generation.coverage
+                *(truth, forecast.resources[name], labels, model.calibration, generation.coverage),
+                model.support,
             )
     return Evidence(
         basis,
@@ -458,7 +466,7 @@ def _rounded(value: float) -> float:
 
 def _on_folds(
     truth: np.ndarray,
-    residuals: np.ndarray,
+    model: OutputModel,
     folds: Sequence[Fold],
     labels: np.ndarray,
     coverage: float,
@@ -467,7 +475,7 @@ def _on_folds(
     n = len(truth)
     errors, part = np.full(n, np.nan), np.full(n, -1)
     valid = np.concatenate([fold.valid for fold in folds])
-    errors[valid] = residuals
+    errors[valid] = model.residuals
     for i, fold in enumerate(folds):
         part[fold.valid] = i
     names = ("truth", "prediction", "lower", "upper", "variance")
@@ -481,12 +489,13 @@ def _on_folds(
             *(truth[fold.valid], truth[fold.valid] - errors[fold.valid], labels[fold.valid]),
             calibration,
             coverage,
+            model.support,
         )
         for name, values in columns.items():
             values[fold.valid] = getattr(own, name)
         pool[fold.valid] = own.pool + len(pools)
         pools += own.pools
-    return OutputRows(**columns, pool=pool, pools=pools)
+    return OutputRows(**columns, pool=pool, pools=pools, support=model.support)
 
 
 def _calibrated(
@@ -495,8 +504,10 @@ def _calibrated(
     labels: np.ndarray,
     calibration: Calibration,
     coverage: float,
+    support: Support,
 ) -> OutputRows:
-    lower, upper = calibration.bounds(prediction, labels, coverage)
+    bounds = calibration.bounds(prediction, labels, coverage)
+    lower, upper = support.bounds(prediction, *bounds)
     keys = sorted(calibration.residuals)
     # A segment without a calibration of its own has that of all rows.
     own = np.where(np.isin(labels, keys), labels, NOISE)
@@ -506,7 +517,7 @@ def _calibrated(
     ]
     pool = np.searchsorted(keys, own)
     variance = np.array([found.variance for found in pools])[pool]
-    return OutputRows(truth, prediction, lower, upper, variance, pool, pools)
+    return OutputRows(truth, prediction, lower, upper, variance, pool, pools, support=support)
 
 
 def _class_outputs(

@@ -107,11 +107,16 @@ class Examples:
         return self.n_train + np.flatnonzero(self.origins[self.n_train :] == origin)
 
 
-def make_examples(panel: Panel, name: str, folds: tuple[int, ...], random_state: int) -> Examples:
-    """The rows of one output; those of training are a seeded sample."""
+def make_examples(
+    panel: Panel, name: str, folds: tuple[int, ...], random_state: int, *, clip: bool = True
+) -> Examples:
+    """The rows of one output; those of training are a seeded sample.
+
+    Without `clip` forecasts may be negative, whatever the values are.
+    """
     values = panel.values[name]
     season, horizon = panel.frequency.season, panel.horizon
-    never_negative, usual = bool(np.nanmin(values) >= 0), usual_scale(values, season)
+    never_negative, usual = clip and bool(np.nanmin(values) >= 0), usual_scale(values, season)
     least = least_scale(values, season)
     first = _first_origin(folds[0], horizon, season)
     training = _sampled(values, first, horizon, random_state)

@@ -27,7 +27,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, ModelTrainingError
 from tsclust_model.forecasting import model_threads, train_boosters, training_params
 from tsclust_model.forest import is_packable
-from tsclust_model.intervals import StepCalibration
+from tsclust_model.intervals import StepCalibration, Support
 from tsclust_model.panel import LARGEST_LOSS, Panel
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
 from tsclust_model.segment_gain import segment_gain
@@ -394,10 +394,11 @@ def _fit_output(
     LightGBM models whose forecasts of the folds leave all reason are left out, with a warning: the
     bases serve alone then.
     """
-    examples = make_examples(panel, name, folds, config.random_state)
+    clip = config.clip_to_support
+    examples = make_examples(panel, name, folds, config.random_state, clip=clip)
     fits = _Fits(threads, examples, labels, params)
     if not fits.enough:
-        return _bases_alone(panel, examples, labels, config)
+        return _bases_alone(panel, name, examples, labels, config)
     rounds, everyone = fits.everywhere()
     own = everyone
     if config.combine != "global":
@@ -406,7 +407,7 @@ def _fit_output(
     texts = fits.kept(rounds)
     if config.combine == "global":
         texts = {cluster: found for cluster, found in texts.items() if cluster == NOISE}
-    fitted = _put_together(panel, judged, texts, rounds, config)
+    fitted = _put_together(panel, name, judged, texts, rounds, config)
     problem = _out_of_reason(fitted)
     if problem is not None:
         warnings.warn(
@@ -414,7 +415,7 @@ def _fit_output(
             f"forecast alone; check lgb_timeseries_params and the values: {problem}",
             stacklevel=2,
         )
-        alone = _bases_alone(panel, examples, labels, config)
+        alone = _bases_alone(panel, name, examples, labels, config)
         return replace(alone, scores=alone.scores | {"left_out": problem})
     if config.combine != "global":
         control = _control(fits, judged, rounds, everyone, labels, config)
@@ -426,17 +427,19 @@ def _fit_output(
 
 def _bases_alone(
     panel: Panel,
+    name: str,
     examples: Examples,
     labels: Mapping[Any, np.ndarray],
     config: PipelineConfig,
 ) -> _FittedOutput:
     """An output without LightGBM models."""
     bank = examples.judged_rows.bank
-    return _put_together(panel, _judged(examples, bank, bank, labels), {}, 0, config)
+    return _put_together(panel, name, _judged(examples, bank, bank, labels), {}, 0, config)
 
 
 def _put_together(
     panel: Panel,
+    name: str,
     judged: _Judged,
     texts: Mapping[int, tuple[str, ...]],
     rounds: int,
@@ -444,6 +447,7 @@ def _put_together(
 ) -> _FittedOutput:
     """Shares, intervals and scores of models, from what they forecast at the folds."""
     examples, rows = judged.examples, judged.examples.judged_rows
+    values = panel.values[name]
     losses = dict(zip(WAYS, map(judged.losses, judged.ways), strict=True))
     shares = _shares(losses, judged.labels, judged.weights, texts, config.combine)
     served, replaced = rows.within_reach(
@@ -459,6 +463,7 @@ def _put_together(
     model = SeriesModel(
         *(texts, shares, calibration, panel.frequency.season, panel.horizon),
         *(examples.never_negative, examples.usual_scale, examples.least_scale),
+        Support.of(values[~np.isnan(values)], whole=config.round_intervals).whole,
     )
     scores = _scores(judged, losses, shares, rounds) | {"replaced": float(replaced.mean())}
     return _FittedOutput(model, scores, judged, np.minimum(losses["blend"], LARGEST_LOSS))

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from tsclust_model.forest import Forest
-from tsclust_model.intervals import StepCalibration
+from tsclust_model.intervals import StepCalibration, Support
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
 from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
@@ -67,6 +67,8 @@ class SeriesModel:
     season, horizon : int
     never_negative : bool
         No value of the training panel was below 0; so is no forecast.
+    whole : bool
+        All values were whole numbers; so are the bounds (see `Support`).
     usual_scale, least_scale : float
         See `tsclust_model.windows.Windows`.
     """
@@ -79,6 +81,7 @@ class SeriesModel:
     never_negative: bool
     usual_scale: float
     least_scale: float = NO_FLOOR
+    whole: bool = False
 
     def forecast(
         self,
@@ -110,10 +113,17 @@ class SeriesModel:
         case = np.repeat(np.arange(len(values)), self.horizon)
         scaled, replaced = rows.within_reach(blended(ways, shares[case]), case)
         low, high = self.calibration.offsets(labels, coverage)
+        prediction, lower, upper = (
+            self._in_units(rows, found)
+            for found in (
+                scaled,
+                rows.clipped(scaled + rows.spread * low.ravel()),
+                rows.clipped(scaled + rows.spread * high.ravel()),
+            )
+        )
         return SeriesForecast(
-            self._in_units(rows, scaled),
-            self._in_units(rows, rows.clipped(scaled + rows.spread * low.ravel())),
-            self._in_units(rows, rows.clipped(scaled + rows.spread * high.ravel())),
+            prediction,
+            *Support(self.never_negative, self.whole).bounds(prediction, lower, upper),
             np.where(replaced, 0.0, shares[:, WAYS.index("cluster")]),
             replaced,
         )
@@ -201,6 +211,7 @@ class SeriesModel:
             "season": self.season,
             "horizon": self.horizon,
             "never_negative": self.never_negative,
+            "whole": self.whole,
             "usual_scale": self.usual_scale,
             "least_scale": self.least_scale,
         }
@@ -231,6 +242,7 @@ class SeriesModel:
             values["never_negative"],
             values["usual_scale"],
             values.get("least_scale", NO_FLOOR),
+            values.get("whole", False),  # older builds round no bounds
         )
         if texts:  # what packing the texts gave when they were written
             packed = unpack_arrays(parts[f"{key}-forest.npz"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
+from tsclust_model.intervals import Support
 from tsclust_model.panel import HeldBack, Panel, row_means, scaled_errors
 from tsclust_model.report_rows import Evidence, Measure, OutputRows, Pool, SegmentRows
 from tsclust_model.results import NOISE, Assignment
@@ -43,7 +44,7 @@ def series_evidence(generation: SeriesGeneration, held: HeldBack, basis: str) ->
     if not rows.size:
         return None
     outputs = {
-        name: _sums(held.truth[name][rows], _taken(found, rows), generation.coverage)
+        name: _sums(held.truth[name][rows], _taken(found, rows), generation, name)
         for name, found in forecast.outputs.items()
     }
     metric = generation.metric
@@ -116,9 +117,11 @@ def _taken(found: SeriesForecast, rows: np.ndarray) -> SeriesForecast:
     return replace(found, **{name: getattr(found, name)[rows] for name in names})
 
 
-def _sums(truth: np.ndarray, found: SeriesForecast, coverage: float) -> OutputRows:
+def _sums(
+    truth: np.ndarray, found: SeriesForecast, generation: SeriesGeneration, name: str
+) -> OutputRows:
     """Sums over the steps that are known, shape (n,); NaN where none is."""
-    steps = truth.shape[1]
+    model, coverage, steps = generation.models[name], generation.coverage, truth.shape[1]
     known = np.isfinite(truth)
     some = known.any(axis=1)
     lower, upper = found.lower[:, :steps], found.upper[:, :steps]
@@ -139,4 +142,5 @@ def _sums(truth: np.ndarray, found: SeriesForecast, coverage: float) -> OutputRo
         np.zeros(n, dtype=np.int64),
         pools,
         np.divide(inside.sum(axis=1), known.sum(axis=1), out=np.full(n, np.nan), where=some),
+        Support(model.never_negative, model.whole),
     )

@@ -890,7 +890,7 @@ def shuffled_control(
         "min_cluster_rows": config.min_cluster_rows,
     }
     if data.classes is None:
-        return fold_blend(*fits, **settings)
+        return fold_blend(*fits, **settings, clip=config.clip_to_support)
     return fold_blend_classes(*fits, data.classes, **settings)
 
 

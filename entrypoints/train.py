@@ -112,10 +112,11 @@ def show(training: Training, data: str) -> None:
             f"  {name:<8} global {everyone:.4g}   clusters alone {own:.4g}   "
             f"blend {served:.4g} ({served / everyone - 1:+.1%} against global)"
         )
-    click.echo(
-        f"  control  {worth[f'{metric.name}_control']:.4g} with shuffled segments; "
-        f"served with cluster weight {worth['cluster_weight']:g}"
-    )
+    if f"{metric.name}_control" in worth:  # segments' own models were fitted
+        click.echo(
+            f"  control  {worth[f'{metric.name}_control']:.4g} with shuffled segments; "
+            f"served with cluster weight {worth['cluster_weight']:g}"
+        )
     if report["gain"] is not None and found["n_clusters"]:
         click.echo(f"  {gain_sentence(report['gain'], worth['cluster_weight'])}")
     if unit == "rows":
@@ -129,6 +130,9 @@ def show(training: Training, data: str) -> None:
     if unit == "series":
         folds = ", ".join(str(fold["n_series"]) for fold in report["scores"]["folds"])
         click.echo(f"  origins  {folds} series at the rolling origins, oldest first")
+        if not report["scores"]["n_trees"]:
+            why = "left out" if "left_out" in report["scores"] else "too few rows"
+            click.echo(f"  LightGBM {why}: the exponential filters and Theta forecast alone")
         if clipped := report["scores"]["clipped"]["blend"]:
             click.echo(
                 f"  clipped  {clipped:.1%} of the series have an error above 10 on the folds"

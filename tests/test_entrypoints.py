@@ -207,6 +207,34 @@ def test_columns_are_dropped_and_the_task_is_set_without_a_settings_file(
     assert "probability_1" in model.metadata.get_output_schema().input_names()
 
 
+def test_a_panel_too_small_for_lightgbm_trains_and_says_what_forecasts(run, tmp_path):
+    t, rng = np.arange(24), np.random.default_rng(0)
+    quarters = pd.date_range("2018-01-01", periods=24, freq="QS")
+    parts = [
+        pd.DataFrame({"ward": f"Ä {i} № 1", "when": quarters, "beds": 50 + i + wave})
+        for i in range(12)
+        for wave in [10 * np.sin(np.pi * t / 2 + i) * (i % 2) + rng.normal(0, 2, 24)]
+    ]
+    pd.concat(parts).to_csv(tmp_path / "quarters.csv", index=False)
+    small = "hdbscan_params: {min_cluster_size: 5, min_samples: 1}"
+    (tmp_path / "config.yaml").write_text(f"{small}\nhistory_dir: {tmp_path}/history\n")
+    done = run(
+        "train",
+        data=tmp_path / "quarters.csv",
+        config=tmp_path / "config.yaml",
+        model_name="quarters",
+        id="ward",
+        time="when",
+        target="beds",
+        horizon=4,
+        holdout=0.2,
+    )
+    assert done.exit_code == 0, done.output
+    assert "LightGBM too few rows: the exponential filters and Theta forecast alone" in done.output
+    assert "12, 12, 12 series at the rolling origins" in done.output
+    assert "control" not in done.output
+
+
 def test_the_demo_trains_registers_and_says_what_to_type_next(run, tmp_path):
     result = run("main", folder=tmp_path / "demo")
     assert result.exit_code == 0, result.output

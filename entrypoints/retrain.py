@@ -42,7 +42,10 @@ def main(
     if done.retraining is not None:
         held = done.retraining.report["holdout"]
         if held is not None and "mase" not in held:
-            click.echo(f"version {done.retraining.version} on the newest rows: {held_line(held)}")
+            refitted = done.retraining.report.get("refitted")
+            when = ", before it learned from them" if refitted else ""
+            version = done.retraining.version
+            click.echo(f"version {version} on the newest rows{when}: {held_line(held)}")
 
 
 if __name__ == "__main__":

@@ -232,6 +232,8 @@ def advance(
         if not outcome["check_monitor"]["retrain"]:
             return dict(outcome)
         arguments = [outcome["check_monitor"]["reasons"]]
+    elif step == "evaluate":
+        arguments = [outcome.get("train", {}).get("compared")]
     elif step == "record":
         arguments = [outcome]
     try:
@@ -368,21 +370,23 @@ def train(work: Workspace, data_version: str, reasons: Sequence[str]) -> dict[st
     -------
     dict
         ``retrained``, ``promoted``, ``model_version`` (the new one), ``refused`` (why there is
-        none) and ``message``.
+        none), ``compared`` (figures of what serves now on the rows it was compared on, before it
+        learned from them too; None where it has not) and ``message``.
     """
     why = "; ".join(reasons)
-    version = alias_version(work.name, CHAMPION)
+    version, compared = alias_version(work.name, CHAMPION), None
     try:
         if version is None:
             new, promoted, message = _first(work, data_version, why)
         else:
-            new, promoted, message = _next(work, work.model(version), version, why)
+            new, promoted, message, compared = _next(work, work.model(version), version, why)
     except RetrainingError as error:
         return {
             "retrained": False,
             "promoted": False,
             "model_version": None,
             "refused": str(error),
+            "compared": None,
             "message": f"a retrain was due ({why}), but {error}",
         }
     work.remember_means(work.model(new), data_version)
@@ -391,13 +395,24 @@ def train(work: Workspace, data_version: str, reasons: Sequence[str]) -> dict[st
         "promoted": promoted,
         "model_version": new,
         "refused": None,
+        "compared": compared,
         "message": message,
     }
 
 
 @_step
-def evaluate(work: Workspace, data_version: str) -> dict[str, Any]:
+def evaluate(
+    work: Workspace, data_version: str, compared: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Judge the serving model on the rows of a version that it was not trained on.
+
+    A model that was promoted has learned from all of them; then the figures are those that it was
+    promoted by, of the fit that had not seen them.
+
+    Parameters
+    ----------
+    compared : mapping, optional
+        Of the step `train`.
 
     Returns
     -------
@@ -413,17 +428,20 @@ def evaluate(work: Workspace, data_version: str) -> dict[str, Any]:
         )
     champion = work.model(version)
     rows = work.unseen(champion, data_version)
-    found = figures(champion, rows)
+    found, n_rows = figures(champion, rows), len(rows)
+    if compared is not None and not n_rows:
+        found = {name: compared.get(name) for name in FIGURES}
+        n_rows = int(compared["n_rows"])
     status, failures = None, []
     monitoring = work.settings.monitoring
     floor = monitoring.accuracy_min_threshold
-    if len(rows) and (monitoring.thresholds or floor is not None):
+    if n_rows and (monitoring.thresholds or floor is not None):
         missed = _failures(work, found, rows, version) if monitoring.thresholds else []
         failures = [*missed, *below_floor(floor, score(found), score_name(champion))]
         status = tag_validation(work.name, version, failures)
     return {
         "model_version": version,
-        "n_rows": len(rows),
+        "n_rows": n_rows,
         "has_target": work.has_target(data_version),
         **found,
         "validation_status": status,
@@ -507,8 +525,10 @@ def _first(work: Workspace, data_version: str, why: str) -> tuple[str, bool, str
     return version, True, f"trained ({why}): version {version}"
 
 
-def _next(work: Workspace, champion: Model, version: str, why: str) -> tuple[str, bool, str]:
-    """Train a challenger: its version, whether it serves, and a message."""
+def _next(
+    work: Workspace, champion: Model, version: str, why: str
+) -> tuple[str, bool, str, dict[str, Any] | None]:
+    """Train a challenger: its version, whether it serves, a message, and see `train`."""
     training, config = work.settings.training, work.config
     done: Retraining | BaselineTraining | None
     if training.model_type != LIGHTGBM:
@@ -525,7 +545,16 @@ def _next(work: Workspace, champion: Model, version: str, why: str) -> tuple[str
     assert done.comparison is not None
     outcome = "is @champion now" if done.promoted else "stays @challenger"
     message = f"retrained ({why}): version {done.version} {outcome}; {done.comparison.reason}"
-    return done.version, done.promoted, message
+    return done.version, done.promoted, message, _compared(done) if done.promoted else None
+
+
+def _compared(done: Retraining | BaselineTraining) -> dict[str, Any]:
+    """Figures of a new model on the rows it was compared on, before it was fitted on them."""
+    if isinstance(done, Retraining) and done.report["holdout"] is not None:
+        held = done.report["holdout"]
+        return {name: held[name] for name in ("n_rows", *FIGURES) if name in held}
+    assert done.comparison is not None
+    return {"n_rows": done.comparison.n_rows, done.comparison.metric: done.comparison.challenger}
 
 
 def _failures(work: Workspace, found: Mapping[str, Any], rows: Unseen, version: str) -> list[str]:
@@ -538,7 +567,7 @@ def _failures(work: Workspace, found: Mapping[str, Any], rows: Unseen, version: 
     if before is not None and before != version:
         previous = work.model(before)
         if previous.roles.horizon == work.settings.data.horizon:
-            both = _neither_fitted(work, previous, rows)
+            both = _neither_fitted(work, previous, rows) if len(rows) else rows
             if len(both):
                 now = found if len(both) == len(rows) else figures(work.model(version), both)
                 return failed_thresholds(wanted, now, figures(previous, both))

@@ -159,6 +159,29 @@ def test_cluster_data_is_checked(change, message):
         ClusterSpecificModelManager().fit_timeseries_models(data)
 
 
+@pytest.mark.parametrize("method", ["fit_timeseries_models", "fit_resource_models"])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({4: {"X": np.ones((9, 2))}}, "cluster 4 has no '(y|resources)'; give {'X': ..., "),
+        ({4: {"y": np.ones(9), "resources": {"a": np.ones(9)}}}, "cluster 4 has no 'X'; give"),
+        ({4: np.ones((9, 2))}, "cluster 4 has no 'X'; give"),
+        ([1], "cluster_data is a list; give {cluster: {'X': "),
+    ],
+)
+def test_cluster_data_without_a_part_is_refused_in_one_line(method, data, message):
+    with pytest.raises(DataValidationError, match=message) as caught:
+        getattr(ClusterSpecificModelManager(), method)(data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("resources", [{}, None, np.ones(9)])
+def test_clusters_without_resources_are_refused_in_one_line(resources):
+    data = {4: {"X": np.ones((9, 2)), "resources": resources}}
+    with pytest.raises(DataValidationError, match="'resources' of cluster 4 holds none; give"):
+        ClusterSpecificModelManager().fit_resource_models(data)
+
+
 def test_every_cluster_needs_the_same_resources(cluster_data):
     data = {0: cluster_data[0], 7: cluster_data[7] | {"resources": {"hours": np.ones(100)}}}
     with pytest.raises(DataValidationError, match="every cluster must have the same resources"):

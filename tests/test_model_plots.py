@@ -161,6 +161,28 @@ def test_pictures_are_saved_by_their_suffix(tmp_path: Path, suffix: str, start: 
     assert plt.get_fignums() == []
 
 
+def test_one_mapping_a_batch_is_drawn_as_one_list_a_metric(tmp_path: Path):
+    batches = [{"rmse": 1.0, "noise_ratio": 0.1, "at": "monday"}, {"rmse": np.float64(2), "n": 3}]
+    by_metric = {"rmse": [1.0, 2.0], "noise_ratio": [0.1], "n": [3.0]}
+    records = [
+        {"metric_name": name, "value": value, "component": "batch"}
+        for name, values in by_metric.items()
+        for value in values
+    ]
+    pictures = []
+    for i, history in enumerate((by_metric, batches, records)):
+        path = tmp_path / f"{i}.png"
+        assert create_performance_plots(history, path) == str(path)
+        pictures.append(path.read_bytes())
+    assert pictures[0] == pictures[1] == pictures[2]
+
+
+@pytest.mark.parametrize("history", [[], [{"at": "monday"}], [1.0, 2.0]])
+def test_a_history_without_metrics_is_refused_in_one_line(tmp_path: Path, history: list):
+    with pytest.raises(DataValidationError, match=r"^metrics_history holds [^\n]*$"):
+        create_performance_plots(history, tmp_path / "x.png")
+
+
 def test_what_cannot_be_drawn_is_said(tmp_path: Path):
     with pytest.raises(ConfigurationError, match=r"map.gif must end in .png or .svg"):
         create_cluster_visualization(X, LABELS, tmp_path / "map.gif")

@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
 from tsclust_model.drift import DriftMonitor, DriftWindow
-from tsclust_model.errors import MLflowIntegrationError, RetrainingError
+from tsclust_model.errors import DataValidationError, MLflowIntegrationError, RetrainingError
 from tsclust_model.metrics import RMSE
 from tsclust_model.registry import alias_version, load_generation, name_segment, segment_names
 from tsclust_model.results import BatchResult
@@ -403,6 +403,54 @@ def test_moved_features_call_for_a_retrain_and_the_cooldown_holds_the_next(manag
     assert len(manager.calls) == 2
     assert "feature(s) moved" in manager.calls[0]
     assert manager.get_retraining_status()["cooldown_batches_left"] == 3
+
+
+def test_a_batch_is_watched_in_whatever_form_it_comes(generation, usual):
+    names = list(generation.schema.names)
+    moved = usual + 30
+    table = pd.DataFrame(moved, columns=names)
+    forms = [
+        moved,
+        moved.tolist(),
+        table,
+        table[names[::-1]].assign(more="x"),
+        dict(zip(names, moved.T, strict=True)),
+        {"X": moved, "y": None},
+        {"X": table},
+    ]
+    for form in forms:
+        manager = AdaptiveRetrainingManager(generation.reference, CONFIG, clock=Clock())
+        found = [manager.monitor_batch_result(batch_result(300), form) for _ in range(2)]
+        assert found == [False, True], type(form)
+
+
+def test_outcomes_beside_the_batch_are_watched(generation, usual):
+    manager = AdaptiveRetrainingManager(generation.reference, CONFIG, clock=Clock())
+    wrong = {"X": usual, "y": np.full(300, 1e3)}
+    assert [manager.monitor_batch_result(batch_result(300), wrong) for _ in range(2)] == [
+        False,
+        True,
+    ]
+    assert "RMSE 1000 is over" in manager.drift.reason
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda X: X[:-1], "batch_data has 299 rows, batch_result 300"),
+        (lambda X: X[:, 1:], r"batch_data has the shape \(300, \d+\); give \(n, "),
+        (lambda X: {"beds": [1.0] * 300}, "batch_data has no column '"),
+        (lambda X: None, "batch_data has the shape|is a NoneType"),
+        (lambda X: "batch", "batch_data is a str, no table of numbers"),
+        (lambda X: {"X": X, "y": [1.0]}, "y has 1 values for 300 rows"),
+    ],
+)
+def test_what_is_no_batch_is_refused_in_one_line(generation, usual, form, message):
+    manager = AdaptiveRetrainingManager(generation.reference, CONFIG, clock=Clock())
+    with pytest.raises(DataValidationError, match=message) as caught:
+        manager.monitor_batch_result(batch_result(300), form(usual))
+    assert "\n" not in str(caught.value)
+    assert manager.n_batches == 0
 
 
 def test_much_noise_calls_for_a_retrain(manager, usual):

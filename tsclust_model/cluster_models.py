@@ -74,6 +74,7 @@ class ClusterSpecificModelManager:
         DataValidationError, ConfigurationError, ModelTrainingError
         """
         config = self._config()
+        _require_parts(cluster_data, "y")
         outcomes = {
             cluster: {"y": validate_target(part["y"], len(part["X"]), f"y of cluster {cluster}")}
             for cluster, part in cluster_data.items()
@@ -96,6 +97,12 @@ class ClusterSpecificModelManager:
         dict of int to dict of str to dict
             The metrics of each resource in each cluster, as in `fit_timeseries_models`.
         """
+        _require_parts(cluster_data, "resources")
+        for cluster, part in cluster_data.items():
+            if not isinstance(part["resources"], Mapping) or not part["resources"]:
+                raise DataValidationError(
+                    f"'resources' of cluster {cluster} holds none; give {{name: (n,)}}"
+                )
         outcomes = {
             cluster: {
                 name: validate_target(values, len(part["X"]), f"{name} of cluster {cluster}")
@@ -188,3 +195,20 @@ class ClusterSpecificModelManager:
             combine=self.combine,
             min_cluster_rows=self.min_cluster_rows,
         )
+
+
+def _require_parts(cluster_data: Mapping[int, Mapping[str, Any]], outcome: str) -> None:
+    """Refuse clusters whose data lacks ``X`` or the outcome."""
+    if not isinstance(cluster_data, Mapping):
+        raise DataValidationError(
+            f"cluster_data is a {type(cluster_data).__name__}; give {{cluster: {{'X': ..., "
+            f"'{outcome}': ...}}}}"
+        )
+    for cluster, part in cluster_data.items():
+        absent = [
+            name for name in ("X", outcome) if not isinstance(part, Mapping) or name not in part
+        ]
+        if absent:
+            raise DataValidationError(
+                f"cluster {cluster} has no '{absent[0]}'; give {{'X': ..., '{outcome}': ...}}"
+            )

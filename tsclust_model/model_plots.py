@@ -354,7 +354,7 @@ def create_cluster_visualization(
 
 
 def create_performance_plots(
-    metrics_history: Mapping[str, Sequence[Any]],
+    metrics_history: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
     save_path: str | Path,
     *,
     thresholds: Mapping[str, float] | None = None,
@@ -363,9 +363,10 @@ def create_performance_plots(
 
     Parameters
     ----------
-    metrics_history : mapping of str to sequence
+    metrics_history : mapping of str to sequence, or sequence of mapping
         Of each metric its values, oldest first, as numbers or as the records of
-        `TimeSeriesClusteringPipeline.get_performance_metrics`.
+        `TimeSeriesClusteringPipeline.get_performance_metrics`; or one mapping a batch, of metrics
+        to numbers (what is no number, a time say, is left out).
     save_path : str or Path
         Ends in .png or .svg.
     thresholds : mapping of str to float, optional
@@ -383,6 +384,8 @@ def create_performance_plots(
     ConfigurationError
         Another suffix.
     """
+    if not isinstance(metrics_history, Mapping):
+        metrics_history = _by_metric(metrics_history)
     plain = {
         str(name): [float(v["value"] if isinstance(v, Mapping) else v) for v in values]
         for name, values in metrics_history.items()
@@ -391,6 +394,23 @@ def create_performance_plots(
     if not plain:
         raise DataValidationError("metrics_history holds no value; process a batch first")
     return save_figure(history_plot(plain, thresholds), save_path)
+
+
+def _by_metric(batches: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """One mapping a batch as one list a metric; a record of one value counts as that metric."""
+    found: dict[str, list[float]] = {}
+    for batch in batches:
+        if not isinstance(batch, Mapping):
+            raise DataValidationError(
+                f"metrics_history holds a {type(batch).__name__}; give one mapping a batch, of "
+                "metrics to numbers"
+            )
+        if {"metric_name", "value"} <= set(batch):
+            batch = {str(batch["metric_name"]): batch["value"]}
+        for name, value in batch.items():
+            if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+                found.setdefault(str(name), []).append(float(value))
+    return found
 
 
 def save_figure(figure: Figure, save_path: str | Path) -> str:

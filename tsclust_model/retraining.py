@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 from scipy.stats import t as student
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import DriftMonitor, DriftWindow, Reference, Source
-from tsclust_model.errors import RetrainingError
-from tsclust_model.metrics import Metric
+from tsclust_model.errors import DataValidationError, RetrainingError, listed
+from tsclust_model.metrics import RMSE, Metric
 from tsclust_model.monitoring import Clock, utc_now
 from tsclust_model.results import BatchResult
+from tsclust_model.validation import validate_target
 
 _CONFIDENCE = 0.95
 """One-sided, of a promotion; the z of many rows is 1.645."""
@@ -243,7 +245,7 @@ class AdaptiveRetrainingManager:
     def monitor_batch_result(
         self,
         batch_result: BatchResult,
-        batch_data: np.ndarray,
+        batch_data: np.ndarray | pd.DataFrame | Mapping[str, Any],
         losses: np.ndarray | None = None,
     ) -> bool:
         """Look at one batch, and retrain if drift says so.
@@ -251,16 +253,32 @@ class AdaptiveRetrainingManager:
         Parameters
         ----------
         batch_result : BatchResult
-        batch_data : ndarray of float64, shape (n, n_features)
-            The batch as the model's matrix.
+        batch_data : array-like, DataFrame or mapping
+            The batch: the model's matrix, shape (n, n_features); a table with its columns; or a
+            mapping of columns to values, or of ``X`` to either and ``y`` to the outcomes.
         losses : ndarray of float64, shape (n,), optional
-            Of the model's metric (`Generation.losses`), where the outcome is known.
+            Of the model's metric (`Generation.losses`), where the outcome is known; default: the
+            squared errors of ``y`` in `batch_data`.
 
         Returns
         -------
         bool
             Whether a retrain is due; it has been run if the manager was given how to.
+
+        Raises
+        ------
+        DataValidationError
+            The batch is not that of the result, or not the model's columns.
         """
+        if losses is None:
+            losses = _squared_errors(batch_result, batch_data, self.reference.metric)
+        batch_data = _matrix(batch_data, self.reference.features.names)
+        n_rows = len(batch_result.cluster_assignments)
+        if len(batch_data) != n_rows:
+            raise DataValidationError(
+                f"batch_data has {len(batch_data)} rows, batch_result {n_rows}; give the batch "
+                "that the result is of"
+            )
         self.n_batches += 1
         self._noise = [*self._noise[-9:], batch_result.noise_ratio]
         n_noise = round(batch_result.noise_ratio * len(batch_data))
@@ -384,3 +402,44 @@ class AdaptiveRetrainingManager:
             return False
         self.last_refusal = ""
         return True
+
+
+def _squared_errors(result: BatchResult, batch: Any, metric: str) -> np.ndarray | None:
+    """Losses, shape (n,), of the outcomes that a mapping holds beside its ``X``, if it does."""
+    if not isinstance(batch, Mapping) or "X" not in batch or batch.get("y") is None:
+        return None
+    if metric != RMSE.name:
+        raise DataValidationError(f"'y' beside 'X' is for numbers; give the losses of {metric}")
+    y = validate_target(batch["y"], len(result.timeseries_predictions), "y")
+    return np.square(y - result.timeseries_predictions)
+
+
+def _matrix(batch: Any, names: Sequence[str]) -> np.ndarray:
+    """A batch as the model's matrix, shape (n, n_features); NaN is missing."""
+    if isinstance(batch, Mapping):
+        batch = batch["X"] if "X" in batch else pd.DataFrame(dict(batch))
+    if isinstance(batch, pd.DataFrame):
+        batch = batch.rename(columns=str)
+        absent = [name for name in names if name not in batch]
+        if absent:
+            raise DataValidationError(f"batch_data has no column '{absent[0]}'; add it")
+        batch = batch[list(names)]
+        strings = [name for name in names if not pd.api.types.is_numeric_dtype(batch[name])]
+        if strings:
+            raise DataValidationError(
+                f"column '{strings[0]}' of batch_data is no number; give the model's matrix "
+                "(process_batch does it)"
+            )
+        return batch.to_numpy(dtype=np.float64, na_value=np.nan)
+    try:
+        X = np.asarray(batch, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataValidationError(
+            f"batch_data is a {type(batch).__name__}, no table of numbers; give an array, a "
+            "DataFrame, or a mapping of columns"
+        ) from error
+    if X.ndim != 2 or X.shape[1] != len(names):
+        raise DataValidationError(
+            f"batch_data has the shape {X.shape}; give (n, {len(names)}): {listed(names)}"
+        )
+    return X

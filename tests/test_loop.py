@@ -220,6 +220,10 @@ def test_the_same_data_twice_does_nothing_and_says_so(make_loop, stream):
     assert list(again["durations"]) == ["ingest"]
     assert list(first["durations"]) == list(STEPS)
     assert len(loop.monitor.records()) == 1
+    # Nor does it under another name, wherever the loop is called from.
+    (loop.folder / "week.csv").rename(loop.folder / "copy.csv")
+    loop.settings["data"]["path"] = str(loop.folder / "copy.csv")
+    assert loop.again()["status"] == "unchanged"
     # A stricter threshold is another question, even of the same data.
     loop.settings["monitoring"]["thresholds"]["rmse"]["threshold"] = 0.001
     judged = loop.again()
@@ -416,13 +420,14 @@ def test_unreadable_data_is_one_line(make_loop, stream):
         loop.again()
 
 
-def test_the_loop_writes_the_log_that_its_settings_ask_for(make_loop, tmp_path):
+def test_the_loop_writes_the_log_that_its_settings_ask_for(make_loop, tmp_path, capsys):
     loop = make_loop("logged", logging={"console": "off", "file": str(tmp_path / "log.jsonl")})
     with pytest.raises(DataLoadError):
         loop.again()
     (record,) = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert (record["level"], record["step"]) == ("ERROR", "pipeline")
     assert record["details"] == {"error": "DataLoadError"}
+    assert capsys.readouterr().err == ""
 
 
 def test_a_relative_path_is_of_the_working_folder_or_else_of_the_yaml(

@@ -83,6 +83,8 @@ def _handlers(settings: LoggingSettings) -> Iterator[logging.Handler]:
         console = logging.StreamHandler(sys.stderr)
         console.setFormatter(HumanLines() if settings.console == "human" else JsonLines())
         yield console
+    else:
+        yield logging.NullHandler()  # or logging itself writes errors to the terminal
     if settings.file is not None:
         try:
             Path(settings.file).parent.mkdir(parents=True, exist_ok=True)

@@ -250,8 +250,9 @@ class Workspace:
 
     @property
     def digest(self) -> str:
-        """Of the settings that decide; where logs and runs go does not."""
-        text = self.settings.model_dump_json(exclude={"logging", "mlflow"})
+        """Of the settings that decide; where data, logs and runs lie does not."""
+        elsewhere = {"logging": True, "mlflow": True, "data": {"path"}}
+        text = self.settings.model_dump_json(exclude=elsewhere)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _report_path(self, data_version: str) -> Path:

@@ -335,6 +335,17 @@ def test_broken_rows_are_removed_and_counted(make_loop, stream):
     assert len(loop.history.load(loop.history.get_latest_version())[0]) == 147
 
 
+def test_a_floor_that_is_missed_calls_for_one_retrain_and_then_waits_out_the_cooldown(
+    make_loop, stream
+):
+    loop = make_loop("floor", monitoring={"accuracy_min_threshold": 0.999, "thresholds": {}})
+    summaries = [loop.week(week_of(stream, number)) for number in (1, 2, 3)]
+    assert [summary["retrained"] for summary in summaries] == [True, True, False]
+    assert in_words(summaries[1]["reasons"][0]) == "R² # is under #"
+    assert summaries[2]["reasons"] == []
+    assert "more windows after a retrain (R² 0." in summaries[2]["message"]
+
+
 def test_a_run_of_the_loop_says_what_it_did(make_loop, stream):
     loop = make_loop("told")
     summary = loop.week(week_of(stream, 1))

@@ -357,9 +357,12 @@ def check_monitor(work: Workspace, data_version: str) -> dict[str, Any]:
     decision = monitor.decide(score(found), shown.means, n_samples=shown.n_samples)
     own, wanted = _model_type(champion), work.settings.training.model_type
     other = "" if own == wanted else f"training.model_type is {wanted}, the champion's is {own}"
-    reasons = [*decision.reasons, *filter(None, [seen.reason, other])]
+    # The cooldown after a retrain holds for the monitor's reasons as for the detectors'.
+    due = () if seen.pause else decision.reasons
+    reasons = [*due, *filter(None, [seen.reason, other])]
+    held = f" ({'; '.join(decision.reasons)})" if seen.pause and decision.reasons else ""
     waits_for = _obstacle(work.report(data_version), seen.n_fresh)
-    return _decision(reasons, waits_for, decision.drift, seen.message) | found
+    return _decision(reasons, waits_for, decision.drift, seen.message + held) | found
 
 
 @_step

@@ -54,11 +54,14 @@ class Observation:
         The drift that calls for a retrain; empty for none.
     n_fresh : int
         Labelled rows of the window that the champion was not trained on.
+    pause : int
+        Windows until the cooldown after a retrain is over; 0 where none is on.
     """
 
     message: str
     reason: str
     n_fresh: int
+    pause: int = 0
 
 
 def observe(
@@ -74,7 +77,8 @@ def observe(
     """
     monitor = _open_monitor(model_name, config)
     message = monitor.look_at(frame)
-    return Observation(message, monitor.reason, monitor.n_fresh())
+    pause = monitor.drift.noise.quiet_left
+    return Observation(message, monitor.reason, monitor.n_fresh(), pause)
 
 
 def maintain(

@@ -251,7 +251,7 @@ class Workspace:
     @property
     def digest(self) -> str:
         """Of the settings that decide; where data, logs and runs lie does not."""
-        elsewhere = {"logging": True, "mlflow": True, "data": {"path"}}
+        elsewhere: dict[str, Any] = {"logging": True, "mlflow": True, "data": {"path"}}
         text = self.settings.model_dump_json(exclude=elsewhere)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

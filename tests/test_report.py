@@ -33,6 +33,7 @@ from tsclust_model.report import (
 )
 from tsclust_model.report_advice import next_steps
 from tsclust_model.report_figures import Watched
+from tsclust_model.report_rows import frame_segments
 from tsclust_model.reporting import evaluation_report, fit_report, period
 from tsclust_model.retraining import compare
 from tsclust_model.series_report_rows import series_evidence
@@ -144,7 +145,10 @@ def test_segments_are_described_by_what_sets_them_apart(figures, labelled):
         assert item["difference"] == pytest.approx((mean - column.mean()) / column.std(ddof=0))
     apart = [abs(item["difference"]) for item in lung["profile"]]
     assert apart == sorted(apart, reverse=True)
-    assert set(lung["representatives"]) <= set(members["patient_id"])
+    assert len(lung["representatives"]) > 0
+    assert set(lung["representatives"]) <= {
+        f"row {i}" for i in np.flatnonzero(labels == lung["id"])
+    }
     assert lung["strength"] == pytest.approx(
         fitted.assignment.strength[labels == lung["id"]].mean()
     )
@@ -247,9 +251,20 @@ def test_no_row_is_in_the_figures(figures, labelled):
         for value in values.sample(200, random_state=0):
             assert f" {value}," not in plain
     ids = set(known["patient_id"]) | set(unseen["patient_id"])
-    named = {text for text in all_texts(plain_figures(figures)) if text in ids}
+    assert not [text for text in all_texts(plain_figures(figures)) if text in ids]
+
+
+def test_typical_rows_are_named_by_id_only_if_asked(labelled):
+    fitted, data, known, unseen = labelled
+    asked = fitted.generation.info["config"] | {"show_ids": True}
+    generation = replace(fitted.generation, info=fitted.generation.info | {"config": asked})
+    figures = fit_report(replace(fitted, generation=generation), data, known, unseen, ABOUT)
     typical = {id for item in figures["segments"]["found"] for id in item["representatives"]}
-    assert named == typical
+    assert typical
+    assert typical <= set(known["patient_id"])
+    assert frame_segments(generation, known).ids[:2] == known["patient_id"].tolist()[:2]
+    assert frame_segments(fitted.generation, known).ids[:2] == ["row 0", "row 1"]
+    assert "Typical rows are given by id only." in render(figures)
 
 
 def hostile(found: Any, names: tuple[str, ...] = ()) -> Any:

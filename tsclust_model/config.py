@@ -347,6 +347,7 @@ _RULES: dict[str, _Rule] = {
     "history_dir": _optional(
         (lambda value: isinstance(value, str) and value != "", "the path of a folder")
     ),
+    "show_ids": (lambda value: isinstance(value, bool), "true or false"),
     "row_hashes": (lambda value: isinstance(value, bool), "true or false"),
     "random_state": _integer(0, 2**32 - 1),
 }
@@ -447,6 +448,9 @@ class PipelineConfig:
         not be features; ``drop_columns`` keeps them out of the model.
     planning_columns : list of str
         Columns by whose groups the report shows totals, e.g. the ward.
+    show_ids : bool, False
+        Whether reports name typical rows and series by their ids, which may be patients'; False
+        names them by their number in the table, oldest first.
     gap_policy : {'error', 'fill', 'drop'}
         What happens to series that lack periods: an error that names them, a straight line
         between the neighbours, or the series is left out.
@@ -501,6 +505,7 @@ class PipelineConfig:
     drop_columns: list[str] = field(default_factory=list)
     audit_columns: list[str] = field(default_factory=list)
     planning_columns: list[str] = field(default_factory=list)
+    show_ids: bool = False
     gap_policy: str = "error"
     combine: str = "blend"
     coverage: float = 0.9

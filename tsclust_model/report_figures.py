@@ -28,7 +28,7 @@ from tsclust_model.report_groups import (
     segment_name,
     shown_groups,
 )
-from tsclust_model.report_rows import Evidence, OutputRows, SegmentRows
+from tsclust_model.report_rows import Evidence, OutputRows, SegmentRows, shows_ids
 from tsclust_model.results import NOISE
 from tsclust_model.retraining import Comparison
 from tsclust_model.segment_gain import gain_sentence, mean_error, segment_gain
@@ -202,6 +202,7 @@ def _model(generation: AnyGeneration, about: Mapping[str, Any]) -> dict[str, Any
             "rows_are": _unit(generation),
             "horizon": roles.horizon,
             "id": roles.id,
+            "show_ids": shows_ids(generation),
             "time": roles.time,
             "n_rows": info["n_rows"],
             "fitted_rows": info.get("fitted_rows", info["n_rows"]),

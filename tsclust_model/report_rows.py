@@ -21,7 +21,7 @@ from tsclust_model.classification import ClassModel
 from tsclust_model.evaluation import as_numbers, last_values
 from tsclust_model.folds import Fold, time_ordered_folds
 from tsclust_model.forecasting import OutputModel
-from tsclust_model.generation import FittedGeneration, Generation
+from tsclust_model.generation import FittedGeneration, FittedPipeline, Generation
 from tsclust_model.intervals import Calibration, Support
 from tsclust_model.metrics import naive_forecast, naive_losses
 from tsclust_model.results import NOISE, Assignment
@@ -407,6 +407,11 @@ def frame_evidence(
     )
 
 
+def shows_ids(generation: FittedPipeline) -> bool:
+    """Whether reports may name rows by their ids; models of before never asked for it."""
+    return bool(generation.info["config"].get("show_ids", False))
+
+
 def training_segments(
     fitted: FittedGeneration, data: TrainingData, ids: Sequence[Any] | None
 ) -> SegmentRows:
@@ -420,7 +425,7 @@ def frame_segments(generation: Generation, frame: pd.DataFrame) -> SegmentRows:
     rows = np.flatnonzero(encoded.scorable)
     assignment = generation.assign(encoded.X[rows])
     column = generation.roles.id
-    named = column is not None and column in frame
+    named = shows_ids(generation) and column is not None and column in frame
     ids = frame[column].iloc[rows].tolist() if named else [f"row {row}" for row in rows.tolist()]
     return _segments(generation, encoded.X[rows], assignment, ids)
 

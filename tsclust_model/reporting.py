@@ -30,6 +30,7 @@ from tsclust_model.report_rows import (
     fold_evidence,
     frame_evidence,
     frame_segments,
+    shows_ids,
     training_segments,
 )
 from tsclust_model.retraining import Comparison
@@ -97,7 +98,8 @@ def fit_report(
             evidence = replace(evidence, labels=generation.assign(own.X[own.scorable]).labels)
         newest = _window(judge, unseen)
     roles = generation.roles
-    ids = known[roles.id].tolist() if roles.id is not None else None
+    named = roles.id is not None and shows_ids(generation)
+    ids = known[roles.id].tolist() if named else None
     segments = training_segments(fitted, data, ids)
     n_holdout = 0 if evaluated is not None else len(unseen)
     facts = {"n_holdout": n_holdout, "period": period(known, roles.time)} | dict(about)

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from tsclust_model.intervals import Support
 from tsclust_model.panel import HeldBack, Panel, row_means, scaled_errors
-from tsclust_model.report_rows import Evidence, Measure, OutputRows, Pool, SegmentRows
+from tsclust_model.report_rows import Evidence, Measure, OutputRows, Pool, SegmentRows, shows_ids
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.series_models import SeriesForecast
@@ -82,7 +82,7 @@ def series_segments(
         np.where(assignment.is_noise[rows], NOISE, labels),
         labels,
         assignment.strength[rows],
-        panel.ids[rows].tolist(),
+        [_name(generation, panel, row) for row in rows.tolist()],
     )
 
 
@@ -101,7 +101,7 @@ def shown_forecasts(generation: SeriesGeneration, held: HeldBack) -> list[dict[s
             segment = "no segment" if cluster == NOISE else f"segment {cluster}"
             shown.append(
                 {
-                    "name": f"{held.panel.ids[row]} ({segment})",
+                    "name": f"{_name(generation, held.panel, row)} ({segment})",
                     "past": past,
                     "prediction": found.prediction[row, :steps],
                     "lower": found.lower[row, :steps],
@@ -110,6 +110,10 @@ def shown_forecasts(generation: SeriesGeneration, held: HeldBack) -> list[dict[s
                 }
             )
     return shown
+
+
+def _name(generation: SeriesGeneration, panel: Panel, row: int) -> str:
+    return str(panel.ids[row]) if shows_ids(generation) else f"series {row}"
 
 
 def _taken(found: SeriesForecast, rows: np.ndarray) -> SeriesForecast:

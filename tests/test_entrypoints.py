@@ -617,3 +617,33 @@ def test_real_encounters_train_evaluate_and_score_within_the_bars(run, tmp_path)
     scored = run("score", data=newest, model_uri=uri, output=tmp_path / "scored.parquet")
     assert scored.exit_code == 0, scored.output
     assert "20353 rows, 0 not scored" in scored.output
+
+
+def test_a_wide_table_is_trained_and_loaded_without_foreign_noise(tmp_path):
+    rng = np.random.default_rng(4)
+    names = [f"column_{i}" for i in range(120)]
+    frame = pd.DataFrame(rng.normal(size=(120, 120)), columns=names).assign(y=rng.normal(size=120))
+    frame["day"] = pd.date_range("2024-01-01", periods=120)
+    frame.to_csv(tmp_path / "wide.csv", index=False)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(PROJECT)}
+
+    def told(*words: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [line for line in done.stderr.splitlines() if line and "it/s]" not in line]
+
+    train = ["-m", "entrypoints.train", "--data", "wide.csv", "--target", "y", "--time", "day"]
+    config = tmp_path / "config.yaml"
+    config.write_text("lgb_timeseries_params: {n_estimators: 5}\ncluster_features: [column_0]\n")
+    lines = told(*train, "--config", str(config), "--model_name", "wide")
+    assert all(line.startswith("Warning: ") for line in lines)
+    assert len(lines) == len({*lines}) <= 1
+    load = "import mlflow; mlflow.pyfunc.load_model('models:/wide@champion')"
+    assert told("-c", load) == []

@@ -778,3 +778,20 @@ def test_a_state_keeps_its_support_and_an_older_one_has_none():
         parts[key] = pack_json(content)
     older = Generation.from_parts(parts)
     assert (older.predict(rows)["prediction_lower"] < 0).any()
+
+
+def test_the_example_of_many_columns_is_made_at_once():
+    # One by one, pandas warns of every column beyond the hundredth; warnings are errors here.
+    rng = np.random.default_rng(3)
+    names = [f"column_{i}" for i in range(130)]
+    frame = pd.DataFrame(rng.normal(size=(60, 130)), columns=names).assign(
+        y=rng.normal(size=60), kind=np.where(np.arange(60) % 2, "a", "b")
+    )
+    config = dataclasses.replace(SMALL_CONFIG, cluster_features=names[:3])
+    data = training_data(frame, Roles("y"), config)
+    with pytest.warns(UserWarning, match="no cluster was found") as told:
+        generation = fit_generation(data, config, {"roles": vars(Roles("y"))}).generation
+    example = generation.example()
+    assert list(example.columns) == [*names, "kind"]
+    assert example["kind"].tolist() == ["a"] * len(example)
+    assert [str(one.filename) for one in told] == ["tsclust_model"]  # no line of our source

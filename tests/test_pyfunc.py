@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -19,7 +20,14 @@ from mlflow.types.schema import Array
 
 from tsclust_model import pyfunc
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.pyfunc import SegmentForecaster, log_generation, open_generation, seal_generation
+from tsclust_model.pyfunc import (
+    SegmentForecaster,
+    log_generation,
+    model_arguments,
+    open_generation,
+    seal_generation,
+    without_pickle_warning,
+)
 from tsclust_model.series_input import series_rows
 from tsclust_model.serving import RequestError
 from tsclust_model.state import MANIFEST, digest
@@ -364,3 +372,13 @@ def test_a_changed_part_of_a_state_of_series_is_found(ward_model):
         changed[len(changed) // 2] ^= 1
         with pytest.raises(MLflowIntegrationError, match="state"):
             open_generation(sealed | {name: bytes(changed)})
+
+
+def test_logging_a_model_says_nothing_of_pickles(generation, tmp_path, caplog):
+    parts, arguments = model_arguments(generation)
+    with caplog.at_level("INFO", logger="mlflow"), without_pickle_warning():
+        mlflow.pyfunc.save_model(
+            tmp_path / "model", python_model=SegmentForecaster(parts), **arguments
+        )
+    assert "CloudPickle" not in caplog.text
+    assert not logging.getLogger("mlflow.pyfunc").filters

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tsclust_model.assignment import DensityTree
 from tsclust_model.config import PipelineConfig
-from tsclust_model.errors import DataValidationError, ModelTrainingError, NotFittedError
+from tsclust_model.errors import DataValidationError, ModelTrainingError, NotFittedError, caution
 from tsclust_model.fallback import KNNFallback
 from tsclust_model.metrics import calculate_clustering_metrics
 from tsclust_model.results import NOISE, Assignment, ClusteringResult
@@ -465,21 +465,18 @@ def _warn_of_shape(result: ClusteringResult) -> None:
     """Say what a user should change about a clustering that serves little."""
     n_clusters, n_rows = result.metrics["n_clusters"], len(result.labels)
     if n_clusters == 0:
-        warnings.warn(
+        caution(
             f"no cluster was found: all {n_rows} rows are noise and are served by the global "
-            "model (cluster_source 'none'); lower hdbscan_params.min_cluster_size or min_samples",
-            stacklevel=2,
+            "model (cluster_source 'none'); lower hdbscan_params.min_cluster_size or min_samples"
         )
     elif n_clusters == 1:
-        warnings.warn(
+        caution(
             "one cluster was found, so segments tell no rows apart; "
-            "lower hdbscan_params.min_cluster_size to find more",
-            stacklevel=2,
+            "lower hdbscan_params.min_cluster_size to find more"
         )
     elif n_clusters > MANY_CLUSTERS:
-        warnings.warn(
+        caution(
             f"{n_clusters} clusters were found in {n_rows} rows; "
             f"hdbscan_params.min_cluster_size={-(-n_rows // MANY_CLUSTERS)} "
-            f"makes {MANY_CLUSTERS} at most",
-            stacklevel=2,
+            f"makes {MANY_CLUSTERS} at most"
         )

@@ -22,7 +22,9 @@ row: rows are patients.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import sklearn.exceptions
 
@@ -91,3 +93,11 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     texts = [str(name) for name in names]
     rest = len(texts) - most
     return ", ".join(texts[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+_CAUTIONED: dict[Any, Any] = {}
+
+
+def caution(message: str) -> None:
+    """Warn the user in one line, without a line of our source; the same words once a process."""
+    warnings.warn_explicit(message, UserWarning, "tsclust_model", 1, registry=_CAUTIONED)

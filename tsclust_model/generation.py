@@ -381,18 +381,18 @@ class Generation(FittedPipeline):
             if c != NOISE
         ][:2]
         rows = np.array([*(centers or [scaler.median]), self._noise_row()])
-        frame = pd.DataFrame(index=range(len(rows)))
+        columns: dict[str, Any] = {}  # one by one they would fragment a frame
         for feature in self.schema.features:
             if feature.name in self.schema.cluster_features:
                 column = rows[:, self.schema.cluster_features.index(feature.name)]
                 position = self.schema.cluster_features.index(feature.name)
                 digits = 4 - int(np.floor(np.log10(scaler.scale[position])))
-                frame[feature.name] = [round(float(value), digits) for value in column]
+                columns[feature.name] = [round(float(value), digits) for value in column]
             elif feature.is_number:
-                frame[feature.name] = 0.0
+                columns[feature.name] = 0.0
             else:
-                frame[feature.name] = pd.Series([feature.categories[0]] * len(rows), dtype=object)
-        return frame
+                columns[feature.name] = pd.Series([feature.categories[0]] * len(rows), dtype=object)
+        return pd.DataFrame(columns, index=range(len(rows)))
 
     def _noise_row(self) -> np.ndarray:
         """A row HDBSCAN calls noise: outwards from the mean, alternating up and down."""

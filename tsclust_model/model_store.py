@@ -20,7 +20,13 @@ from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.kept_models import Kept, open_model, seal_model
-from tsclust_model.pyfunc import SegmentForecaster, model_arguments, read_parts, write_parts
+from tsclust_model.pyfunc import (
+    SegmentForecaster,
+    model_arguments,
+    read_parts,
+    without_pickle_warning,
+    write_parts,
+)
 from tsclust_model.registry import translated
 from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.state import MANIFEST
@@ -183,9 +189,10 @@ def _write(model: Any, metadata: Mapping[str, Any], folder: Path) -> None:
         raise MLflowIntegrationError(f"the metadata is not JSON: {error}") from error
     if isinstance(model, Generation | SeriesGeneration):
         parts, arguments = model_arguments(model)
-        mlflow.pyfunc.save_model(
-            folder / _MODEL, python_model=SegmentForecaster(parts), **arguments
-        )
+        with without_pickle_warning():
+            mlflow.pyfunc.save_model(
+                folder / _MODEL, python_model=SegmentForecaster(parts), **arguments
+            )
     elif isinstance(model, BaseEstimator):
         mlflow.sklearn.save_model(model, str(folder / _MODEL), **how_kept(model))
     else:

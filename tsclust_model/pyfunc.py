@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -260,12 +262,28 @@ def log_generation(generation: AnyGeneration, serialization: str = "cloudpickle"
     parts, shared = model_arguments(generation)
     shared["name"] = "model"
     if serialization == "cloudpickle":
-        return mlflow.pyfunc.log_model(python_model=SegmentForecaster(parts), **shared)
+        with without_pickle_warning():
+            return mlflow.pyfunc.log_model(python_model=SegmentForecaster(parts), **shared)
     with tempfile.TemporaryDirectory() as folder:
         write_parts(parts, Path(folder))
         return mlflow.pyfunc.log_model(
             python_model=str(PACKAGE / "model_code.py"), artifacts={"state": folder}, **shared
         )
+
+
+@contextmanager
+def without_pickle_warning() -> Iterator[None]:
+    """Leave mlflow's advice against pickles out: ``serialization: code`` is the choice it means."""
+    logger = logging.getLogger("mlflow.pyfunc")
+    logger.addFilter(_is_no_pickle_warning)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_pickle_warning)
+
+
+def _is_no_pickle_warning(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Passing a Python object as `python_model`")
 
 
 def write_parts(parts: Parts, folder: Path) -> None:

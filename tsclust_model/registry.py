@@ -6,9 +6,10 @@ tagged with when, from what and why. A version's tag ``state.sha256`` names its 
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -56,7 +57,8 @@ def register(model_uri: str, name: str, state_digest: str) -> ModelVersion:
     MLflowIntegrationError
         The registry refused.
     """
-    with translated(f"model '{name}' cannot be registered"):
+    # mlflow prints two lines of its own on every version.
+    with translated(f"model '{name}' cannot be registered"), redirect_stderr(io.StringIO()):
         return mlflow.register_model(model_uri, name, tags={STATE_TAG: state_digest})
 
 

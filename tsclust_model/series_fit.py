@@ -13,7 +13,6 @@ Every choice is made at rolling origins inside the training panel, nothing is sp
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ import numpy as np
 
 from tsclust_model.clustering import Segmentation
 from tsclust_model.config import PipelineConfig
-from tsclust_model.errors import DataValidationError, ModelTrainingError
+from tsclust_model.errors import DataValidationError, ModelTrainingError, caution
 from tsclust_model.forecasting import model_threads, train_boosters, training_params
 from tsclust_model.forest import is_packable
 from tsclust_model.intervals import StepCalibration, Support
@@ -347,11 +346,10 @@ def fit_series(panel: Panel, config: PipelineConfig, stages: Stages) -> SeriesFi
 
 def _warn_of_few(n_judged: int, n_series: int) -> None:
     if n_judged < max(FEWEST_SERIES, _FEWEST_JUDGED * n_series):
-        warnings.warn(
+        caution(
             f"only {n_judged} of {n_series} series have values before and after the newest rolling "
             "origin, so shares and intervals hang on these few; give longer series, or lower the "
-            "horizon",
-            stacklevel=3,
+            "horizon"
         )
 
 
@@ -410,10 +408,9 @@ def _fit_output(
     fitted = _put_together(panel, name, judged, texts, rounds, config)
     problem = _out_of_reason(fitted)
     if problem is not None:
-        warnings.warn(
+        caution(
             f"the LightGBM models of '{name}' are left out, and the exponential filters and Theta "
-            f"forecast alone; check lgb_timeseries_params and the values: {problem}",
-            stacklevel=2,
+            f"forecast alone; check lgb_timeseries_params and the values: {problem}"
         )
         alone = _bases_alone(panel, name, examples, labels, config)
         return replace(alone, scores=alone.scores | {"left_out": problem})

@@ -34,6 +34,7 @@ from tsclust_model.analysis_request import (
     parse_request,
 )
 from tsclust_model.cluster_evaluation import (
+    Refit,
     evaluate_clustering,
     require_classes,
     silhouette_values,
@@ -41,6 +42,7 @@ from tsclust_model.cluster_evaluation import (
 from tsclust_model.clusterers import (
     Clustering,
     check_parameters,
+    eps_place,
     fit_clustering,
     fit_labels,
     require_rows,
@@ -59,6 +61,7 @@ DENDROGRAM_ROWS = 500
 _PLOTS = ("scatter_plot", "silhouette_plot", "dendrogram", "cluster_heatmap")
 _SHOWN_FEATURES = 3
 _CLOSE = 0.02
+_ONE_THREAD = 500_000  # numbers below which threads wait for each other longer than they work
 _SHOWN_DIFFERENCE = 0.05
 
 _log = logging.getLogger("tsclust_model.analysis")
@@ -127,7 +130,8 @@ def analyze(
     cache = AnalysisCache(os.environ.get("CLUSTERING_MODEL_CACHE"))
     advice = _advice(asked, X, cache)
     chosen = _chosen(asked, advice, tendency, X)
-    found = cache.clustering(X, chosen, seed, partial(_cluster, X, chosen, seed))
+    with threadpool_limits(limits=1 if X.size <= _ONE_THREAD else None):
+        found = cache.clustering(X, chosen, seed, partial(_cluster, X, chosen, seed))
     trained = _now()
     _event(
         "clusters_created",
@@ -141,7 +145,7 @@ def analyze(
             found,
             None if data.target is None else data.target[data.inlier],
             evaluation,
-            partial(_refit, X, found),
+            _refit(X, found, seed),
             seed,
         )
     _event(
@@ -338,13 +342,19 @@ def _cluster(X: np.ndarray, chosen: Mapping[str, Any], random_state: int) -> Clu
     )
 
 
-def _refit(X: np.ndarray, found: Clustering, rows: np.ndarray, random_state: int) -> np.ndarray:
+def _refit(X: np.ndarray, found: Clustering, random_state: int) -> Refit:
+    """The same clustering of other rows; what its parameters mean is looked up once."""
     fitted = X
     if found.n_fitted < len(X):  # its parameters are those of a sample of so many rows
         rng = np.random.default_rng(random_state)
         fitted = X[rng.choice(len(X), found.n_fitted, replace=False)]
-    parameters = transferred(found.parameters, fitted, rows, random_state)
-    return fit_labels(rows, found.algorithm, parameters, random_state)
+    place = eps_place(found.parameters, fitted, random_state)
+
+    def refit(rows: np.ndarray, seed: int) -> np.ndarray:
+        parameters = transferred(found.parameters, fitted, rows, seed, place)
+        return fit_labels(rows, found.algorithm, parameters, seed)
+
+    return refit
 
 
 def _with_left_out(found: Clustering, inlier: np.ndarray) -> Clustering:

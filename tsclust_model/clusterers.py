@@ -164,12 +164,17 @@ def fit_labels(
 
 
 def transferred(
-    parameters: Mapping[str, Any], X: np.ndarray, members: np.ndarray, random_state: int
+    parameters: Mapping[str, Any],
+    X: np.ndarray,
+    members: np.ndarray,
+    random_state: int,
+    place: float | None = None,
 ) -> dict[str, Any]:
     """The parameters that mean to `members`, some rows of X, what these mean to X.
 
     ``min_cluster_size`` keeps its share of the rows (2 at least), and ``eps`` its place among the
-    distances to the ``min_samples``-th nearest row. Numbers that fewer rows cannot have are cut.
+    distances to the ``min_samples``-th nearest row (`eps_place`, where it is known). Numbers that
+    fewer rows cannot have are cut.
     """
     found = dict(parameters)
     size = found.get("min_cluster_size")
@@ -177,16 +182,23 @@ def transferred(
         found["min_cluster_size"] = max(2, round(size * len(members) / len(X)))
     if isinstance(found.get("min_samples"), int) and "eps" not in found:
         found["min_samples"] = min(found["min_samples"], len(members) // 2)
-    if isinstance(found.get("eps"), (int, float)) and isinstance(found.get("min_samples", 5), int):
-        samples = found.get("min_samples", 5)
-        place = (neighbour_distances(X, samples, random_state) <= found["eps"]).mean()
-        distances = neighbour_distances(members, samples, random_state)
+    place = eps_place(found, X, random_state) if place is None else place
+    if place is not None:
+        distances = neighbour_distances(members, found.get("min_samples", 5), random_state)
         eps = float(np.quantile(distances, place))
         found["eps"] = eps if eps > 0 else found["eps"]
     for name in ("n_clusters", "n_components", "n_neighbors"):
         if isinstance(found.get(name), int):
             found[name] = min(found[name], len(members) - 1)
     return found
+
+
+def eps_place(parameters: Mapping[str, Any], X: np.ndarray, random_state: int) -> float | None:
+    """The share of the rows whose ``min_samples``-th nearest row is within ``eps``, if any."""
+    eps, samples = parameters.get("eps"), parameters.get("min_samples", 5)
+    if not isinstance(eps, (int, float)) or not isinstance(samples, int):
+        return None
+    return float((neighbour_distances(X, samples, random_state) <= eps).mean())
 
 
 def whole_parameters(algorithm: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

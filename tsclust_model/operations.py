@@ -77,7 +77,8 @@ def observe(
     """
     monitor = _open_monitor(model_name, config)
     message = monitor.look_at(frame)
-    pause = monitor.drift.noise.quiet_left
+    # An alarm pauses its detector too, but that is no retrain yet.
+    pause = 0 if monitor.reason else monitor.drift.noise.quiet_left
     return Observation(message, monitor.reason, monitor.n_fresh(), pause)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +14,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from conftest import PROJECT
 from mlflow import MlflowClient
 
 from tsclust_model.config import PipelineConfig
@@ -234,6 +237,79 @@ def test_while_the_registry_is_out_the_last_known_folder_counts(make_store, tmp_
     assert open_storage(CONFIG, "m").folder == first
     with pytest.raises(MLflowIntegrationError, match="the registry does not answer for 'm'"):
         open_storage(CONFIG, "m", register=True)
+
+
+def test_a_root_that_cannot_be_written_is_one_line(make_store, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("TSCLUST_STORAGE", str(tmp_path / "file" / "below"))
+    with within(make_store("store"), tmp_path / "here"):
+        with pytest.raises(
+            ConfigurationError, match=r"below/\.names cannot be written \(Not a dir"
+        ):
+            open_storage(CONFIG, "m")
+        create_model("m", "m-1")
+        with pytest.raises(ConfigurationError, match=r"below/m-1 cannot be written \(Not a dir"):
+            open_storage(CONFIG, "m", register=True)
+        lock = open_storage(CONFIG, "m").retrain_lock
+    with pytest.raises(RetrainingError, match="a retrain keeps its lock there"), retrain_lock(lock):
+        pass
+
+
+# -- a clone -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def git_url(tmp_path, monkeypatch) -> str:
+    """A URL that mlflow clones this project from, each time to another temporary folder."""
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("tsclust_model", "entrypoints"):
+        shutil.copytree(PROJECT / name, source / name, ignore=ignored)
+    for name in ("MLproject", "conda.yaml", "pyproject.toml", ".gitignore"):
+        shutil.copy(PROJECT / name, source)
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.invalid")
+    for words in (("init", "-q", "-b", "main"), ("add", "."), ("commit", "-q", "-m", "all")):
+        subprocess.run(["git", "-C", str(source), *who, *words], check=True)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{source}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://example.invalid/project.git")
+    return "https://example.invalid/project.git"
+
+
+def test_train_and_retrain_from_a_git_url_see_one_history(make_store, git_url):
+    store = make_store("store")
+    patients("a").to_csv(store / "first.csv", index=False)
+    patients("b", 60, seed=5).to_csv(store / "next.csv", index=False)
+    (store / "config.yaml").write_text(
+        "hdbscan_params: {min_cluster_size: 20}\n"
+        "lgb_timeseries_params: {num_leaves: 7, n_estimators: 10}\n"
+    )
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
+    }
+    environment.pop("PYTHONPATH", None)
+    roles = ("target=length_of_stay_days", "time=admission_time", "id=patient_id")
+    calls = {
+        "train": (f"data={store}/first.csv", f"config={store}/config.yaml", *roles),
+        "retrain": (f"data={store}/next.csv", "promote=false"),
+    }
+    for entry, given in calls.items():
+        words = ["--env-manager", "local"]
+        words += [word for one in (*given, "model_name=cloned") for word in ("-P", one)]
+        done = subprocess.run(
+            [*(sys.executable, "-m", "mlflow", "run", git_url, "-v", "main", "-e", entry), *words],
+            capture_output=True,
+            text=True,
+            cwd=store,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    (folder,) = (store / "tsclust_storage").glob("cloned-*")
+    assert ids(DataVersioner(folder / "history")) == {"a", "b"}
+    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
+    tags = MlflowClient().get_model_version("cloned", "2").tags
+    assert "on 60 rows" in tags["comparison"]
 
 
 # -- rows that are gone ------------------------------------------------------------------------

@@ -174,8 +174,15 @@ def retrain_lock(path: Path) -> Iterator[None]:
     RetrainingError
         Another retrain is running.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as error:
+        raise RetrainingError(
+            f"{path.parent} cannot be written ({error.strerror}), and a retrain keeps its lock "
+            "there; make it writable"
+        ) from error
+    with lock as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -96,12 +96,14 @@ def open_storage(
     Raises
     ------
     ConfigurationError
-        A relative root and a tracking server.
+        A relative root and a tracking server, or a root that cannot be written.
     MLflowIntegrationError
         The registry does not answer, and `register` is asked for.
     """
     root = _root(config.history_dir, "history_dir")
     name = _folder_name(root, model_name, register)
+    if register:
+        _require_writable(root / name)
     history = DataVersioner(root / name / "history")
     if not history.base_dir.exists():
         _take_over(config, model_name, history)
@@ -153,6 +155,22 @@ def refuse_lost_rows(
             f"trained on are not in {storage.history.base_dir}; bring that folder back, or let "
             f"history_dir or {ROOT_VARIABLE} name where it is, or train anew (-e train)"
         )
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from error
+    if not os.access(folder, os.W_OK):
+        raise _unwritable(folder, "read-only")
+
+
+def _unwritable(folder: Path, why: str | None) -> ConfigurationError:
+    return ConfigurationError(
+        f"{folder} cannot be written ({why}), and a model's rows are kept there; let history_dir "
+        f"or {ROOT_VARIABLE} name a folder that can"
+    )
 
 
 def _root(given: str | None, key: str, default: Path | None = None) -> Path:
@@ -207,7 +225,8 @@ def _folder_name(root: Path, model_name: str, register: bool) -> str:
             raise
         return registered.read_text() if registered.exists() else _proposal(proposed, model_name)
     if name is None:
-        registered.unlink(missing_ok=True)  # of a model that was deleted
+        with contextlib.suppress(OSError):
+            registered.unlink(missing_ok=True)  # of a model that was deleted
         name = _proposal(proposed, model_name)
         if not register:
             return name
@@ -220,7 +239,7 @@ def _folder_name(root: Path, model_name: str, register: bool) -> str:
 
 def _proposal(path: Path, model_name: str) -> str:
     """The name that whoever came first has proposed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _require_writable(path.parent)
     own = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     own.write_text(f"{model_name}-{secrets.token_hex(4)}")
     with contextlib.suppress(FileExistsError):

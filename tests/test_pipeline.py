@@ -1285,3 +1285,71 @@ def test_a_purge_removes_patients_and_says_which_models_know_them(make, stream):
     assert set(left["patient_id"]) == only_later - {patient}
     assert pipeline.purge(before="2999-01-01")["removed_rows"] == {second: len(left)}
     assert history.list_versions() == []
+
+
+# -- processes that come and go ----------------------------------------------------------------
+
+
+def statuses(pipeline: TimeSeriesClusteringPipeline) -> tuple:
+    found = pipeline.get_retraining_status()
+    alerts = [alert.message for alert in pipeline.get_alert_summary()["alerts"]]
+    return (
+        *(found[key] for key in ("batches_seen", "drift_detected", "waits_for", "last_reason")),
+        *(found["cooldown_batches_left"], pipeline.current_model_version, alerts),
+    )
+
+
+def test_twelve_processes_alarm_as_one_long_process_does(fit, stream, moved):
+    """Batches of 30 rows: two make a window; outcomes come from the seventh batch on."""
+    frame = pd.concat([stream[500:620], moved[:240]], ignore_index=True)
+    long, short = fit(), fit()
+    found: list[list[tuple]] = [[], []]
+    for number in range(12):
+        X, y = parts(frame[number * 30 : number * 30 + 30])
+        outcome = y if number >= 6 else None
+        long.process_batch(X, outcome)
+        found[0].append(statuses(long))
+        loaded = TimeSeriesClusteringPipeline.load(f"models:/{name_of(short)}@champion", CONFIG)
+        loaded.process_batch(X, outcome)
+        loaded.close()
+        found[1].append(statuses(loaded))
+    assert found[1] == found[0]
+    assert [status[0] for status in found[0]] == list(range(1, 13))
+    assert any(status[3] for status in found[0])  # it alarmed
+    assert found[0][-1][5] == "2"  # and was answered
+
+
+def test_what_is_left_to_the_next_process_holds_no_rows_value(fit, stream):
+    pipeline = fit()
+    batch = stream[500:520].assign(age=SECRET)
+    pipeline.process_batch(features(batch), np.full(20, SECRET))
+    text = pipeline._state_path.read_text()
+    assert json.loads(text)["retraining"]["drift"]["waiting"]["rows"][0][2] == 20
+    assert str(SECRET) not in text
+    assert str(int(SECRET)) not in text
+
+
+def test_a_users_thresholds_survive_the_process(fit):
+    pipeline = fit()
+    pipeline.update_performance_thresholds(
+        {"processing_time": 7.0, "noise_ratio": 0.4}, {"performance_degradation": 0.9}
+    )
+    loaded = TimeSeriesClusteringPipeline.load(f"models:/{name_of(pipeline)}@champion")
+    assert loaded._monitor.alert_thresholds["processing_time"] == 7.0
+    assert loaded._monitor.alert_thresholds["noise_ratio"] == 0.4
+    assert loaded.retraining_manager.drift.accuracy.degradation == 0.9
+
+
+def test_drift_without_labels_alarms_waits_and_registers_nothing(fit, moved):
+    pipeline = fit()
+    for start in range(0, 400, 100):
+        pipeline.process_batch(features(moved[start : start + 100]))
+    status = pipeline.get_retraining_status()
+    assert status["drift_detected"] is True
+    assert status["waits_for"] == "labelled rows that the champion was not trained on"
+    assert status["last_reason"].startswith("noise ratio")
+    assert pipeline.current_health_status == "drifting"
+    assert aliases(pipeline) == {"champion": "1", "challenger": None, "previous": None}
+    pipeline.process_batch(*parts(moved[400:500]))
+    assert aliases(pipeline)["champion"] == "2"
+    assert pipeline.get_retraining_status()["waits_for"] == ""

@@ -21,7 +21,7 @@ from entrypoints import command
 FLOORS = {
     0: {
         *("errors", "yaml_files", "config", "results", "kernel_cache", "kernels", "__init__"),
-        *("stages", "series_kernels", "fitted_rows", "shown"),
+        *("stages", "series_kernels", "fitted_rows", "shown", "watch_state"),
     },
     1: {
         *("validation", "tables", "metrics", "datasets", "folds", "intervals", "state", "lineage"),

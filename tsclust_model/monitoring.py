@@ -6,7 +6,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,6 +30,8 @@ DRIFT_THRESHOLDS = {"noise_ratio_trend": 0.1, "performance_degradation": 0.2}
 
 _CRITICAL = 1.5
 _RECORDS = 1_000
+# Of what is kept, the share that the next process sees.
+_KEPT, _KEPT_ALERTS = 20, 100
 
 Clock = Callable[[], datetime]
 
@@ -181,6 +183,34 @@ class PerformanceMonitor:
         """Alerts of the last `time_window` (default: all that are kept), oldest first."""
         since = None if time_window is None else self._clock() - time_window
         return [alert for alert in self._alerts if since is None or alert.timestamp >= since]
+
+    def state(self) -> dict[str, Any]:
+        """What the next process needs to go on, as JSON.
+
+        Thresholds, the newest 100 alerts, and of each metric the newest 20 values.
+        """
+        alerts = [asdict(alert) for alert in list(self._alerts)[-_KEPT_ALERTS:]]
+        records = [
+            asdict(record) for found in self._records.values() for record in list(found)[-_KEPT:]
+        ]
+        for entry in (*alerts, *records):
+            entry["timestamp"] = entry["timestamp"].isoformat()
+        return {
+            "alert_thresholds": self.alert_thresholds,
+            "drift_thresholds": self.drift_thresholds,
+            "alerts": alerts,
+            "records": records,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.update_thresholds(state["alert_thresholds"], state["drift_thresholds"])
+        for entry in state["records"]:
+            record = Record(**entry | {"timestamp": datetime.fromisoformat(entry["timestamp"])})
+            self._records.setdefault(record.metric_name, deque(maxlen=_RECORDS)).append(record)
+        for entry in state["alerts"]:
+            when = datetime.fromisoformat(entry["timestamp"])
+            self._alerts.append(PerformanceAlert(**entry | {"timestamp": when}))
 
     def table(self) -> pd.DataFrame:
         """All values as a table: ``timestamp``, ``metric_name``, ``value``, ``component``."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.drift import DriftMonitor, DriftWindow
+from tsclust_model.drift import DriftMonitor, DriftWindow, Source
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.registry import CHAMPION, alias_version, registered_generation
@@ -20,7 +20,7 @@ from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import canonical_series_rows, series_batch, series_window
 from tsclust_model.shown import one_line
 from tsclust_model.storage import open_storage
-from tsclust_model.training import Retraining, labelled_window, retrain_model
+from tsclust_model.training import Retraining, labelled_window, retrain_model, waits_for
 from tsclust_model.validation import in_time_order
 
 _STATE = ".monitor.json"
@@ -56,12 +56,15 @@ class Observation:
         Labelled rows of the window that the champion was not trained on.
     pause : int
         Windows until the cooldown after a retrain is over; 0 where none is on.
+    waits_for : str
+        What a retrain, for drift or a low accuracy, has to wait for; empty for nothing.
     """
 
     message: str
     reason: str
     n_fresh: int
     pause: int = 0
+    waits_for: str = ""
 
 
 def observe(
@@ -79,7 +82,7 @@ def observe(
     message = monitor.look_at(frame)
     # An alarm pauses its detector too, but that is no retrain yet.
     pause = 0 if monitor.reason else monitor.drift.noise.quiet_left
-    return Observation(message, monitor.reason, monitor.n_fresh(), pause)
+    return Observation(message, monitor.reason, monitor.n_fresh(), pause, monitor.waits_for())
 
 
 def maintain(
@@ -127,10 +130,12 @@ def maintain(
             "give them with data=, and the retrain will follow",
             None,
         )
+    waits = monitor.waits_for() if if_due else ""
+    if waits:
+        return Maintenance(f"drift ({monitor.reason}) waits for {waits}", None)
     why = monitor.reason if if_due else reason
-    retraining = retrain_model(
-        monitor.champion, monitor.version, model_name, monitor.config, why, promote=promote
-    )
+    known = (monitor.champion, monitor.version, model_name, monitor.config, why)
+    retraining = retrain_model(*known, promote=promote, since=monitor.drift.since)
     monitor.forget(retraining.version if retraining.promoted else monitor.version)
     outcome = "is @champion now" if retraining.promoted else "stays @challenger"
     return Maintenance(
@@ -159,7 +164,7 @@ class _Monitor:
     ) -> None:
         self.champion = champion
         self.version = version
-        self.config = config
+        self.config, self.model_name = config, model_name
         storage = open_storage(config, model_name)
         self.history = storage.history
         self.path = storage.folder / _STATE
@@ -170,30 +175,23 @@ class _Monitor:
         self.batches: list[str] = state.get("batches", [])
         self.reason: str = state.get("reason", "")
         if "drift" in state:
-            self.drift.restore(state["drift"])
+            self.drift.restore(state["drift"], self._rows_of)
 
     def look_at(self, frame: pd.DataFrame) -> str:
         """Keep the rows, show them to the detectors once, and say what they looked like."""
-        champion = self.champion
         rows = self._kept(frame)
         batch_id = self.history.register(rows)
         if batch_id in self.batches:
             return f"batch {batch_id} was seen before"
         noise = []
-        if isinstance(champion, SeriesGeneration):
-            window = series_window(champion, self.history, self.config)
-            X, losses = series_batch(champion, window, batch_id, self.config)
-            assign = champion.segmentation.assign
-        else:
-            X, losses = self._encoded(frame)
-            assign = champion.assign
+        X, losses, positions = self._shown(batch_id)
         for start in range(0, len(X), self.config.batch_size):
             part = slice(start, start + self.config.batch_size)
-            is_noise = assign(X[part]).is_noise
+            is_noise = self._is_noise(X[part])
             noise.append(is_noise)
             known = losses[part][~np.isnan(losses[part])]
-            seen = DriftWindow(X[part], is_noise, known if known.size else None)
-            if self.drift.update(seen):
+            source = (batch_id, int(positions[start]))
+            if self.drift.update(DriftWindow(X[part], is_noise, known, source)):
                 self.reason = self.drift.reason
         self.batches = [*self.batches, batch_id][-1000:]
         self._save({"drift": self.drift.state(), "batches": self.batches, "reason": self.reason})
@@ -204,6 +202,35 @@ class _Monitor:
             f"batch {batch_id} of {len(frame)} rows has noise {ratio:.2f} "
             f"(threshold {self.config.noise_threshold:.2f}){verdict}"
         )
+
+    def _shown(self, batch_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What a batch shows: the matrix, losses (NaN where none is known), and rows of it."""
+        champion = self.champion
+        if isinstance(champion, SeriesGeneration):
+            window = series_window(champion, self.history, self.config, until=batch_id)
+            X, losses = series_batch(champion, window, batch_id, self.config)
+            return X, losses, np.arange(len(X))
+        return self._encoded(self.history.load(batch_id)[0])
+
+    def _is_noise(self, X: np.ndarray) -> np.ndarray:
+        champion = self.champion
+        if isinstance(champion, SeriesGeneration):
+            return champion.segmentation.assign(X).is_noise
+        return champion.assign(X).is_noise
+
+    def _rows_of(self, source: Source, n_rows: int) -> DriftWindow | None:
+        """Rows that waited for others when the last call ended; None if they were purged."""
+        if source[0] not in self.history.list_versions():
+            return None
+        X, _, positions = self._shown(source[0])
+        start = int(np.searchsorted(positions, source[1]))
+        part = X[start : start + n_rows]
+        return DriftWindow(part, self._is_noise(part), source=source) if len(part) else None
+
+    def waits_for(self) -> str:
+        """What a retrain has to wait for; see `tsclust_model.training.waits_for`."""
+        known = (self.champion, self.version, self.model_name, self.config)
+        return waits_for(*known, self.drift.since)
 
     def n_fresh(self) -> int:
         """Labelled rows of the window that the champion was not trained on."""
@@ -216,6 +243,8 @@ class _Monitor:
         pause = DriftMonitor(
             self.champion.reference, self.config.noise_threshold, cooldown, quiet=cooldown
         )
+        if serving == self.version:  # nobody was promoted
+            pause.go_on_from(self.drift)
         self.version = serving
         self._save({"drift": pause.state(), "batches": self.batches})
 
@@ -230,17 +259,17 @@ class _Monitor:
         champion.schema.encode(ordered)
         return champion.canonical_rows(ordered)
 
-    def _encoded(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """The scorable rows, oldest first, and their losses, NaN where no outcome is known."""
+    def _encoded(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The scorable rows of a batch, their losses (NaN: no outcome yet), and their numbers."""
         champion = self.champion
         assert isinstance(champion, Generation)
-        ordered = in_time_order(frame, champion.roles.time)
-        encoded = champion.schema.encode(ordered)
-        losses = np.full(len(ordered), np.nan)
-        if champion.roles.target in ordered:
-            known = np.flatnonzero(ordered[champion.roles.target].notna())
-            losses[known] = champion.losses(ordered.iloc[known])
-        return encoded.X[encoded.scorable], losses[encoded.scorable]
+        encoded = champion.schema.encode(frame)
+        losses = np.full(len(frame), np.nan)
+        if champion.roles.target in frame:
+            known = np.flatnonzero(frame[champion.roles.target].notna())
+            losses[known] = champion.losses(frame.iloc[known])
+        rows = np.flatnonzero(encoded.scorable)
+        return encoded.X[rows], losses[rows], rows
 
     def _saved(self) -> dict[str, Any]:
         if not self.path.exists():

@@ -28,7 +28,7 @@ from tsclust_model.batches import (
     training_frame,
 )
 from tsclust_model.config import PipelineConfig
-from tsclust_model.drift import Source
+from tsclust_model.drift import DriftWindow, Source
 from tsclust_model.errors import (
     ConfigurationError,
     DataValidationError,
@@ -71,6 +71,7 @@ from tsclust_model.training import (
     waits_for,
 )
 from tsclust_model.validation import Roles
+from tsclust_model.watch_state import read_state, write_state
 
 # What takes effect at once; everything else when a model is fitted.
 _NOW = frozenset(
@@ -183,6 +184,7 @@ class TimeSeriesClusteringPipeline:
                 frame, roles, self.config, model_name=self._model_name, trigger="fit_initial"
             )
             self._serve(training.generation, training.version, training.clustering.metrics)
+            self._remember()
             self._reset_pending = False
             self._errors.resolve("training")
             self._call("post_training", training.clustering)
@@ -216,6 +218,7 @@ class TimeSeriesClusteringPipeline:
         pipeline = cls(settings, model_name=name, clock=clock)
         trained_at = registered_at(name, version)
         pipeline._serve(generation, version, generation.info["clustering"], trained_at)
+        pipeline._go_on(keep_noise_threshold=config is None)
         return pipeline
 
     def reset_pipeline_state(self) -> None:
@@ -328,6 +331,7 @@ class TimeSeriesClusteringPipeline:
         metric = generation.metric
         self._monitor.record_metric(metric.name, metric.of(losses.mean()), "accuracy")
         self.retraining_manager.record_losses(X, losses, version_id)
+        self._remember()
 
     # -- retraining ----------------------------------------------------------------------------
 
@@ -358,6 +362,7 @@ class TimeSeriesClusteringPipeline:
             )
         else:
             self.retraining_manager.start_over(serving.generation.reference)
+        self._remember()
         self.last_retraining = retraining
         self._errors.resolve("retraining")
         self._call("post_training", retraining.clustering)
@@ -374,6 +379,7 @@ class TimeSeriesClusteringPipeline:
         version = rollback(self._model_name, reason)
         generation = load_generation(f"models:/{self._model_name}/{version}")
         self._serve(generation, version, generation.info["clustering"])
+        self._remember()
         return version
 
     def name_segment(self, cluster_id: int, name: str) -> None:
@@ -702,6 +708,7 @@ class TimeSeriesClusteringPipeline:
         self._monitor.update_thresholds(alert_thresholds, drift_thresholds)
         if self._retraining is not None:
             self._retraining.configure_drift(self._monitor.drift_thresholds)
+            self._remember()
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -740,8 +747,46 @@ class TimeSeriesClusteringPipeline:
                 last_training=when,
             )
             self._retraining.configure_drift(self._monitor.drift_thresholds)
-        else:
-            self._retraining.start_over(generation.reference)
+        learned = generation.info.get("drift")
+        self._retraining.start_over(generation.reference, when, learned)
+
+    @property
+    def _state_path(self) -> Path:
+        return self._fitted().storage.monitoring / "pipeline.json"
+
+    def _remember(self) -> None:
+        """Leave to the next process what was watched; it must not cost a result."""
+        with self._part("monitoring"):
+            state = {
+                "version": self._fitted().version,
+                "n_batches": self._n_batches,
+                "retraining": self.retraining_manager.state(),
+                "monitor": self._monitor.state(),
+            }
+            write_state(self._state_path, state)
+
+    def _go_on(self, *, keep_noise_threshold: bool) -> None:
+        """Take over what the process before has watched; of another version only its alerts."""
+        state, manager = read_state(self._state_path), self.retraining_manager
+        if not state:
+            return
+        wanted = self._monitor.alert_thresholds["noise_ratio"]
+        self._monitor.restore(state["monitor"])
+        if not keep_noise_threshold:  # the caller has given a configuration
+            self._monitor.update_thresholds({"noise_ratio": wanted})
+        manager.configure_drift(self._monitor.drift_thresholds)
+        if state["version"] == self._fitted().version:
+            self._n_batches = int(state["n_batches"])
+            manager.restore(state["retraining"], self._rows_of)
+
+    def _rows_of(self, source: Source, n_rows: int) -> DriftWindow | None:
+        """Rows that waited for others when the last process ended; None if they were purged."""
+        serving = self._fitted()
+        if source[0] not in serving.storage.history.list_versions():
+            return None
+        frame, _ = serving.storage.history.load(source[0])
+        X = scorable_matrix(serving.generation, frame)
+        return DriftWindow(X, serving.generation.assign(X).is_noise, source=source)
 
     def _waits_for(self, since: Sequence[Source]) -> str:
         """What a retrain that drift calls for has to wait for."""
@@ -795,6 +840,7 @@ class TimeSeriesClusteringPipeline:
             self._track(figures | {"n_rows": len(X)})
         with self._part("retraining"):
             self.retraining_manager.monitor_batch_result(result, X, losses)
+        self._remember()
 
     def _track(self, figures: Mapping[str, float]) -> None:
         """Queue the figures of a batch for its MLflow run, which the writer makes."""

@@ -165,6 +165,33 @@ def _mean_and_error(values: np.ndarray, units: np.ndarray) -> tuple[float, float
     return mean, math.sqrt(spread) / len(values)
 
 
+def follow_up(learned: Mapping[str, Any] | None, n_new: int, n_tried: int = 0) -> str:
+    """Why a model that was trained just after a drift should learn again; empty if it need not.
+
+    It has seen few rows of what it serves now. While they are fewer than half of what it was fitted
+    on, it learns again as soon as they have doubled; if that was no better, once there are half as
+    many again.
+
+    Parameters
+    ----------
+    learned : mapping or None
+        ``drift`` of the info of the model that serves: ``n_after``, rows since the drift, and
+        ``n_rows``, all rows.
+    n_new : int
+        Labelled rows that it was not trained on.
+    n_tried : int
+        How many there were when that was tried last.
+    """
+    if learned is None or 2 * learned["n_after"] >= learned["n_rows"]:
+        return ""
+    if n_new < max(learned["n_after"], 1.5 * n_tried):
+        return ""
+    return (
+        f"the model has learned from {learned['n_after']} rows since the drift, and {n_new} more "
+        "are labelled now"
+    )
+
+
 @contextmanager
 def retrain_lock(path: Path) -> Iterator[None]:
     """Only one retrain at a time, in any process; the system frees the lock of one that died.
@@ -229,13 +256,25 @@ class AdaptiveRetrainingManager:
         self.last_reason = ""
         self.drift_thresholds: dict[str, float] = {}
         self.reference, self.drift = reference, DriftMonitor(reference)
+        self._learned: Mapping[str, Any] | None = None
+        self._n_labelled = self._n_tried = 0
         self.start_over(reference, last_training)
 
-    def start_over(self, reference: Reference, last_training: datetime | None = None) -> None:
+    def start_over(
+        self,
+        reference: Reference,
+        last_training: datetime | None = None,
+        learned: Mapping[str, Any] | None = None,
+    ) -> None:
         """Watch from the start: a retrain has happened (default: just now).
 
-        With the same reference, nobody was promoted: where drift began is remembered.
+        With the same reference, nobody was promoted: where drift began is remembered. `learned` is
+        what `follow_up` takes.
         """
+        if self.reference is reference and self.n_batches:
+            self._n_tried = self._n_labelled
+        else:
+            self._learned, self._n_labelled, self._n_tried = learned, 0, 0
         cooldown = self.config.retrain_cooldown_batches
         quiet = cooldown if self.n_batches else 0
         drift = DriftMonitor(reference, self.config.noise_threshold, cooldown, quiet)
@@ -293,10 +332,14 @@ class AdaptiveRetrainingManager:
         source = None if batch_result.version_id is None else (batch_result.version_id, 0)
         self.drift.update(DriftWindow(batch_data, is_noise, losses, source))
         self._ask_again |= losses is not None
+        self._n_labelled += 0 if losses is None else len(losses)
         if self.drift.reason:
             late = "" if self.waits_for else self._pending
             self._pending = "; ".join(filter(None, (self.drift.reason, late)))
             self._ask_again = True
+        elif not self._pending:
+            self._pending = follow_up(self._learned, self._n_labelled, self._n_tried)
+            self._ask_again |= bool(self._pending)
         return self._run_when_possible()
 
     def _run_when_possible(self) -> bool:
@@ -333,8 +376,39 @@ class AdaptiveRetrainingManager:
         source = None if version_id is None else (version_id, 0)
         is_noise = np.zeros(len(batch_data), dtype=bool)
         self._ask_again = True
+        self._n_labelled += len(losses)
         if self.drift.add_losses(DriftWindow(batch_data, is_noise, losses, source)):
             self._pending = self.drift.detectors["accuracy"].reason
+
+    def state(self) -> dict[str, Any]:
+        """What the next process needs to go on, as JSON; no row's values are in it."""
+        return {
+            "n_batches": self.n_batches,
+            "last_reason": self.last_reason,
+            "last_refusal": self.last_refusal,
+            "last_training": self.last_training.isoformat(),
+            "noise": self._noise,
+            "pending": self._pending,
+            "waits_for": self.waits_for,
+            "ask_again": self._ask_again,
+            "n_labelled": self._n_labelled,
+            "n_tried": self._n_tried,
+            "drift": self.drift.state(),
+        }
+
+    def restore(
+        self,
+        state: Mapping[str, Any],
+        read: Callable[[Source, int], DriftWindow | None] | None = None,
+    ) -> None:
+        """Go on from `state`; see `DriftMonitor.restore` for `read`."""
+        self.n_batches = int(state["n_batches"])
+        self.last_reason, self.last_refusal = state["last_reason"], state["last_refusal"]
+        self.last_training = datetime.fromisoformat(state["last_training"])
+        self._noise, self._pending = list(state["noise"]), str(state["pending"])
+        self.waits_for, self._ask_again = str(state["waits_for"]), bool(state["ask_again"])
+        self._n_labelled, self._n_tried = int(state["n_labelled"]), int(state["n_tried"])
+        self.drift.restore(state["drift"], read)
 
     def configure(self, config: PipelineConfig) -> None:
         """Use another configuration from the next batch on."""

@@ -135,16 +135,24 @@ def _ranks_from_the_end(rows: pd.DataFrame, id: str) -> np.ndarray:
 
 
 def series_window(
-    champion: SeriesGeneration, history: DataVersioner, config: PipelineConfig
+    champion: SeriesGeneration,
+    history: DataVersioner,
+    config: PipelineConfig,
+    until: str | None = None,
 ) -> Window:
     """The newest `expanding_window_size` periods of every series, each of them once.
 
     Where exports overlap, the newest value of a period counts (figures are revised), and the oldest
-    copy says whether a model was trained on it.
+    copy says whether a model was trained on it. Versions newer than `until` are left out.
     """
     roles, schema = champion.roles, champion.schema
     since = champion.info["history_from"]
     window = history.window(_EVERYTHING, roles.target, since)
+    versions = history.list_versions()
+    if until in versions[1:]:
+        older = np.isin(window.versions, versions[versions.index(until) :])
+        frame = window.frame[older].reset_index(drop=True)
+        window = Window(frame, window.versions[older], window.rows[older])
     if not len(window.frame):
         return window
     frame = window.frame

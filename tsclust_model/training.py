@@ -376,7 +376,7 @@ def retrain_model(
                 f"{len(window.frame)} labelled rows are too few for a retrain, which needs "
                 f"{FEWEST_ROWS}; call record_outcomes, or give y with the batches"
             )
-        split = split_window(window, storage.history, since)
+        split = split_window(window, storage.history, champion, since)
         try:
             if isinstance(champion, SeriesGeneration):
                 begun = drift_begun(window, storage.history, since)
@@ -414,17 +414,28 @@ class Split:
     begun: int = 0
 
 
-def split_window(window: Window, history: DataVersioner, since: Sequence[Source] = ()) -> Split:
-    """Split off the newest fifth, but no more than half of the rows since the drift began.
+def split_window(
+    window: Window,
+    history: DataVersioner,
+    champion: AnyGeneration | Baseline,
+    since: Sequence[Source] = (),
+) -> Split:
+    """Split off the newest fifth; after a drift no more than half of what is new since then.
 
     A challenger that has seen nothing of what came after could not win.
     """
     n_rows = len(window.frame)
-    n_compared = int(n_rows * COMPARED_SHARE)
-    begun = drift_begun(window, history, since)
+    newest = int(n_rows * COMPARED_SHARE)
+    learned = champion.info.get("drift")
+    before = [] if learned is None else [(str(learned["since"][0]), int(learned["since"][1]))]
+    begun = drift_begun(window, history, since or before)
     if begun is None or n_rows - begun < FEWEST_ROWS:
-        return Split(n_rows - n_compared)
-    return Split(n_rows - min(n_compared, (n_rows - begun) // 2), begun)
+        return Split(n_rows - newest)
+    n_new = int(window.outside(champion.info["trained_on"])[begun:].sum())
+    lately = bool(since) or (learned is not None and 2 * learned["n_after"] < learned["n_rows"])
+    if lately and n_new >= FEWEST_ROWS:
+        newest = min(newest, n_new // 2)
+    return Split(n_rows - newest, begun)
 
 
 def drift_begun(window: Window, history: DataVersioner, since: Sequence[Source]) -> int | None:
@@ -595,6 +606,9 @@ def _fit_rows(
     } | window.origins(n_rows)
     if isinstance(champion, Generation):
         info["given_features"] = champion.given_features
+    if split.begun:
+        source = [str(window.versions[split.begun]), int(window.rows[split.begun])]
+        info["drift"] = {"since": source, "n_after": int(after.sum()), "n_rows": n_rows}
     fitted = _fit(experiments, known, data, roles, config, info, stages)
     if isinstance(champion, Generation):  # a baseline has no segments
         fitted = _with_old_ids(champion, fitted, known)

@@ -1,6 +1,6 @@
 """A stream of batches: what watching costs, what drift does, and whether memory grows.
 
-    python benchmarks/stream.py               # cost of monitoring, detection, 5,000 batches
+    python benchmarks/stream.py               # monitoring's cost, detection, recovery, growth
     python benchmarks/stream.py --real DIR    # diabetes130 and elec2_nsw from a folder of parquet
 
 The cost is the ratio of the medians of 1,000-row batches with and without monitoring, taken in
@@ -26,8 +26,10 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model import PipelineConfig, TimeSeriesClusteringPipeline, make_hospital
+from tsclust_model.generation import fit_generation
 from tsclust_model.registry import load_generation
 from tsclust_model.training import Retraining
+from tsclust_model.validation import Roles, training_data
 
 VITALS = ["age", "heart_rate", "systolic_pressure", "temperature", "oxygen_saturation",
           "creatinine", "c_reactive_protein", "body_mass_index"]  # fmt: skip
@@ -111,6 +113,61 @@ def growth(n_batches: int = 5000) -> dict[str, float]:
             at_500 = rss_mib()
     pipeline.close()
     return {"rss_500_mib": at_500, "rss_end_mib": rss_mib(), "growth": rss_mib() / at_500 - 1}
+
+
+def recovery(size: int = 200, n_rows: int = 5200) -> dict[str, Any]:
+    """From the third batch of 200 on, features are 3 sd and the outcome is 100 higher.
+
+    What serves after each batch is asked about 3,000 other rows, beside a fresh fit on the rows
+    since the break that it has seen, and beside one on 2,000 of them.
+    """
+    rng = np.random.default_rng(0)
+    centers = rng.normal(0, 4, (4, 6))
+
+    def rows(n: int, shift: np.ndarray | float) -> pd.DataFrame:
+        kind = rng.integers(0, 4, n)
+        X = centers[kind] + rng.normal(size=(n, 6))
+        y = 20 + 5 * kind + 3 * X[:, 0] + 4 * np.sin(X[:, 1]) + rng.normal(0, 2, n)
+        moved = pd.DataFrame(X + shift, columns=[f"x{i}" for i in range(6)])
+        return moved.assign(y=y + 100 * bool(np.any(shift)))
+
+    config = PipelineConfig(hdbscan_params={"min_cluster_size": 30})
+    before = rows(2000, 0.0)
+    shift = 3 * before.drop(columns="y").std().to_numpy()
+    asked, after = rows(3000, shift), rows(2000, shift)
+
+    def rmse(model: Any) -> float:
+        return float(np.sqrt(np.nanmean(model.losses(asked))))
+
+    def fresh(frame: pd.DataFrame) -> float:
+        roles = Roles("y")
+        data = training_data(frame, roles, config)
+        return rmse(fit_generation(data, config, {"roles": vars(roles)}).generation)
+
+    pipeline, reachable = TimeSeriesClusteringPipeline(config), fresh(after)
+    pipeline.fit_initial(before.drop(columns="y"), before["y"])
+    seen: list[pd.DataFrame] = []
+    alarm, recovered, ratios = None, None, []
+    for number in range(1, n_rows // size + 1):
+        batch = rows(size, shift if number * size > 400 else 0.0)
+        seen += [batch] if number * size > 400 else []
+        before_it = pipeline.current_model_version
+        pipeline.process_batch(batch.drop(columns="y"), batch["y"])
+        if alarm is None and pipeline.current_model_version != before_it:
+            alarm = number
+        if alarm is not None:
+            served = rmse(load_generation(f"models:/{config.registered_model_name}@champion"))
+            ratios.append(served / reachable)
+            if recovered is None and served <= 1.2 * fresh(pd.concat(seen)):
+                recovered = number
+    pipeline.close()
+    return {
+        "alarm_batch": alarm,
+        "recovered_batch": recovered,  # to 1.2 times a fresh fit on the rows since the break
+        "fresh_rmse_2000": reachable,
+        "first_ratio_to_2000": ratios[0] if ratios else None,
+        "last_ratio_to_2000": ratios[-1] if ratios else None,
+    }
 
 
 def real_stream(
@@ -198,6 +255,7 @@ def main() -> None:
         tasks = {
             "monitoring": cost_of_monitoring,
             "detection": detection,
+            "recovery": recovery,
             "growth": lambda: growth(arguments.batches),
         }
     for name, task in tasks.items():

@@ -104,6 +104,20 @@ def test_a_forecast_out_of_reach_becomes_the_seasonal_naive_one_and_the_status_s
     assert_same(answer[["resource_nursing_hours"]], usual[["resource_nursing_hours"]])
 
 
+def test_a_series_with_negative_values_is_not_raised_to_zero(ward_model, rows):
+    one = rows.head(2).copy()
+    one["y"] = [[-50.0 + (i % 12) for i in range(36)], one["y"].iloc[1]]
+    one["nursing_hours"] = [[5.0] * 36, one["nursing_hours"].iloc[1]]
+    one["temperature"] = [[5.0] * 36, one["temperature"].iloc[1]]
+    answer = ward_model.predict(one)
+    assert (answer["prediction"][0] < -30).all()
+    assert (answer["prediction_lower"][0] <= answer["prediction"][0]).all()
+    assert (answer["prediction"][0] <= answer["prediction_upper"][0]).all()
+    np.testing.assert_array_equal(
+        answer["prediction"][1], ward_model.predict(rows.head(2))["prediction"][1]
+    )
+
+
 def test_a_state_from_before_the_floor_of_scales_still_loads(ward_model, rows):
     parts = ward_model.to_parts()
     values = unpack_json(parts["target.json"])

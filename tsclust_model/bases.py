@@ -57,8 +57,8 @@ def bank_forecasts(
         Periods in a season; 1 is none.
     horizon : int
     on_logs : bool
-        Run the same filters on log(1 + y), too, whose forecasts are averaged as logarithms. The
-        series must not be negative.
+        Run the same filters on log(1 + y), too, whose forecasts are averaged as logarithms; not of
+        a series with values below 0, which have none.
 
     Returns
     -------
@@ -68,9 +68,13 @@ def bank_forecasts(
 
     def run(rows: np.ndarray, starts: np.ndarray, stops: np.ndarray, out: np.ndarray) -> None:
         limits = (_MEMORY, _MOST_COUNTED)
-        series_kernels.bank(
-            *(values, starts, stops, rows, origins, season, FILTERS, limits, on_logs, out)
-        )
+        has_logs = on_logs & ~(np.fmin.reduce(values[rows], axis=1) < 0)
+        for logs in (True, False):
+            some = rows[has_logs == logs]
+            if len(some):
+                series_kernels.bank(
+                    *(values, starts, stops, some, origins, season, FILTERS, limits, logs, out)
+                )
 
     return _at_origins(values, origins, horizon, run)
 

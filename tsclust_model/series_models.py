@@ -66,7 +66,7 @@ class SeriesModel:
         Of scaled residuals as multiples of the series' spread (see `Rows`).
     season, horizon : int
     never_negative : bool
-        No value of the training panel was below 0; so is no forecast.
+        No value of the training panel was below 0; so is no forecast, but of series that were.
     whole : bool
         All values were whole numbers; so are the bounds (see `Support`).
     usual_scale, least_scale : float
@@ -114,7 +114,7 @@ class SeriesModel:
         scaled, replaced = rows.within_reach(blended(ways, shares[case]), case)
         low, high = self.calibration.offsets(labels, coverage)
         prediction, lower, upper = (
-            self._in_units(rows, found)
+            self._in_units(rows, found, values)
             for found in (
                 scaled,
                 rows.clipped(scaled + rows.spread * low.ravel()),
@@ -123,7 +123,7 @@ class SeriesModel:
         )
         return SeriesForecast(
             prediction,
-            *Support(self.never_negative, self.whole).bounds(prediction, lower, upper),
+            *Support(whole=self.whole).bounds(prediction, lower, upper),
             np.where(replaced, 0.0, shares[:, WAYS.index("cluster")]),
             replaced,
         )
@@ -142,7 +142,7 @@ class SeriesModel:
         """
         rows, ways = self._ways(values, ends, covariates, labels)
         found = dict(zip(WAYS, ways, strict=True)) | {"seasonal_naive": rows.naive}
-        return {name: self._in_units(rows, scaled) for name, scaled in found.items()}
+        return {name: self._in_units(rows, scaled, values) for name, scaled in found.items()}
 
     def _ways(
         self,
@@ -190,9 +190,13 @@ class SeriesModel:
         table = [self.shares.get(int(label), self.shares[NOISE]) for label in known]
         return np.array(table).reshape(-1, len(WAYS))[inverse]
 
-    def _in_units(self, rows: Rows, scaled: np.ndarray) -> np.ndarray:
-        values = (rows.level + rows.scale * scaled).reshape(-1, self.horizon)
-        return np.maximum(values, 0.0) if self.never_negative else values
+    def _in_units(self, rows: Rows, scaled: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Shape (n, horizon), within the support; a series with values below 0 has its own."""
+        found = (rows.level + rows.scale * scaled).reshape(-1, self.horizon)
+        if not self.never_negative:
+            return found
+        is_negative = np.fmin.reduce(known, axis=1) < 0
+        return np.where(is_negative[:, None], found, Support(self.never_negative).clipped(found))
 
     def renumbered(self, ids: Mapping[int, int]) -> SeriesModel:
         """The same models under other segment ids."""

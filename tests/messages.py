@@ -36,7 +36,9 @@ def _raised(function: _Function) -> Iterator[tuple[int, ast.expr]]:
         if not isinstance(call, ast.Call) or not call.args:
             continue
         name = ast.unparse(call.func)
-        if name == "warnings.warn" or (isinstance(node, ast.Raise) and name not in _BUGS):
+        if name in ("warnings.warn", "caution") or (
+            isinstance(node, ast.Raise) and name not in _BUGS
+        ):
             yield node.lineno, call.args[0]
         elif name.endswith(".problem"):  # of the quality of data: check, column, message
             yield node.lineno, call.args[2]

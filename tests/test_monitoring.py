@@ -508,3 +508,21 @@ def test_the_default_clock_gives_the_time_in_utc():
     (record,) = monitor.records()
     assert before <= record.timestamp <= datetime.now(UTC)
     assert record.timestamp.utcoffset() == timedelta(0)
+
+
+def test_one_metric_may_be_named_without_a_list(monitor: PerformanceMonitor):
+    monitor.record_metric("rmse", 2.0)
+    assert [record.value for record in monitor.records("rmse")] == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda m: m.alerts(3), "^time_window is a int; give a datetime.timedelta$"),
+        (lambda m: m.records(None, 3), "^time_window is a int; give a datetime.timedelta$"),
+        (lambda m: m.update_thresholds(5), "^thresholds are a int; give a mapping of names"),
+    ],
+)
+def test_what_has_another_type_is_refused_in_one_line(monitor: PerformanceMonitor, call, text):
+    with pytest.raises(ConfigurationError, match=text):
+        call(monitor)

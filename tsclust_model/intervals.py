@@ -63,6 +63,7 @@ class Support:
         return lower, upper
 
 
+@one_line
 @dataclass(frozen=True)
 class Calibration:
     """Sorted residuals (y - prediction) of rows no model had seen: of all rows, and of a cluster.

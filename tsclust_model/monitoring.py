@@ -103,6 +103,10 @@ class PerformanceMonitor:
             (self.alert_thresholds, alert_thresholds or {}),
             (self.drift_thresholds, drift_thresholds or {}),
         ):
+            if not isinstance(given, Mapping):
+                raise ConfigurationError(
+                    f"thresholds are a {type(given).__name__}; give a mapping of names to numbers"
+                )
             for name, value in given.items():
                 if name not in own:
                     raise ConfigurationError(f"no threshold '{name}'{suggestion(name, own)}")
@@ -171,17 +175,29 @@ class PerformanceMonitor:
         self, metric_names: Sequence[str] | None = None, time_window: timedelta | None = None
     ) -> list[Record]:
         """Values of some metrics (default: all) of the last `time_window` (default: all)."""
-        since = None if time_window is None else self._clock() - time_window
+        since = self._since(time_window)
+        if isinstance(metric_names, str):
+            metric_names = [metric_names]
+        names = self._records if metric_names is None else metric_names
         return [
             record
-            for name in (self._records if metric_names is None else metric_names)
+            for name in names
             for record in self._records.get(name, ())
             if since is None or record.timestamp >= since
         ]
 
+    def _since(self, time_window: timedelta | None) -> datetime | None:
+        if time_window is None:
+            return None
+        if not isinstance(time_window, timedelta):
+            raise ConfigurationError(
+                f"time_window is a {type(time_window).__name__}; give a datetime.timedelta"
+            )
+        return self._clock() - time_window
+
     def alerts(self, time_window: timedelta | None = None) -> list[PerformanceAlert]:
         """Alerts of the last `time_window` (default: all that are kept), oldest first."""
-        since = None if time_window is None else self._clock() - time_window
+        since = self._since(time_window)
         return [alert for alert in self._alerts if since is None or alert.timestamp >= since]
 
     def state(self) -> dict[str, Any]:

@@ -17,7 +17,12 @@ from scipy.stats import t as student
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import DriftMonitor, DriftWindow, Reference, Source
-from tsclust_model.errors import DataValidationError, RetrainingError, listed
+from tsclust_model.errors import (
+    ConfigurationError,
+    DataValidationError,
+    RetrainingError,
+    listed,
+)
 from tsclust_model.metrics import RMSE, Metric
 from tsclust_model.monitoring import Clock, utc_now
 from tsclust_model.results import BatchResult
@@ -431,6 +436,11 @@ class AdaptiveRetrainingManager:
 
         A clock that goes backwards starts the interval again from where it went to.
         """
+        if not isinstance(schedule_interval, timedelta):
+            raise ConfigurationError(
+                f"schedule_interval is a {type(schedule_interval).__name__}; give a "
+                "datetime.timedelta"
+            )
         now = self._clock()
         if now < self._latest:
             self.last_training = now

@@ -19,6 +19,8 @@ from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
+from tsclust_model.shown import one_line
+
 TENDENCY_ROWS = 500
 N_CLOUDS = 12
 CLOUDS = ("uniform", "normal")
@@ -35,6 +37,7 @@ _RIDGE = 1e-3
 _TINY = 1e-12
 
 
+@one_line
 @dataclass(frozen=True)
 class Tendency:
     """What the rows have, and what single clouds reach by chance.

@@ -17,10 +17,12 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_ward_series
 from tsclust_model.errors import ConfigurationError, DataValidationError, RetrainingError
 from tsclust_model.operations import maintain
+from tsclust_model.out_of_sample import apart, evaluate_apart
 from tsclust_model.pipeline import TimeSeriesClusteringPipeline
 from tsclust_model.registry import load_generation
 from tsclust_model.series_evaluation import evaluate_series, newest_origins
 from tsclust_model.series_fitting import fit_series_generation
+from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.series_input import series_rows
 from tsclust_model.series_scoring import score_series
 from tsclust_model.series_table import series_panel
@@ -389,3 +391,25 @@ def test_series_of_which_none_varies_have_no_figures(ward_model, wards):
 
 def test_rows_are_still_evaluated_as_rows(generation, hospital):
     assert "wape" not in evaluation.evaluate_generation(generation, hospital)
+
+
+@pytest.mark.parametrize(
+    ("end", "n_fresh", "n_values"),
+    [("2023-07-01", 60, 6), ("2023-04-01", 60, 3), ("2023-01-01", 0, 0)],
+)
+def test_series_are_out_of_sample_after_their_last_fitted_period(
+    ward_model, wards, end, n_fresh, n_values
+):
+    panel = series_panel(wards[wards["month"] < end], replace(WARD_ROLES, frequency="MS"))
+    parts = apart(ward_model, panel.held_back(6, 6))
+    assert (len(parts.fresh), parts.n_trained_on) == (n_fresh, 60 - n_fresh)
+    if n_fresh:
+        assert (~np.isnan(parts.fresh.y)).sum(axis=1).tolist() == [n_values] * 60
+    report = evaluate_apart(ward_model, parts)
+    assert report["n_rows"] == n_fresh
+    assert (report["mase"] is None) == (n_fresh == 0)
+    assert (report["in_sample"] is None) == (n_values == 6)
+    older = replace(ward_model, fitted=None)
+    assert evaluate_apart(older, apart(older, parts.all))["n_trained_on"] is None
+    kept = SeriesGeneration.from_parts(ward_model.to_parts())
+    assert len(apart(kept, parts.all).fresh) == n_fresh

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import runpy
+from pathlib import Path
 
 import fsspec
 import jsonschema
@@ -604,7 +605,8 @@ def test_the_entry_point_ends_a_mistake_in_one_line(run, tmp_path):
     request.write_text(json.dumps(ask() | {"clustering_data": {"data_source": "nowhere.csv"}}))
     done = run(request=request, output=tmp_path / "out")
     assert done.output == (
-        "Error: clustering_data.data_source: nowhere.csv: no such file; check the path\n"
+        "Error: clustering_data.data_source: nowhere.csv: no such file; check the path "
+        f"(looked for {Path.cwd() / 'nowhere.csv'})\n"
     )
 
 

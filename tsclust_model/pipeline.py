@@ -790,6 +790,7 @@ class TimeSeriesClusteringPipeline:
 
     def _waits_for(self, since: Sequence[Source]) -> str:
         """What a retrain that drift calls for has to wait for."""
+        require_server()
         serving = self._fitted()
         known = (serving.generation, serving.version, self._model_name, self.config)
         return waits_for(*known, since)

@@ -20,9 +20,11 @@ from entrypoints import (
     optional,
     split_names,
 )
+from tsclust_model.registry import store_address
 from tsclust_model.segment_gain import gain_sentence
 from tsclust_model.series_table import require_series_roles
 from tsclust_model.tables import read_table
+from tsclust_model.tracking import project_source
 from tsclust_model.training import Training, train_table
 from tsclust_model.validation import Roles
 
@@ -157,19 +159,20 @@ def show(training: Training, data: str) -> None:
     if first is not None:
         click.echo("  once   " + first)
     click.echo("  serve  " + in_shell(*serve))
-    click.echo("  score  " + in_shell(*_entry_point("score", score)))
-    click.echo("  look   " + in_shell("mlflow", "ui"))
+    project = project_source(training.run_id) or str(Path(__file__).resolve().parents[1])
+    click.echo("  score  " + in_shell(*_entry_point("score", score, project)))
+    store = store_address()
+    click.echo(f"  look   {store if store.startswith('http') else 'mlflow ui'}")
 
 
-def _entry_point(name: str, options: dict[str, str]) -> list[str]:
+def _entry_point(name: str, options: dict[str, str], project: str) -> list[str]:
     """The command of an entry point that works in this folder: modules are found in the project's
     own only."""
-    project = Path(__file__).resolve().parents[1]
-    if Path.cwd() == project:
+    if str(Path.cwd()) == project:
         words = [word for key, value in options.items() for word in (f"--{key}", value)]
         return ["python", "-m", f"entrypoints.{name}", *words]
     given = [word for key, value in options.items() for word in ("-P", f"{key}={value}")]
-    return ["mlflow", "run", str(project), "-e", name, "--env-manager", "local", *given]
+    return ["mlflow", "run", project, "-e", name, "--env-manager", "local", *given]
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def test_mlflow_run_trains_evaluates_and_scores(store, store_folder, data, confi
         ),
     )
     assert trained.returncode == 0, trained.stderr
-    assert "-e score --env-manager local -P data=" in trained.stdout
+    assert f"mlflow run {PROJECT} -e score --env-manager local -P data=" in trained.stdout
     assert "model: models:/cli@champion, version 1" in trained.stdout
     experiment = mlflow.get_experiment_by_name("by-mlflow-run")
     runs = MlflowClient().search_runs([experiment.experiment_id])

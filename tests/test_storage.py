@@ -307,6 +307,8 @@ def test_train_and_retrain_from_a_git_url_see_one_history(make_store, git_url):
             env=environment,
         )
         assert done.returncode == 0, done.stderr[-2000:]
+        # What to type next names the URL: the clone is a temporary folder.
+        assert entry == "retrain" or f"mlflow run {git_url} -e score" in done.stdout
     (folder,) = (store / "tsclust_storage").glob("cloned-*")
     assert ids(DataVersioner(folder / "history")) == {"a", "b"}
     mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")

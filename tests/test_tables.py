@@ -710,8 +710,13 @@ def test_three_decimals_after_a_zero_are_decimals(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b'x,y\n"1,234",1\n"12,345",2\n', b"x;y\n1.234,5;1\n2,5;2\n", b'x,y\n"1,234.5",1\n"2,000",2\n'],
-    ids=["unclear", "points", "commas"],
+    [
+        b'x,y\n"1,234",1\n"12,345",2\n',
+        b"x;y\n1.234,5;1\n2,5;2\n",
+        b'x,y\n"1,234.5",1\n"2,000",2\n',
+        b'x,y\n"148,238.00",1\n99.50,2\n',
+    ],
+    ids=["unclear", "points", "commas", "beside plain numbers"],
 )
 def test_separated_thousands_are_refused_by_name(tmp_path, content):
     path = put(tmp_path / "t.csv", content)

@@ -393,7 +393,8 @@ def _decimal_commas(frame: pd.DataFrame, strings: Collection[str], delimiter: st
         commas = values[values.str.contains(",", regex=False)]
         are_decimals = values.str.fullmatch(_DECIMAL_COMMA.pattern)
         are_grouped = values.str.fullmatch(_GROUPED.pattern)
-        if not len(commas) or not (are_decimals | are_grouped).all():
+        plain = pd.to_numeric(values, errors="coerce").notna()
+        if not len(commas) or not (are_decimals | are_grouped | plain).all():
             continue
         unclear = delimiter == "," and bool(are_grouped[commas.index].all())
         (decimals if are_decimals.all() and not unclear else grouped).append(name)

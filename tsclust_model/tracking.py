@@ -29,7 +29,7 @@ import requests
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, RunStatus
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 from tqdm import tqdm
 
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN, PipelineConfig
@@ -453,6 +453,15 @@ def active_run_id() -> str | None:
     """Id of the active run, or None."""
     active = mlflow.active_run()
     return None if active is None else str(active.info.run_id)
+
+
+def project_source(run_id: str) -> str | None:
+    """Path or URL of the project that ``mlflow run`` started a run of; None for other runs."""
+    with translated("the run cannot be read"):
+        tags = mlflow.MlflowClient().get_run(run_id).data.tags
+    if tags.get(MLFLOW_SOURCE_TYPE) != "PROJECT":
+        return None
+    return tags[MLFLOW_SOURCE_NAME].removeprefix("file://")
 
 
 @contextmanager

@@ -762,7 +762,7 @@ def _fit_feature(column: pd.Series, name: str, markers: tuple[str, ...]) -> Feat
             "numbers; correct the others, or add their text to missing_markers",
             stacklevel=2,
         )
-    if len(texts) > 100 and len(texts) > len(column) / 2:
+    elif len(texts) > 100 and len(texts) > len(column) / 2:
         warnings.warn(
             f"column '{name}' has {len(texts)} distinct texts in {len(column)} rows and looks "
             "like an identifier; add it to drop_columns if it is one",

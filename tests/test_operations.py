@@ -118,6 +118,19 @@ def test_the_same_data_counts_once(name, usual, moved):
         assert maintain(name, moved[:100], if_due=True).retraining is None
 
 
+def test_an_export_that_grows_shows_its_new_rows_only(name, stream, moved):
+    grown = pd.concat([rows(stream[:500]), moved[:100]])
+    done = maintain(name, grown, if_due=True)
+    assert done.retraining is None
+    assert "of 100 new rows, of 600, has noise" in done.message
+    assert done.message.endswith("; 1 of the last 3 windows drifted, and 2 make an alarm")
+    # Of the next export the second hundred alone votes, and not the first once more.
+    again = maintain(name, pd.concat([grown, moved[100:140]]), if_due=True)
+    assert again.retraining is None
+    assert "of 40 new rows, of 640, has noise" in again.message
+    assert maintain(name, pd.concat([grown, moved[100:240]]), if_due=True).retraining is not None
+
+
 def test_drifted_data_retrains_and_promotes(name, moved):
     done = maintain(name, moved[:300], if_due=True)
     assert done.retraining.promoted

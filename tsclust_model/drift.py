@@ -362,6 +362,11 @@ class Detector(ABC):
         """What has moved in this window, in words; empty for nothing, None if it says nothing."""
 
     @property
+    def n_votes(self) -> int:
+        """How many of the last windows drifted."""
+        return sum(self._recent)
+
+    @property
     def quiet_left(self) -> int:
         """Windows that will still make no alarm."""
         return max(self._quiet_until - self._seen, 0)
@@ -557,6 +562,11 @@ class DriftMonitor:
     @property
     def reason(self) -> str:
         return "; ".join(found.reason for found in self.detectors.values() if found.drift_detected)
+
+    @property
+    def votes(self) -> int:
+        """How many of the last windows drifted, by the detector that saw the most."""
+        return max(detector.n_votes for detector in self.detectors.values())
 
     @property
     def since(self) -> list[Source]:

@@ -20,7 +20,13 @@ from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import canonical_series_rows, series_batch, series_window
 from tsclust_model.shown import one_line
 from tsclust_model.storage import open_storage
-from tsclust_model.training import Retraining, labelled_window, retrain_model, waits_for
+from tsclust_model.training import (
+    Retraining,
+    labelled_window,
+    retrain_model,
+    row_hashes,
+    waits_for,
+)
 from tsclust_model.validation import in_time_order
 
 _STATE = ".monitor.json"
@@ -198,8 +204,17 @@ class _Monitor:
         ratio = float(np.concatenate(noise).mean()) if noise else 0.0
         pause = self.drift.noise.quiet_left
         verdict = f"; paused for {pause} more windows after a retrain" if pause else " and no drift"
+        if not pause and self.drift.votes and not self.reason:
+            rule = self.drift.noise
+            verdict = (
+                f"; {self.drift.votes} of the last {rule.of} windows drifted, and {rule.votes} "
+                "make an alarm"
+            )
+        n_rows = f"{len(frame)} rows"
+        if isinstance(self.champion, Generation) and len(X) < len(frame):
+            n_rows = f"{len(X)} new rows, of {len(frame)},"
         return (
-            f"batch {batch_id} of {len(frame)} rows has noise {ratio:.2f} "
+            f"batch {batch_id} of {n_rows} has noise {ratio:.2f} "
             f"(threshold {self.config.noise_threshold:.2f}){verdict}"
         )
 
@@ -210,7 +225,32 @@ class _Monitor:
             window = series_window(champion, self.history, self.config, until=batch_id)
             X, losses = series_batch(champion, window, batch_id, self.config)
             return X, losses, np.arange(len(X))
-        return self._encoded(self.history.load(batch_id)[0])
+        frame, _ = self.history.load(batch_id)
+        X, losses, rows = self._encoded(frame)
+        new = self._new(batch_id, frame)[rows]
+        return X[new], losses[new], rows[new]
+
+    def _new(self, batch_id: str, frame: pd.DataFrame) -> np.ndarray:
+        """Mask of the rows of a batch that were not shown before, shape (n,).
+
+        An export that grows brings the rows that the champion was fitted on again, and those of the
+        batch before. Without an id or a time, equal rows are rows of their own.
+        """
+        champion = self.champion
+        assert isinstance(champion, Generation)
+        new = np.ones(len(frame), dtype=bool)
+        own = row_hashes(frame, champion.roles)
+        if own is None:
+            return new
+        trained = champion.trained_on(frame) if champion.roles.target in frame else None
+        if trained is not None:
+            new &= ~trained
+        versions = self.history.list_versions()
+        for before in versions[versions.index(batch_id) + 1 :][:1]:
+            if before in self.batches:
+                known, _ = self.history.load(before)
+                new &= ~np.isin(own, row_hashes(known, champion.roles))
+        return new
 
     def _is_noise(self, X: np.ndarray) -> np.ndarray:
         champion = self.champion

@@ -755,7 +755,7 @@ def owners(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
     return np.where(codes < 0, -1 - np.arange(len(codes)), codes)
 
 
-def _row_hashes(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
+def row_hashes(frame: pd.DataFrame, roles: Roles) -> np.ndarray | None:
     """A number for the content of each row; None without an id or time that tells rows apart."""
     keys = [name for name in (roles.id, roles.time) if name is not None and name in frame]
     if not keys:
@@ -780,7 +780,7 @@ def without_copies(window: Window, roles: Roles) -> Window:
 
     The older copy stays, because it says whether a model was trained on the row.
     """
-    hashes = _row_hashes(window.frame, roles)
+    hashes = row_hashes(window.frame, roles)
     if hashes is None:
         return window
     first = dict(zip(hashes[::-1], window.versions[::-1], strict=True))

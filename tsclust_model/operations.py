@@ -248,8 +248,8 @@ class _Monitor:
         versions = self.history.list_versions()
         for before in versions[versions.index(batch_id) + 1 :][:1]:
             if before in self.batches:
-                known, _ = self.history.load(before)
-                new &= ~np.isin(own, row_hashes(known, champion.roles))
+                shown = row_hashes(self.history.load(before)[0], champion.roles)
+                new &= ~np.isin(own, () if shown is None else shown)
         return new
 
     def _is_noise(self, X: np.ndarray) -> np.ndarray:

@@ -20,9 +20,12 @@ from conftest import PROJECT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
+from sklearn.cluster import KMeans
 from sklearn.datasets import make_moons
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import entrypoints.analyze
+import tsclust_model.analysis
 from entrypoints import command
 from tsclust_model import (
     ClusteringError,
@@ -206,6 +209,39 @@ def test_the_tool_is_awaited_while_the_loop_goes_on(blobs):
     result, ticks = asyncio.run(both())
     assert check(result)["model_info"]["n_clusters"] == 3
     assert ticks > 1
+
+
+class Threads(logging.Handler):
+    """The numbers of threads at each event of the analysis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen |= {pool["num_threads"] for pool in threadpool_info()}
+
+
+@pytest.mark.parametrize(("largest", "at_the_fit"), [(500_000, {1}), (10, {2})])
+def test_threads_are_bounded_but_for_the_fit_of_a_large_table(
+    blobs, largest, at_the_fit, monkeypatch, caplog
+):
+    monkeypatch.setattr(tsclust_model.analysis, "_ONE_THREAD", largest)
+    monkeypatch.delenv("CLUSTERING_MODEL_CACHE")
+    fitting, watch, fit = set(), Threads(), KMeans.fit_predict
+
+    def watched(model: KMeans, X: np.ndarray) -> np.ndarray:
+        if len(X) == len(blobs):
+            fitting.update(pool["num_threads"] for pool in threadpool_info())
+        return fit(model, X)
+
+    monkeypatch.setattr(KMeans, "fit_predict", watched)
+    monkeypatch.setattr(logging.getLogger("tsclust_model.analysis"), "handlers", [watch])
+    with threadpool_limits(limits=2), caplog.at_level("INFO", logger="tsclust_model.analysis"):
+        analyze(ask("kmeans", n_clusters=3) | QUICK, blobs)
+        assert {pool["num_threads"] for pool in threadpool_info()} == {2}
+    assert watch.seen == {1}
+    assert fitting == at_the_fit
 
 
 def test_events_tell_figures_and_no_values(blobs, caplog):

@@ -7,13 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.cluster import DBSCAN
 from sklearn.datasets import make_circles, make_moons
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_info
 
 from tsclust_model import clusterers
 from tsclust_model.advice import Candidate, candidates, sweep
-from tsclust_model.clusterers import by_size, fit_clustering, knee, transferred, whole_parameters
+from tsclust_model.clusterers import (
+    by_size,
+    fit_clustering,
+    knee,
+    nearest_others,
+    transferred,
+    whole_parameters,
+)
 from tsclust_model.preparation import isolation_scores
 from tsclust_model.tendency import clustering_tendency
 from tsclust_model.validity import (
@@ -34,6 +42,14 @@ def pairs() -> np.ndarray:
 
 
 PAIR_LABELS = np.repeat([0, 1], [60, 40])
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_density_validity_of_300_columns_does_not_depend_on_the_unit(unit):
+    X = np.random.default_rng(0).normal(size=(200, 300))
+    X[:100] += 3
+    found = density_validity(X * unit, np.repeat([0, 1], 100))
+    assert found == pytest.approx(0.5651034250539997, rel=1e-9)
 
 
 def test_clusters_are_numbered_from_the_largest():
@@ -74,6 +90,31 @@ def test_confidence_of_kmeans_is_half_on_the_border_and_one_in_the_centre():
 def test_confidence_of_a_mixture_is_its_posterior(pairs):
     found = fit_clustering(pairs, "gaussian_mixture", {}, 2)
     assert found.confidence.min() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("n_columns", "eps", "min_samples"), [(2, 0.2, 5), (2, 0.1, 1), (6, 1, 8)])
+def test_dbscan_has_the_labels_of_scikit_learn(n_columns, eps, min_samples):
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(600, n_columns)) * np.where(rng.random((600, 1)) < 0.4, 0.2, 1.5)
+    X[::3, 0] += 4.0
+    X[:40] = X[40:80]  # copies of rows
+    found = fit_clustering(X, "dbscan", {"eps": eps, "min_samples": min_samples})
+    expected = DBSCAN(eps=eps, min_samples=min_samples).fit_predict(X)
+    assert found.n_clusters > 1
+    np.testing.assert_array_equal(found.labels, by_size(expected))
+
+
+@pytest.mark.parametrize("n_columns", [2, 20])
+def test_nearest_others_are_those_of_all_pairs(n_columns):
+    X = np.random.default_rng(0).normal(size=(80, n_columns))
+    X[:12] = X[0]  # more copies than neighbours
+    apart = np.sqrt(((X[:, None] - X[None]) ** 2).sum(axis=2))
+    np.fill_diagonal(apart, np.inf)
+    rows = np.array([70, 3, 41])
+    distances, positions = nearest_others(X, 5, rows)
+    np.testing.assert_allclose(distances, np.sort(apart[rows])[:, :5], atol=1e-7)
+    np.testing.assert_array_equal(positions[0], np.argsort(apart[70])[:5])
+    assert set(positions[1]) <= set(range(12)) - {3}
 
 
 def test_parameters_mean_the_same_to_fewer_rows(pairs):

@@ -61,7 +61,7 @@ DENDROGRAM_ROWS = 500
 _PLOTS = ("scatter_plot", "silhouette_plot", "dendrogram", "cluster_heatmap")
 _SHOWN_FEATURES = 3
 _CLOSE = 0.02
-_ONE_THREAD = 500_000  # numbers below which threads wait for each other longer than they work
+_ONE_THREAD = 500_000  # numbers up to which a fit is too short for threads
 _SHOWN_DIFFERENCE = 0.05
 
 _log = logging.getLogger("tsclust_model.analysis")
@@ -109,6 +109,18 @@ def analyze(
     >>> result["clustering_results"]["model_info"]["n_clusters"]
     3
     """
+    # On a busy machine threads wait for each other longer than they work.
+    with threadpool_limits(limits=1) as bounded:
+        return _analyze(request, table, plot_dir, bounded.get_original_num_threads())
+
+
+def _analyze(
+    request: AnalysisRequest | Mapping[str, Any],
+    table: pd.DataFrame | None,
+    plot_dir: str | Path | None,
+    threads: dict[str, int],
+) -> dict[str, Any]:
+    """`analyze` in one thread, but for the fit of a large table, which has `threads`."""
     started, start = _now(), time.perf_counter()
     asked = parse_request(request)
     _require_possible(asked)
@@ -130,7 +142,7 @@ def analyze(
     cache = AnalysisCache(os.environ.get("CLUSTERING_MODEL_CACHE"))
     advice = _advice(asked, X, cache)
     chosen = _chosen(asked, advice, tendency, X)
-    with threadpool_limits(limits=1 if X.size <= _ONE_THREAD else None):
+    with threadpool_limits(limits=1 if X.size <= _ONE_THREAD else threads):
         found = cache.clustering(X, chosen, seed, partial(_cluster, X, chosen, seed))
     trained = _now()
     _event(
@@ -139,15 +151,14 @@ def analyze(
         n_clusters=found.n_clusters,
         noise_ratio=found.noise_ratio,
     )
-    with threadpool_limits(limits=1):  # many small refits
-        metrics = evaluate_clustering(
-            X,
-            found,
-            None if data.target is None else data.target[data.inlier],
-            evaluation,
-            _refit(X, found, seed),
-            seed,
-        )
+    metrics = evaluate_clustering(
+        X,
+        found,
+        None if data.target is None else data.target[data.inlier],
+        evaluation,
+        _refit(X, found, seed),
+        seed,
+    )
     _event(
         "evaluation_completed",
         **{name: metrics[name] for name in ("silhouette_score", "davies_bouldin_score", "dbcv")},

@@ -10,6 +10,9 @@ from typing import Any
 
 import hdbscan
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 from sklearn.cluster import (
     DBSCAN,
     OPTICS,
@@ -61,6 +64,8 @@ _NEIGHBOURS = 10
 _KNEE_ROWS = 10_000
 _MOST_SAMPLES = 25  # hdbscan keeps twice as many neighbours of each row it predicts
 _ROWS_AT_A_TIME = 50_000
+_TREE_COLUMNS = 15  # beyond, a tree is slower than all pairs
+_LEAF = 40
 _TINY = 1e-12
 
 
@@ -303,11 +308,44 @@ def chosen_parameters(
 def neighbour_distances(X: np.ndarray, min_samples: int, random_state: int) -> np.ndarray:
     """Sorted distances to the `min_samples`-th nearest row (itself is the first), of all rows or
     of a seeded 10,000, shape (m,)."""
-    queries = X
+    rows = np.arange(len(X))
     if len(X) > _KNEE_ROWS:
-        queries = X[np.random.default_rng(random_state).choice(len(X), _KNEE_ROWS, replace=False)]
-    neighbours = NearestNeighbors(n_neighbors=min(max(min_samples, 2), len(X))).fit(X)
-    return np.sort(neighbours.kneighbors(queries)[0][:, -1])
+        rows = np.random.default_rng(random_state).choice(len(X), _KNEE_ROWS, replace=False)
+    others = min(max(min_samples, 2), len(X)) - 1
+    return np.sort(nearest_others(X, others, rows)[0][:, -1])
+
+
+def nearest_others(X: np.ndarray, count: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest other rows of some rows of X.
+
+    Parameters
+    ----------
+    X : ndarray of float64, shape (n, n_features)
+    count : int
+        1 to n - 1.
+    rows : ndarray of int, shape (m,)
+        Positions in X.
+
+    Returns
+    -------
+    distances : ndarray of float64, shape (m, count)
+        The nearest first.
+    positions : ndarray of int, shape (m, count)
+    """
+    if X.shape[1] > _TREE_COLUMNS:
+        search = NearestNeighbors(n_neighbors=count + 1).fit(X)
+        distances, positions = search.kneighbors(X[rows])
+    else:
+        tree = KDTree(X, leafsize=_LEAF)
+        place = np.empty(len(X), dtype=np.int64)
+        place[tree.indices] = np.arange(len(X))
+        order = np.argsort(place[rows])  # rows of one leaf together: four times as fast
+        back = np.argsort(order)
+        distances, positions = (part[back] for part in tree.query(X[rows[order]], count + 1))
+    others = positions != rows[:, None]
+    others[others.all(axis=1), -1] = False  # so many copies that the row itself is not among them
+    shape = (len(rows), count)
+    return distances[others].reshape(shape), positions[others].reshape(shape)
 
 
 def knee(distances: np.ndarray) -> float:
@@ -342,6 +380,8 @@ def _fitted_rows(n: int, algorithm: str, random_state: int) -> np.ndarray | None
 def _fit(
     X: np.ndarray, algorithm: str, parameters: dict[str, Any], random_state: int
 ) -> tuple[Any, np.ndarray]:
+    if algorithm == "dbscan" and X.shape[1] <= _TREE_COLUMNS and _plain_dbscan(parameters):
+        return None, _dbscan(X, parameters["eps"], parameters["min_samples"])
     arguments = dict(parameters)
     if algorithm in ("kmeans", "spectral", "gaussian_mixture"):
         arguments["random_state"] = random_state
@@ -358,6 +398,35 @@ def _fit(
         raise ClusteringError(
             f"clustering_configuration.parameters {parameters} are refused by {algorithm}: {text}"
         ) from error
+
+
+def _plain_dbscan(parameters: Mapping[str, Any]) -> bool:
+    """Whether `_dbscan` can run it; all else, what is refused included, is scikit-learn's."""
+    eps, samples = parameters.get("eps"), parameters.get("min_samples")
+    valid = isinstance(eps, (int, float)) and isinstance(samples, int) and eps > 0 and samples > 0
+    return valid and set(parameters) == {"eps", "min_samples"}
+
+
+def _dbscan(X: np.ndarray, eps: float, min_samples: int) -> np.ndarray:
+    """The labels of scikit-learn's DBSCAN, shape (n,), in an eighth of its time.
+
+    Its labels are the connected parts of the core rows, by their first core row; another row
+    within ``eps`` of core rows has the first of their clusters.
+    """
+    n = len(X)
+    pairs = KDTree(X, leafsize=_LEAF).query_pairs(eps, output_type="ndarray")
+    core = np.bincount(pairs.ravel(), minlength=n) + 1 >= min_samples  # a row is its own neighbour
+    of_core = core[pairs]
+    left, right = pairs[of_core.all(axis=1)].T
+    graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(n, n))
+    parts = connected_components(graph, directed=False)[1]
+    labels = np.full(n, n)
+    _, first, codes = np.unique(parts[core], return_index=True, return_inverse=True)
+    labels[core] = np.argsort(np.argsort(first))[codes]
+    for inside, border in ((0, 1), (1, 0)):
+        near = pairs[of_core[:, inside] & ~of_core[:, border]]
+        np.minimum.at(labels, near[:, border], labels[near[:, inside]])
+    return np.where(labels < n, labels, NOISE)
 
 
 def _best_number(
@@ -416,11 +485,14 @@ def _centre_confidence(distances: np.ndarray) -> np.ndarray:
 
 def _neighbour_confidence(X: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Share of the ten nearest other rows in the same cluster, weighted by 1 / distance."""
-    count = min(_NEIGHBOURS, len(X) - 1)
-    distances, neighbours = NearestNeighbors(n_neighbors=count).fit(X).kneighbors()
-    weights = 1 / (distances + _TINY)
-    same = labels[neighbours] == labels[:, None]
-    return (weights * same).sum(axis=1) / weights.sum(axis=1)
+    inside = np.flatnonzero(labels != NOISE)
+    sure = np.zeros(len(X))
+    if inside.size:
+        distances, others = nearest_others(X, min(_NEIGHBOURS, len(X) - 1), inside)
+        weights = 1 / (distances + _TINY)
+        same = labels[others] == labels[inside, None]
+        sure[inside] = (weights * same).sum(axis=1) / weights.sum(axis=1)
+    return sure
 
 
 def _assign_rest(

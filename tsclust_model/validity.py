@@ -14,7 +14,6 @@ from tsclust_model.clusterers import by_size
 from tsclust_model.results import NOISE
 
 DBCV_ROWS = 2_000
-_DBCV_DIMENSIONS = 10  # beyond it the powers of the distances overflow
 _SMALLEST = 3
 _NEIGHBOURS = 10
 
@@ -44,10 +43,12 @@ def density_validity(X: np.ndarray, labels: np.ndarray, random_state: int = 42) 
     kept = by_size(np.where(inside & (sizes[np.maximum(labels, 0)] >= _SMALLEST), labels, NOISE))
     if kept.max() < 1:
         return None
-    dimensions = min(X.shape[1], _DBCV_DIMENSIONS)
+    # The index raises distances to the power of the columns; near 1 they do not overflow.
+    spread = float(np.sqrt(2 * X.var(axis=0).sum()))
+    rows = np.ascontiguousarray(X / spread) if spread > 0 else X
     with np.errstate(all="ignore"):  # identical rows are infinitely dense
         try:
-            found = float(validity_index(np.ascontiguousarray(X), kept, d=dimensions))
+            found = float(validity_index(rows, kept))
         except AssertionError:  # hdbscan's, where ties leave its spanning tree without an edge
             return None
     return found if np.isfinite(found) else None

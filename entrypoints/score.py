@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from entrypoints import DATA_HELP, command, only_local
 from tsclust_model.registry import load_generation
-from tsclust_model.series_generation import REPLACED, AnyGeneration, SeriesGeneration
+from tsclust_model.series_generation import REPLACED, SET_ASIDE, AnyGeneration, SeriesGeneration
 from tsclust_model.series_scoring import score_series
 from tsclust_model.tables import read_table, write_table
 from tsclust_model.validation import OK
@@ -36,13 +36,16 @@ def main(data: str, model_uri: str, output: str, engine: str) -> None:
         write_table(pd.concat([frame[keys], forecasts], axis=1), output)
     status = forecasts["status"]
     replaced = int(status.str.startswith(REPLACED).sum())
-    refused = int((status != OK).sum()) - replaced
+    without = int(status.str.startswith(SET_ASIDE).sum())
+    refused = int((status != OK).sum()) - replaced - without
     noise = (forecasts["cluster_source"] == "knn").mean()
     click.echo(
         f"{output}: {len(forecasts)} {unit}, {refused} not scored (column 'status' says why)"
     )
     if replaced:
         click.echo(f"{replaced} {unit} got the {REPLACED}")
+    if without:
+        click.echo(f"{without} {unit}: {SET_ASIDE} (column 'status' says which)")
     click.echo(f"{noise:.1%} noise, served by the nearest segment (cluster_source 'knn')")
 
 

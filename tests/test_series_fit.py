@@ -270,6 +270,29 @@ def test_a_forecast_outside_a_ward_s_own_range_becomes_the_seasonal_naive_one(pa
     assert (made.upper <= panel.y.max(axis=1, keepdims=True) + 2 * span + 10 * scale + 1e-9).all()
 
 
+def with_a_slip(frame: pd.DataFrame, ward: str, months_before_the_end: int) -> pd.DataFrame:
+    """One value of a ward typed 4,000 times too large."""
+    at = frame.index[frame["ward"] == ward][-months_before_the_end]
+    return frame.assign(y=frame["y"].mask(frame.index == at, 90_000.0))
+
+
+def test_one_slip_of_the_keyboard_reaches_no_forecast_and_no_score():
+    frame = table(40, 60)
+    clean = series_panel(frame, ROLES)
+    slipped = series_panel(with_a_slip(frame, "w003", 29), ROLES)
+    fits = [fit_series(panel, QUICK, silent) for panel in (clean, slipped)]
+    assert fits[1].scores["mase"] == pytest.approx(fits[0].scores["mase"], rel=0.05)
+    made, wanted = (
+        fits[1].models["y"].forecast(panel.y, panel.ends, {}, fits[1].assignment.labels, 0.9)
+        for panel in (slipped, clean)
+    )
+    np.testing.assert_array_equal(np.flatnonzero(made.set_aside), [3])
+    assert not wanted.set_aside.any()
+    assert not made.replaced.any()
+    for name in ("prediction", "lower", "upper"):
+        np.testing.assert_allclose(getattr(made, name), getattr(wanted, name), rtol=0.15)
+
+
 def shapes_of_trouble(n_periods: int) -> dict[str, np.ndarray]:
     """Series that real exports hold."""
     rng, t = np.random.default_rng(5), np.arange(n_periods)

@@ -104,6 +104,21 @@ def test_a_forecast_out_of_reach_becomes_the_seasonal_naive_one_and_the_status_s
     assert_same(answer[["resource_nursing_hours"]], usual[["resource_nursing_hours"]])
 
 
+def test_a_value_that_stands_alone_is_not_looked_at_and_the_status_says_so(ward_model, rows):
+    usual = ward_model.predict(rows.head(3))
+    slipped = rows.head(3).copy()
+    slipped.at[1, "y"] = [90_000.0 if i == 20 else y for i, y in enumerate(slipped["y"][1])]
+    answer = ward_model.predict(slipped)
+    assert answer["status"].tolist() == [
+        "ok",
+        "forecast without a value that stands far apart from all others: y",
+        "ok",
+    ]
+    for name in ("prediction", "prediction_lower", "prediction_upper"):
+        np.testing.assert_allclose(answer[name][1], usual[name][1], rtol=0.25)
+    assert_same(answer.iloc[[0, 2]], usual.iloc[[0, 2]])
+
+
 def test_a_series_with_negative_values_is_not_raised_to_zero(ward_model, rows):
     one = rows.head(2).copy()
     one["y"] = [[-50.0 + (i % 12) for i in range(36)], one["y"].iloc[1]]

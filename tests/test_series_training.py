@@ -100,6 +100,24 @@ def test_the_rows_of_a_history_say_which_of_them_were_fitted(wards, config):
     assert data.panel.n_periods == 42
 
 
+def test_values_that_stand_alone_are_named_once_by_series_and_time(wards, config):
+    name, other = sorted(wards["ward_id"].unique())[:2]
+    slip = (wards["ward_id"] == name) & (wards["month"] == "2021-08-01")
+    twice = (wards["ward_id"] == other) & (wards["month"] == "2020-03-01")
+    frame = wards.assign(
+        beds=wards["beds"].mask(slip, 90_000.0),
+        nursing_hours=wards["nursing_hours"].mask(twice, -5e7),
+    )
+    expected = (
+        r"^2 values are farther from all others of their series than ten times their range, and "
+        rf"nothing is learned from them: beds of {name} at 2021-08-01, nursing_hours of {other} at "
+        r"2020-03-01; correct them if they are slips$"
+    )
+    with pytest.warns(UserWarning, match=expected):
+        data = series_data(frame, WARD_ROLES, config)
+    assert np.nanmax(data.panel.y) == 90_000.0  # what is stored is what was given
+
+
 def test_a_holdout_is_a_share_of_each_series_own_end(wards, config):
     names = sorted(wards["ward_id"].unique())
     early = wards[

@@ -14,6 +14,8 @@ LARGEST_LOSS = 10.0
 """What a scaled error of one series counts at most where models are compared: one that has died
 would outweigh all others."""
 
+_RANGES_APART, _ONE_IN, _FEWEST_BESIDE, _SHORTEST_SEASON = 10.0, 100, 12, 3
+
 
 @one_line
 @dataclass(frozen=True)
@@ -87,6 +89,14 @@ class Panel:
             ends=self.ends[rows],
             last_times=self.last_times[rows],
         )
+
+    def without_alone(self) -> Panel:
+        """The panel with target and resources freed of values that stand alone."""
+        freed = {
+            name: without_alone(self.values[name], self.frequency.season)[0]
+            for name in (self.target, *self.resources)
+        }
+        return replace(self, values=self.values | freed)
 
     def right_aligned(self, drop: int | np.ndarray = 0) -> Panel:
         """Each series with its last value in the last column, `drop` values at its end left out."""
@@ -238,14 +248,92 @@ def filled(values: np.ndarray) -> np.ndarray:
     return np.where(known, values, np.where(before < 0, np.nan, line))
 
 
+def standing_alone(values: np.ndarray, season: int) -> np.ndarray:
+    """Mask of values that can hardly be of their series: a slip of the keyboard, mostly.
+
+    Such a value is farther from all others than ten times their range (ten times their level where
+    they are all the same). At most one value in a hundred is, or one of a shorter series; none of
+    the last season, which may be a new level; none of a series that is mostly zero, whose range
+    says little, or that has less than two seasons.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n, T)
+        NaN before a series begins and after it ends.
+    season : int
+        Periods in a season; 1 is none.
+
+    Returns
+    -------
+    ndarray of bool, shape (n, T)
+    """
+    alone = np.zeros(values.shape, dtype=bool)
+    rising, known = np.sort(values, axis=1), ~np.isnan(values)  # NaN comes last
+    n, rows = known.sum(axis=1), np.arange(len(values))
+    last = max(season, _SHORTEST_SEASON)
+    long = n >= max(2 * last, _FEWEST_BESIDE)
+    most = np.maximum(n // _ONE_IN, 1)
+    ends = np.where(long, n - 1, 0)
+    inner = rising[rows, np.where(long, ends - most, 0)] - rising[rows, np.where(long, most, 0)]
+    wide = rising[rows, ends] - rising[rows, 0] > _RANGES_APART * inner
+    for row in np.flatnonzero(long & wide):
+        own = np.flatnonzero(known[row])
+        alone[row, own] = _alone_in(values[row, own], int(most[row]), last)
+    return alone
+
+
+def _alone_in(series: np.ndarray, most: int, last: int) -> np.ndarray:
+    """`standing_alone` of one series; no more than `most` values, none of the `last` ones."""
+    far = np.abs(series - np.median(series))
+    far[-last:] = -1.0
+    asked = np.argsort(-far, kind="stable")[:most]
+    others = np.delete(series, asked)
+    low, high, usual = others.min(), others.max(), abs(float(np.median(others)))
+    found = np.zeros(len(series), dtype=bool)
+    if usual > 0:
+        apart = np.maximum(low - series[asked], series[asked] - high)
+        found[asked] = apart > _RANGES_APART * ((high - low) or usual)
+    return found
+
+
+def without_alone(values: np.ndarray, season: int) -> tuple[np.ndarray, np.ndarray]:
+    """Series with the value of a season before, or else after, in place of those that stand alone.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n, T)
+    season : int
+
+    Returns
+    -------
+    values : ndarray of float64, shape (n, T)
+        A copy where a value stood alone, else the same array.
+    alone : ndarray of bool, shape (n, T)
+        See `standing_alone`.
+    """
+    alone = standing_alone(values, season)
+    if not alone.any():
+        return values, alone
+    changed = np.where(alone, np.nan, values)
+    for row, column in np.argwhere(alone):
+        same = changed[row, column % season :: season]
+        place, known = column // season, np.flatnonzero(~np.isnan(same))
+        before = known[known < place]
+        pick = before[-1] if before.size else known[0]
+        changed[row, column] = same[pick]
+    return changed, alone
+
+
 def mase_scale(panel: Panel) -> np.ndarray:
     """Mean absolute difference between values a season apart of right-aligned series, shape (n,).
 
     Neighbours are taken where a series is no longer than a season; NaN where nothing differs. It is
-    what makes errors of series comparable (Hyndman & Koehler 2006).
+    what makes errors of series comparable (Hyndman & Koehler 2006). Values that stand alone do not
+    count.
     """
+    y, _ = without_alone(panel.y, panel.frequency.season)
     scales = [
-        row_means(np.abs(panel.y[:, lag:] - panel.y[:, :-lag]))
+        row_means(np.abs(y[:, lag:] - y[:, :-lag]))
         for lag in dict.fromkeys((panel.frequency.season, 1))
     ]
     scale = np.where(np.isnan(scales[0]), scales[-1], scales[0])

@@ -9,6 +9,8 @@ Every choice is made at rolling origins inside the training panel, nothing is sp
 - the shares of the ways to forecast are ``prior * (loss / best) ** -20``, a loss of one series
   counting as 10 at most (``clipped`` in the scores is the share of those above);
 - intervals are quantiles of the folds' residuals.
+
+Values that stand alone in their series (see `tsclust_model.panel.standing_alone`) take no part.
 """
 
 from __future__ import annotations
@@ -314,7 +316,7 @@ def fit_series(panel: Panel, config: PipelineConfig, stages: Stages) -> SeriesFi
         raise DataValidationError(
             f"{len(panel)} series are too few to find segments in; give {FEWEST_SERIES} or more"
         )
-    panel, season = panel.with_own_ends(), panel.frequency.season
+    panel, season = panel.without_alone().with_own_ends(), panel.frequency.season
     folds = rolling_origins(panel.n_periods, panel.horizon, season)
     segments, assignment = fit_segments(panel, config, stages)
     sampled = _some_series(panel, config.random_state)

@@ -18,7 +18,14 @@ from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.fitted_rows import FittedPeriods
 from tsclust_model.generation import FittedPipeline, Generation, NullableLong, NullableText
 from tsclust_model.metrics import METRICS, Metric
-from tsclust_model.panel import LARGEST_LOSS, HeldBack, Panel, row_means, scaled_errors
+from tsclust_model.panel import (
+    LARGEST_LOSS,
+    HeldBack,
+    Panel,
+    row_means,
+    scaled_errors,
+    without_alone,
+)
 from tsclust_model.results import Assignment
 from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y
 from tsclust_model.series_models import SeriesForecast, SeriesModel
@@ -35,6 +42,9 @@ _CELLS_A_CHUNK = 2_000_000
 
 REPLACED = "seasonal naive, as the forecast was out of reach"
 """How the status of a row begins whose forecast was replaced."""
+
+SET_ASIDE = "forecast without a value that stands far apart from all others"
+"""How the status of a row begins that has values which are not looked at."""
 
 
 @one_line
@@ -99,7 +109,8 @@ class SeriesGeneration(FittedPipeline):
 
     def shapes(self, panel: Panel) -> np.ndarray:
         """Shape features of right-aligned series; NaN rows where a series is too short."""
-        return shape_features(self.schema.laid_out(panel).y, panel.frequency.season)
+        y, _ = without_alone(self.schema.laid_out(panel).y, panel.frequency.season)
+        return shape_features(y, panel.frequency.season)
 
     def assign(self, panel: Panel) -> Assignment:
         """Segments of right-aligned series, by the shape of each at its end."""
@@ -162,8 +173,8 @@ class SeriesGeneration(FittedPipeline):
         DataFrame
             `output_columns`, the index of `frame`; predictions, bounds and resources are arrays of
             length `horizon`. A row that cannot be scored is null but for ``status``; one whose
-            forecast left its reach (`SeriesModel.forecast`) has the seasonal naive one, and a
-            status that says so.
+            forecast left its reach (`SeriesModel.forecast`) has the seasonal naive one, and one
+            with values that stand alone is forecast without them; the status says so.
 
         Raises
         ------
@@ -220,13 +231,14 @@ class SeriesGeneration(FittedPipeline):
     def _status(
         self, status: np.ndarray, scored: np.ndarray, forecast: PanelForecast
     ) -> np.ndarray:
-        """The status of each row, which also names the outputs whose forecast was replaced."""
+        """The status of each row, which also names the outputs that were forecast otherwise."""
         status = status.copy()
-        columns = {name: self.schema.arrays[name] for name in forecast.outputs}
-        replaced = {columns[name]: found.replaced for name, found in forecast.outputs.items()}
-        for row in np.flatnonzero(np.logical_or.reduce(list(replaced.values()))):
-            named = ", ".join(column for column, mask in replaced.items() if mask[row])
-            status[scored[row]] = f"{REPLACED}: {named}"
+        outputs = {self.schema.arrays[name]: found for name, found in forecast.outputs.items()}
+        for text, kind in ((SET_ASIDE, "set_aside"), (REPLACED, "replaced")):
+            masks = {column: getattr(found, kind) for column, found in outputs.items()}
+            for row in np.flatnonzero(np.logical_or.reduce(list(masks.values()))):
+                named = ", ".join(column for column, mask in masks.items() if mask[row])
+                status[scored[row]] = f"{text}: {named}"
         return status
 
     def example(self) -> pd.DataFrame:

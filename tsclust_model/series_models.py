@@ -17,6 +17,7 @@ import numpy as np
 
 from tsclust_model.forest import Forest
 from tsclust_model.intervals import StepCalibration, Support
+from tsclust_model.panel import without_alone
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
 from tsclust_model.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
@@ -41,6 +42,8 @@ class SeriesForecast:
         Share (0 to 1) of the segment's own models.
     replaced : ndarray of bool, shape (n,)
         The forecast had left the series' reach, and is the seasonal naive one instead.
+    set_aside : ndarray of bool, shape (n,)
+        The series has values that stand alone, and is forecast without them.
     """
 
     prediction: np.ndarray
@@ -48,6 +51,7 @@ class SeriesForecast:
     upper: np.ndarray
     weight: np.ndarray
     replaced: np.ndarray
+    set_aside: np.ndarray
 
 
 @one_line
@@ -94,7 +98,8 @@ class SeriesModel:
         """Forecast the periods after the last column.
 
         Nothing leaves the reach of a series: twice the range of its known values, and ten times
-        its scale, beyond them. A forecast that does becomes the seasonal naive one.
+        its scale, beyond them. A forecast that does becomes the seasonal naive one. Values that
+        stand alone (see `tsclust_model.panel.standing_alone`) are not looked at, for none of it.
 
         Parameters
         ----------
@@ -108,6 +113,7 @@ class SeriesModel:
         coverage : float
             Of the intervals, above 0 and below 1.
         """
+        values, alone = without_alone(values, self.season)
         rows, ways = self._ways(values, ends, covariates, labels)
         shares = self._shares_of(labels)
         case = np.repeat(np.arange(len(values)), self.horizon)
@@ -126,6 +132,7 @@ class SeriesModel:
             *Support(whole=self.whole).bounds(prediction, lower, upper),
             np.where(replaced, 0.0, shares[:, WAYS.index("cluster")]),
             replaced,
+            np.asarray(alone.any(axis=1)),
         )
 
     def baselines(
@@ -140,6 +147,7 @@ class SeriesModel:
         ``global``, ``cluster`` (the segments' models alone), ``bank``, ``theta`` and
         ``seasonal_naive``; the parameters are those of `forecast`.
         """
+        values, _ = without_alone(values, self.season)
         rows, ways = self._ways(values, ends, covariates, labels)
         found = dict(zip(WAYS, ways, strict=True)) | {"seasonal_naive": rows.naive}
         return {name: self._in_units(rows, scaled, values) for name, scaled in found.items()}

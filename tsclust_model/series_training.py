@@ -12,11 +12,11 @@ import pandas as pd
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.drift import MIN_ROWS
-from tsclust_model.errors import ConfigurationError, DataValidationError
+from tsclust_model.errors import ConfigurationError, DataValidationError, listed
 from tsclust_model.frequency import Frequency
 from tsclust_model.history import DataVersioner, Window
 from tsclust_model.lineage import match_clusters
-from tsclust_model.panel import HeldBack, Panel, mase_scale
+from tsclust_model.panel import HeldBack, Panel, mase_scale, standing_alone
 from tsclust_model.series_evaluation import evaluate_series, held_lengths, newest_origins
 from tsclust_model.series_fitting import FittedSeries
 from tsclust_model.series_generation import SeriesGeneration
@@ -57,7 +57,7 @@ def series_data(
 ) -> SeriesData:
     """Check a long table, and hold its newest periods back where `holdout` is above 0.
 
-    Warns, before any work, of series that are left out.
+    Warns, before any work, of series that are left out, and of values that stand alone.
 
     Raises
     ------
@@ -65,6 +65,7 @@ def series_data(
     """
     panel = series_panel(frame, roles, config.gap_policy, config.missing_markers)
     rows = canonical_series_rows(frame, replace(roles, frequency=panel.frequency.name), config)
+    _warn_of_values_alone(panel)
     if not holdout:
         _warn_of_left_out(panel.gaps, 0)
         return SeriesData(panel, rows, len(rows))
@@ -92,6 +93,38 @@ def _warn_of_left_out(gaps: Mapping[str, int], n_short: int) -> None:
         warnings.warn(
             f"{left_out} of {n_series} series are left out of the training: {why}", stacklevel=3
         )
+
+
+def _warn_of_values_alone(panel: Panel) -> None:
+    """Name the values that nothing is learned from, by column, series and time."""
+    places = [
+        (name, int(row), int(column))
+        for name in (panel.target, *panel.resources)
+        for row, column in np.argwhere(standing_alone(panel.values[name], panel.frequency.season))
+    ]
+    if not places:
+        return
+    named = [
+        f"{name} of {panel.ids[row]} at {_time_of(panel, row, at)}" for name, row, at in places
+    ]
+    many = len(named) > 1
+    warnings.warn(
+        f"{len(named)} {'values are' if many else 'value is'} farther from all others of "
+        f"{'their' if many else 'its'} series than ten times their range, and nothing is learned "
+        f"from {'them' if many else 'it'}: {listed(named)}; correct "
+        f"{'them if they are slips' if many else 'it if it is a slip'}",
+        stacklevel=3,
+    )
+
+
+def _time_of(panel: Panel, row: int, column: int) -> str:
+    """The time of a value of a series, as it is written."""
+    last = int(np.flatnonzero(~np.isnan(panel.y[row]))[-1])
+    times = panel.frequency.moved(panel.last_times[row : row + 1], column - last)
+    shown = panel.frequency.shown(times)
+    if panel.frequency.is_numbered:
+        return str(shown[0])
+    return str(pd.DatetimeIndex(shown)[0]).removesuffix(" 00:00:00")
 
 
 def _after_the_fit(rows: pd.DataFrame, panel: Panel, held: np.ndarray, roles: Roles) -> np.ndarray:

@@ -20,6 +20,7 @@ from tsclust_model import DataVersioner, ModelMonitor, run_pipeline
 from tsclust_model.datasets import make_hospital
 from tsclust_model.errors import DataLoadError, DataValidationError
 from tsclust_model.loop import STEPS, _load_config
+from tsclust_model.operations import maintain
 from tsclust_model.settings import load_settings
 from tsclust_model.storage import ModelStorage
 from tsclust_model.tracking import ExperimentManager
@@ -156,19 +157,20 @@ DRIFT = [
     "# feature(s) moved: creatinine (KS #, PSI #, shift # sd), age (KS #, PSI #, shift # sd); "
     "RMSE # is over #, the most of the training rows (mean #)",
 ]
+AGAIN = ["the model has learned from # rows since the drift, and # more are labelled now"]
 WEEKS = {
     1: ("done", NO_MODEL, "1"),
     2: NOTHING,
     3: NOTHING,
     4: NOTHING,
     5: ("done", DRIFT, "2"),
-    6: ("done", [], "2"),
-    7: ("done", [], "2"),
-    8: ("blocked", [], "2"),
-    9: ("done", [], "2"),
+    6: ("done", AGAIN, "2"),
+    7: ("done", AGAIN, "4"),
+    8: ("blocked", [], "4"),
+    9: ("done", [], "4"),
     10: ("deferred", [], None),
-    11: ("done", [], "2"),
-    12: ("done", [], "2"),
+    11: ("done", [], "4"),
+    12: ("done", [], "4"),
 }
 
 
@@ -189,8 +191,8 @@ def test_twelve_weeks_with_drift_bad_data_and_an_outage(make_loop, stream, serve
         for number, s in found.items()
     }
     assert decided == WEEKS
-    assert [number for number, s in found.items() if s["retrained"]] == [1, 5]
-    assert [number for number, s in found.items() if s["promoted"]] == [1, 5]
+    assert [number for number, s in found.items() if s["retrained"]] == [1, 5, 6, 7]
+    assert [number for number, s in found.items() if s["promoted"]] == [1, 5, 7]
     assert found[8]["message"].endswith(
         "is blocked: column 'creatinine' is 1000 times what it was: was its unit changed?"
     )
@@ -344,6 +346,32 @@ def test_a_floor_that_is_missed_calls_for_one_retrain_and_then_waits_out_the_coo
     assert in_words(summaries[1]["reasons"][0]) == "R² # is under #"
     assert summaries[2]["reasons"] == []
     assert "more windows after a retrain (R² 0." in summaries[2]["message"]
+
+
+@pytest.mark.parametrize("model_type", ["lightgbm", "random_forest"])
+def test_no_retrain_of_the_loop_runs_again_on_the_same_labels(make_loop, stream, model_type):
+    """A challenger has lost on them, and would again; a person may ask for it all the same."""
+    name = "same-labels-" + model_type.replace("_", "-")
+    loop = make_loop(name, monitoring={"accuracy_min_threshold": 0.999, "thresholds": {}})
+    loop.settings["training"] = {"promote": False}
+    loop.settings["model"]["retrain_cooldown_batches"] = 0
+    if model_type != "lightgbm":
+        loop.settings["training"] |= {"model_type": model_type, "params": {"n_estimators": 5}}
+    loop.week(week_of(stream, 1))
+    second, third = week_of(stream, 2), week_of(stream, 3)
+    lost = loop.week(second)
+    assert (lost["retrained"], lost["promoted"]) == (True, False)
+    unlabelled = third.assign(**{TARGET: None})
+    again = loop.week(pd.concat([second, unlabelled]))
+    assert in_words(again["message"]).startswith(
+        "a retrain is due (R² # is under #) and waits for labels that no challenger was compared "
+        "on yet"
+    )
+    assert (again["retrained"], again["reasons"], again["model_version"]) == (False, [], "1")
+    if model_type == "lightgbm":
+        asked = maintain(name, reason="a person", promote=False).retraining
+        assert (asked.version, asked.reason) == ("3", "a person")
+    assert loop.week(third)["retrained"] is True
 
 
 def test_a_run_of_the_loop_says_what_it_did(make_loop, stream):

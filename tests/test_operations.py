@@ -187,6 +187,45 @@ def test_drift_without_outcomes_waits_for_them_and_then_retrains(name, moved):
     assert later.retraining.comparison.n_rows > 0
 
 
+def test_no_retrain_runs_again_on_the_same_labels_unless_a_person_asks(name, moved):
+    config = replace(CONFIG, promotion_margin=1.0, retrain_cooldown_batches=0)
+    lost = maintain(name, moved[:300], config=config, if_due=True)
+    assert (lost.retraining.promoted, n_versions(name)) == (False, 2)
+    again = maintain(name, moved[300:].drop(columns=TARGET), config=config, if_due=True)
+    assert again.retraining is None
+    assert again.message.startswith("a retrain is due (")
+    assert again.message.endswith(") and waits for labels that no challenger was compared on yet")
+    assert MOVED in again.message
+    assert n_versions(name) == 2
+    asked = maintain(name, config=config, reason="a person")
+    assert (asked.retraining.reason, n_versions(name)) == ("a person", 3)
+
+
+def test_a_model_of_few_rows_since_a_drift_learns_again_when_they_have_doubled(name, moved):
+    config = replace(CONFIG, retrain_cooldown_batches=30)
+    first = maintain(name, moved[:200], config=config, if_due=True).retraining
+    assert first.promoted
+    learned = first.generation.info["drift"]
+    assert (learned["n_after"], learned["n_rows"]) == (200, 700)
+    # A margin that nobody meets: what is learned again must still be better.
+    strict = replace(config, promotion_margin=1.0)
+    few = maintain(name, moved[200:399], config=strict, if_due=True)
+    assert few.message.startswith("nothing is due: ")
+    lost = maintain(name, moved[399:400], config=strict, if_due=True)
+    assert lost.message.startswith(
+        "retrained (the model has learned from 200 rows since the drift, and 200 more are labelled "
+        "now): version 3 stays @challenger; "
+    )
+    # That was tried with 200 rows; the next try is with half as many again, by every process.
+    assert maintain(name, moved[400:499], config=config, if_due=True).retraining is None
+    done = maintain(name, moved[499:500], config=config, if_due=True).retraining
+    assert done.reason == (
+        "the model has learned from 200 rows since the drift, and 300 more are labelled now"
+    )
+    assert done.comparison.n_rows > 0
+    assert done.generation.info["n_rows"] == (1000 if done.promoted else 850)
+
+
 def test_the_training_table_from_a_file_is_no_new_batch(name, stream):
     """In memory times are times and booleans are booleans; in a file both are texts."""
     before = open_storage(CONFIG, name).history.list_versions()
@@ -255,6 +294,15 @@ def line(result: Result) -> str:
     return found
 
 
+def retrained(stdout: str) -> str:
+    """What the first line of a retrain says; the second has what stands beside the RMSE."""
+    found, figures = stdout.splitlines()
+    start = "version 2 on the newest rows, before it learned from them: MAE "
+    assert figures.startswith(start)
+    assert all(name in figures for name in ("R2 ", "naive (median) RMSE ", "last value RMSE "))
+    return found
+
+
 def failure(result: Result) -> str:
     """The one line of a command that failed."""
     assert result.exit_code != 0
@@ -277,7 +325,9 @@ def test_the_command_says_in_one_line_that_nothing_is_due(run, files, name):
 
 
 def test_the_command_retrains_on_drifted_data(run, files, name):
-    found = line(run(data=files["moved"], if_due="true"))
+    done = run(data=files["moved"], if_due="true")
+    assert done.exit_code == 0, done.output
+    found = retrained(done.stdout)
     assert found.startswith("retrained (")
     assert "version 2 is @champion now; RMSE " in found
     assert alias_version(name, "champion") == "2"
@@ -285,7 +335,9 @@ def test_the_command_retrains_on_drifted_data(run, files, name):
 
 
 def test_the_command_leaves_the_champion_with_promote_false(run, files, name):
-    found = line(run(data=files["moved"], promote="false", reason="a look"))
+    done = run(data=files["moved"], promote="false", reason="a look")
+    assert done.exit_code == 0, done.output
+    found = retrained(done.stdout)
     assert found.startswith("retrained (a look): version 2 stays @challenger; RMSE ")
     assert alias_version(name, "champion") == "1"
 
@@ -336,6 +388,5 @@ def test_what_was_seen_goes_on_in_the_next_process(name, moved, tmp_path):
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
     )
     assert done.returncode == 0, done.stderr
-    (found,) = done.stdout.splitlines()
-    assert found.startswith("retrained (")
+    assert retrained(done.stdout).startswith("retrained (")
     assert alias_version(name, "previous") == "1"

@@ -771,6 +771,24 @@ def test_a_model_of_few_rows_since_a_drift_learns_again_as_they_double(
         )
 
 
+def test_a_manager_learns_again_as_labelled_rows_since_the_drift_double(manager, usual):
+    manager.start_over(manager.reference, learned={"n_after": 600, "n_rows": 2400})
+    losses = np.full(300, manager.reference.loss_mean)
+    batch = batch_result(300)
+    assert manager.monitor_batch_result(batch, usual, losses) is False
+    assert manager.monitor_batch_result(batch, usual) is False  # no labels
+    assert manager.monitor_batch_result(batch, usual, losses) is True
+    # Nobody was promoted; half as many again are tried next, in whichever process.
+    state = manager.state()
+    manager.start_over(manager.reference, learned={"n_after": 600, "n_rows": 2400})
+    manager.restore(state)
+    assert manager.monitor_batch_result(batch, usual, losses) is True
+    assert manager.monitor_batch_result(batch, usual, losses) is False
+    begin = "the model has learned from 600 rows since the drift, and "
+    ends = [f"{n} more are labelled now" for n in (600, 900)]
+    assert manager.calls == [begin + end for end in ends]
+
+
 # -- what serves after a drift -----------------------------------------------------------------
 
 PLAIN = PipelineConfig(

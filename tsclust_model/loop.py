@@ -44,6 +44,7 @@ from tsclust_model.training import (
     labelled_window,
     retrain_model,
     train_table,
+    waits_for,
 )
 from tsclust_model.workspace import (
     FIGURES,
@@ -348,7 +349,7 @@ def check_monitor(work: Workspace, data_version: str) -> dict[str, Any]:
         found: dict[str, Any] = dict.fromkeys(FIGURES)
         return _decision(first.reasons, "", None, "there is no model yet") | found
     champion = work.model(version)
-    seen = _observed(work, champion, data_version)
+    seen = _observed(work, champion, version, data_version)
     found = figures(champion, work.unseen(champion, data_version))
     monitor = work.monitor(champion)
     if not monitor.drift_path.exists():  # the model was trained by somebody else
@@ -361,8 +362,10 @@ def check_monitor(work: Workspace, data_version: str) -> dict[str, Any]:
     due = () if seen.pause else decision.reasons
     reasons = [*due, *filter(None, [seen.reason, other])]
     held = f" ({'; '.join(decision.reasons)})" if seen.pause and decision.reasons else ""
-    waits_for = _obstacle(work.report(data_version), seen.n_fresh)
-    return _decision(reasons, waits_for, decision.drift, seen.message + held) | found
+    obstacle = _obstacle(work.report(data_version), seen.n_fresh)
+    if not other:  # labels on which a challenger has lost would say the same again
+        obstacle = obstacle or seen.waits_for
+    return _decision(reasons, obstacle, decision.drift, seen.message + held) | found
 
 
 @_step
@@ -496,7 +499,7 @@ _STEP: dict[str, _Step] = {
 }
 
 
-def _observed(work: Workspace, champion: Model, data_version: str) -> Observation:
+def _observed(work: Workspace, champion: Model, version: str, data_version: str) -> Observation:
     """What the champion's own detectors say; a baseline has none."""
     frame = work.rows(data_version)
     if not isinstance(champion, Baseline):
@@ -504,7 +507,8 @@ def _observed(work: Workspace, champion: Model, data_version: str) -> Observatio
     work.unseen(champion, data_version)  # the rows join the history
     window = labelled_window(champion, work.storage.history, work.config)
     n_fresh = int(window.outside(champion.info["trained_on"]).sum())
-    return Observation(f"{len(frame)} rows and no drift", "", n_fresh)
+    wanted = waits_for(champion, version, work.name, work.config)
+    return Observation(f"{len(frame)} rows and no drift", "", n_fresh, waits_for=wanted)
 
 
 def _model_type(model: Model) -> str:

@@ -15,6 +15,7 @@ from tsclust_model.drift import DriftMonitor, DriftWindow, Source
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.registry import CHAMPION, alias_version, registered_generation
+from tsclust_model.retraining import follow_up
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import series_panel
 from tsclust_model.series_training import canonical_series_rows, series_batch, series_window
@@ -57,7 +58,8 @@ class Observation:
     message : str
         What the rows looked like.
     reason : str
-        The drift that calls for a retrain; empty for none.
+        The drift that calls for a retrain, or that rows since the last one have doubled (see
+        `tsclust_model.retraining.follow_up`); empty for neither.
     n_fresh : int
         Labelled rows of the window that the champion was not trained on.
     pause : int
@@ -88,7 +90,7 @@ def observe(
     message = monitor.look_at(frame)
     # An alarm pauses its detector too, but that is no retrain yet.
     pause = 0 if monitor.reason else monitor.drift.noise.quiet_left
-    return Observation(message, monitor.reason, monitor.n_fresh(), pause, monitor.waits_for())
+    return Observation(message, monitor.due(), monitor.n_fresh(), pause, monitor.waits_for())
 
 
 def maintain(
@@ -116,7 +118,8 @@ def maintain(
     reason : str
         Why, unless drift gives the reason.
     if_due : bool
-        Retrain only if the new rows show drift.
+        Retrain only if the rows show drift, or if those since the last drift have doubled, and if
+        there are labels that no challenger was compared on yet.
     promote : bool
         False registers the challenger and lets nobody take over.
 
@@ -128,18 +131,19 @@ def maintain(
     seen = "no new rows were given"
     if frame is not None:
         seen = monitor.look_at(frame)
-    if if_due and not monitor.reason:
+    due = monitor.due() if if_due else ""
+    if if_due and not due:
         return Maintenance(f"nothing is due: {seen}", None)
     if if_due and not monitor.n_fresh():
         return Maintenance(
-            f"drift ({monitor.reason}), but no labelled rows since the last training; "
+            f"drift ({due}), but no labelled rows since the last training; "
             "give them with data=, and the retrain will follow",
             None,
         )
     waits = monitor.waits_for() if if_due else ""
     if waits:
-        return Maintenance(f"drift ({monitor.reason}) waits for {waits}", None)
-    why = monitor.reason if if_due else reason
+        return Maintenance(f"a retrain is due ({due}) and waits for {waits}", None)
+    why = due or reason
     known = (monitor.champion, monitor.version, model_name, monitor.config, why)
     retraining = retrain_model(*known, promote=promote, since=monitor.drift.since)
     monitor.forget(retraining.version if retraining.promoted else monitor.version)
@@ -180,6 +184,7 @@ class _Monitor:
         state = self._saved()
         self.batches: list[str] = state.get("batches", [])
         self.reason: str = state.get("reason", "")
+        self.n_tried = int(state.get("n_tried", 0))
         if "drift" in state:
             self.drift.restore(state["drift"], self._rows_of)
 
@@ -200,7 +205,7 @@ class _Monitor:
             if self.drift.update(DriftWindow(X[part], is_noise, known, source)):
                 self.reason = self.drift.reason
         self.batches = [*self.batches, batch_id][-1000:]
-        self._save({"drift": self.drift.state(), "batches": self.batches, "reason": self.reason})
+        self._save(self.drift)
         ratio = float(np.concatenate(noise).mean()) if noise else 0.0
         pause = self.drift.noise.quiet_left
         verdict = f"; paused for {pause} more windows after a retrain" if pause else " and no drift"
@@ -267,6 +272,13 @@ class _Monitor:
         part = X[start : start + n_rows]
         return DriftWindow(part, self._is_noise(part), source=source) if len(part) else None
 
+    def due(self) -> str:
+        """The drift that was seen, or why to learn again after the last one; empty for neither."""
+        learned = self.champion.info.get("drift")
+        if self.reason or learned is None:
+            return self.reason
+        return follow_up(learned, self.n_fresh(), self.n_tried)
+
     def waits_for(self) -> str:
         """What a retrain has to wait for; see `tsclust_model.training.waits_for`."""
         known = (self.champion, self.version, self.model_name, self.config)
@@ -285,8 +297,11 @@ class _Monitor:
         )
         if serving == self.version:  # nobody was promoted
             pause.go_on_from(self.drift)
-        self.version = serving
-        self._save({"drift": pause.state(), "batches": self.batches})
+            self.n_tried = self.n_fresh()
+        else:
+            self.n_tried = 0
+        self.version, self.reason = serving, ""
+        self._save(pause)
 
     def _kept(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows as the history keeps them, after they have been checked."""
@@ -318,7 +333,14 @@ class _Monitor:
         # What the detectors saw of another champion says nothing of this one.
         return state if state["version"] == self.version else {"batches": state["batches"]}
 
-    def _save(self, state: dict[str, Any]) -> None:
+    def _save(self, drift: DriftMonitor) -> None:
+        state = {
+            "version": self.version,
+            "drift": drift.state(),
+            "batches": self.batches,
+            "reason": self.reason,
+            "n_tried": self.n_tried,
+        }
         partial = self.path.with_name(f"{_STATE}.{os.getpid()}")
-        partial.write_text(json.dumps({"version": self.version} | state))
+        partial.write_text(json.dumps(state))
         partial.replace(self.path)

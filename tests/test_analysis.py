@@ -211,6 +211,38 @@ def test_the_tool_is_awaited_while_the_loop_goes_on(blobs):
     assert ticks > 1
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.to_numpy(), "the table is a ndarray; give a pandas DataFrame"),
+        (lambda table: table[:0], "the table has no rows; give a table with rows"),
+        (lambda table: table[[]], "the table has no columns; give a table with columns"),
+        (
+            lambda table: pd.concat({"ward": table}, axis=1),
+            "the table has column names of 2 levels; join them into one name each",
+        ),
+    ],
+)
+def test_what_is_no_table_of_rows_is_refused_in_one_line(blobs, change, message):
+    with pytest.raises(DataLoadError, match=f"^{message}$"):
+        analyze(ask() | QUICK, change(blobs))
+
+
+def test_values_whose_squares_vanish_do_not_vary(blobs):
+    with pytest.raises(PreprocessingError, match="no column of height, weight varies"):
+        analyze(ask() | QUICK, blobs[["height", "weight"]] * 1e-170)
+
+
+@pytest.mark.parametrize("unit", [1e-13, 1e12])
+def test_groups_of_columns_without_scaling_do_not_depend_on_the_unit(blobs, unit):
+    asked = ask("kmeans", n_clusters=3) | {
+        "preprocessing_configuration": {"scaling": "none"},
+        "visualization_configuration": {"generate_plots": False},
+    }
+    found = check(analyze(asked, blobs[["height", "weight"]] * [0.01 * unit, unit]))
+    assert found["recommendations"]["groups"]["present"] is True
+
+
 class Threads(logging.Handler):
     """The numbers of threads at each event of the analysis."""
 

@@ -110,10 +110,11 @@ def prepare(
     Raises
     ------
     DataLoadError
-        A named column is not in the table.
+        It is no table of rows, or a named column is not in it.
     PreprocessingError
         Columns that are not numbers, too few rows, or a reduction that is not possible.
     """
+    _require_table(frame)
     frame, ids = _with_ids(frame.rename(columns=str), data)
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()].unique()
@@ -125,7 +126,7 @@ def prepare(
     whole = usable.all(axis=1)
     _require_rows(int(whole.sum()), len(frame), missing)
     original = values[whole]
-    varied = np.ptp(original, axis=0) > 0
+    varied = np.ptp(original, axis=0) > 1 / _NUMBERS_LIMIT  # squares of less are 0
     if not varied.any():
         raise PreprocessingError(
             f"clustering_data.features: no column of {listed(features)} varies; name others"
@@ -165,6 +166,20 @@ def prepare(
         statistics=statistics,
         notes=_notes(settings),
     )
+
+
+def _require_table(frame: pd.DataFrame) -> None:
+    if not isinstance(frame, pd.DataFrame):
+        raise DataLoadError(f"the table is a {type(frame).__name__}; give a pandas DataFrame")
+    if frame.columns.nlevels > 1:
+        raise DataLoadError(
+            f"the table has column names of {frame.columns.nlevels} levels; "
+            "join them into one name each"
+        )
+    if not frame.shape[1]:
+        raise DataLoadError("the table has no columns; give a table with columns")
+    if frame.empty:
+        raise DataLoadError("the table has no rows; give a table with rows")
 
 
 def _notes(settings: PreprocessingConfiguration) -> tuple[str, ...]:

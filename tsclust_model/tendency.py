@@ -82,7 +82,8 @@ def _tested(X: np.ndarray, rng: np.random.Generator, random_state: int) -> Tende
     if len(X) > TENDENCY_ROWS:
         X = X[np.sort(rng.choice(len(X), TENDENCY_ROWS, replace=False))]
     rows = PCA(min(*X.shape, _DIMENSIONS), random_state=random_state).fit_transform(X)
-    rows = rows[:, np.ptp(rows, axis=0) > _TINY]
+    width = np.ptp(rows, axis=0)
+    rows = rows[:, width > _TINY * width.max()]
     rows = rows / rows[:, 0].std()
     own = _figures(rows, random_state)
     bounds = {}

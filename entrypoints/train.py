@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -135,10 +137,8 @@ def show(training: Training, data: str) -> None:
         if not report["scores"]["n_trees"]:
             why = "left out" if "left_out" in report["scores"] else "too few rows"
             click.echo(f"  LightGBM {why}: the exponential filters and Theta forecast alone")
-        if clipped := report["scores"]["clipped"]["blend"]:
-            click.echo(
-                f"  clipped  {clipped:.1%} of the series have an error above 10 on the folds"
-            )
+        if report["scores"]["n_series_clipped"]:
+            click.echo(clipped_line(report["scores"]))
         click.echo(beside(worth, "  simple   "))
         for kind in ("filled", "dropped", "copies", "without_values", "shorter_than_a_season"):
             if report["gaps"][kind]:
@@ -163,6 +163,15 @@ def show(training: Training, data: str) -> None:
     click.echo("  score  " + in_shell(*_entry_point("score", score, project)))
     store = store_address()
     click.echo(f"  look   {store if store.startswith('http') else 'mlflow ui'}")
+
+
+def clipped_line(scores: Mapping[str, Any]) -> str:
+    """How many series carry the means of the folds away, and what these are without that."""
+    n, clipped = scores["n_series_clipped"], scores["clipped_mase"]
+    return (
+        f"  clipped  {n} series {'have' if n > 1 else 'has'} an error above 10 on the folds; "
+        f"counting 10 there: global {clipped['global']:.4g}   blend {clipped['blend']:.4g}"
+    )
 
 
 def _entry_point(name: str, options: dict[str, str], project: str) -> list[str]:

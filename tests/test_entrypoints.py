@@ -20,6 +20,7 @@ from conftest import PROJECT, REAL_DATA
 from mlflow import MlflowClient
 
 from entrypoints import command
+from entrypoints.train import clipped_line
 from tsclust_model.series_input import series_rows
 
 SECRET = 987654.25
@@ -647,3 +648,11 @@ def test_a_wide_table_is_trained_and_loaded_without_foreign_noise(tmp_path):
     assert len(lines) == len({*lines}) <= 1
     load = "import mlflow; mlflow.pyfunc.load_model('models:/wide@champion')"
     assert told("-c", load) == []
+
+
+def test_the_last_screen_counts_the_series_that_carry_the_means_away():
+    scores = {"n_series_clipped": 1, "clipped_mase": {"global": 0.91234, "blend": 0.9}}
+    assert clipped_line(scores) == (
+        "  clipped  1 series has an error above 10 on the folds; counting 10 there: "
+        "global 0.9123   blend 0.9"
+    )

@@ -234,6 +234,9 @@ def test_what_a_ward_without_any_scale_wakes_up_to_is_measured_by_the_panel():
     assert fit.models["y"].least_scale == least
     assert max(fit.scores["mase"].values()) < panel.y.max() / least
     assert fit.scores["clipped"]["blend"] == pytest.approx(12 / 180)
+    assert fit.scores["n_series_clipped"] == 12
+    mean, clipped = fit.scores["mase"]["blend"], fit.scores["clipped_mase"]["blend"]
+    assert clipped < 2.0 < 10.0 < mean  # a plain mean beside one with 10 at most of each series
     made = fit.models["y"].forecast(panel.y, panel.ends, {}, fit.assignment.labels, 0.9)
     assert (made.prediction <= 2 * panel.y.max(axis=1, keepdims=True)).all()
 
@@ -378,6 +381,20 @@ def test_a_fold_with_few_series_says_so():
     panel = series_panel(pd.concat([frame, young]), replace(ROLES, horizon=12))
     with pytest.warns(UserWarning, match=r"^only 12 of 132 series have values before and after"):
         fit_series(panel, QUICK, silent)
+
+
+@pytest.mark.filterwarnings("ignore:no cluster was found")
+@pytest.mark.filterwarnings("ignore:one cluster was found")
+def test_a_horizon_that_no_origin_can_test_says_how_many_steps_were():
+    panel = series_panel(table(12, 28), replace(ROLES, horizon=40))
+    expected = (
+        r"^only 15 of the 40 steps of the horizon could be tested: the longest series has 28 "
+        r"periods; errors are of those steps and later ones have their intervals; give horizon 15 "
+        r"or less, or 53 periods or more$"
+    )
+    with pytest.warns(UserWarning, match=expected):
+        fit = fit_series(panel, QUICK, silent)
+    assert fit.scores["origins"][0] == 13
 
 
 def test_too_few_series_are_one_line():

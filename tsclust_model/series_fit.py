@@ -7,7 +7,8 @@ Every choice is made at rolling origins inside the training panel, nothing is sp
   counted from its own end, so that every series that is long enough takes part;
 - the number of trees is the one the folds like best;
 - the shares of the ways to forecast are ``prior * (loss / best) ** -20``, a loss of one series
-  counting as 10 at most (``clipped`` in the scores is the share of those above);
+  counting as 10 at most (``clipped`` in the scores is the share of those above, ``clipped_mase``
+  the mean with this limit; ``mase`` is the plain mean);
 - intervals are quantiles of the folds' residuals.
 
 Values that stand alone in their series (see `tsclust_model.panel.standing_alone`) take no part.
@@ -318,6 +319,7 @@ def fit_series(panel: Panel, config: PipelineConfig, stages: Stages) -> SeriesFi
         )
     panel, season = panel.without_alone().with_own_ends(), panel.frequency.season
     folds = rolling_origins(panel.n_periods, panel.horizon, season)
+    _warn_of_untested(panel, panel.n_periods - folds[0], folds[0])
     segments, assignment = fit_segments(panel, config, stages)
     sampled = _some_series(panel, config.random_state)
     labels = {None: assignment.labels[sampled]} | {
@@ -344,6 +346,16 @@ def fit_series(panel: Panel, config: PipelineConfig, stages: Stages) -> SeriesFi
     return SeriesFit(
         segments.segmentation, segments.result, assignment, models, own, shapes, losses
     )
+
+
+def _warn_of_untested(panel: Panel, tested: int, first: int) -> None:
+    if tested < panel.horizon:
+        caution(
+            f"only {tested} of the {panel.horizon} steps of the horizon could be tested: the "
+            f"longest series has {panel.n_periods} periods; errors are of those steps and later "
+            f"ones have their intervals; give horizon {tested} or less, or "
+            f"{first + panel.horizon} periods or more"
+        )
 
 
 def _warn_of_few(n_judged: int, n_series: int) -> None:
@@ -535,6 +547,10 @@ def _scores(
         "mase": {way: float(found.mean()) for way, found in losses.items()},
         "median_mase": {way: float(np.median(found)) for way, found in losses.items()},
         "clipped": {way: float((found > LARGEST_LOSS).mean()) for way, found in losses.items()},
+        "n_series_clipped": len(np.unique(_cases(judged)[0][served > LARGEST_LOSS])),
+        "clipped_mase": {
+            way: float(np.minimum(found, LARGEST_LOSS).mean()) for way, found in losses.items()
+        },
         "gain_over_global": {
             "mean": float(gain.mean()),
             "standard_error": float(gain.std(ddof=1) / np.sqrt(n)) if n > 1 else None,

@@ -27,7 +27,7 @@ from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
 from tsclust_model.series_table import series_panel
 from tsclust_model.settings import MonitoringSettings, load_settings
 from tsclust_model.tables import content_digest, read_table
-from tsclust_model.thresholds import below_floor, failed_thresholds, tag_validation
+from tsclust_model.thresholds import below_floor, failed_thresholds, tag_validation, undefined_floor
 from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_input
 from tsclust_model.workspace import FIGURES, score, score_name
 
@@ -94,8 +94,11 @@ def main(
             lines = [_nothing_left(report, panel is not None)]
         elif settings is not None:
             lines = _missed(settings, report, before, generation)
-            name, version = name_and_version(model_uri)
-            click.echo(f"thresholds: {tag_validation(name, version, lines)}")
+            undefined = _undefined(settings, report, generation)
+            if lines or not undefined:
+                name, version = name_and_version(model_uri)
+                click.echo(f"thresholds: {tag_validation(name, version, lines)}")
+            lines += undefined
         elif limit is not None and report[metric.name] > limit:
             found = report[metric.name]
             lines = [f"regression: {metric.label} {found:.4g} is above {limit:.4g}, {against}"]
@@ -132,9 +135,20 @@ def _missed(
         name: item.model_dump(exclude_none=True) for name, item in settings.thresholds.items()
     }
     missed = failed_thresholds(wanted, report, before) if wanted else []
-    reached = score({name: report.get(name) for name in FIGURES})
     floor = settings.accuracy_min_threshold
-    return [*missed, *below_floor(floor, reached, score_name(generation))]
+    return [*missed, *below_floor(floor, _score(report), score_name(generation))]
+
+
+def _undefined(
+    settings: MonitoringSettings, report: dict[str, Any], generation: AnyGeneration
+) -> list[str]:
+    """A sentence on a floor that these rows say nothing of."""
+    floor, name = settings.accuracy_min_threshold, score_name(generation)
+    return undefined_floor(floor, _score(report), name, report["n_rows"])
+
+
+def _score(report: dict[str, Any]) -> float | None:
+    return score({name: report.get(name) for name in FIGURES})
 
 
 def _panel(generation: SeriesGeneration, frame: pd.DataFrame) -> Panel:

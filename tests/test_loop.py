@@ -18,9 +18,10 @@ from conftest import Server
 
 from tsclust_model import DataVersioner, ModelMonitor, run_pipeline
 from tsclust_model.datasets import make_hospital
-from tsclust_model.errors import DataLoadError, DataValidationError
+from tsclust_model.errors import DataLoadError, DataValidationError, RetrainingError
 from tsclust_model.loop import STEPS, _load_config
 from tsclust_model.operations import maintain
+from tsclust_model.retraining import retrain_lock
 from tsclust_model.settings import load_settings
 from tsclust_model.storage import ModelStorage
 from tsclust_model.tracking import ExperimentManager
@@ -412,6 +413,24 @@ def test_unlabelled_rows_wait_and_are_not_judged(make_loop, stream):
     assert f"the data has no column '{TARGET}', so that nothing was evaluated" in summary["message"]
     assert [summary[name] for name in FIGURES] == [None] * len(FIGURES)
     assert summary["validation_status"] is None
+    again = loop.again()
+    assert again["status"] == "no_target"
+    assert again["message"].endswith(
+        f"and is still no_target: the data has no column '{TARGET}', so that nothing was evaluated"
+    )
+    renamed = loop.week(week_of(stream, 6).rename(columns={TARGET: "length_of_stay"}))
+    assert renamed["status"] == "no_target"
+    hint = f"no column '{TARGET}' ('length_of_stay' is new: was it renamed?), so that nothing was"
+    assert hint in renamed["message"]
+
+
+def test_a_second_run_of_the_loop_says_what_it_waits_for(make_loop, stream):
+    loop = make_loop("busy")
+    with (
+        retrain_lock(loop.storage.monitoring / ".loop.lock"),
+        pytest.raises(RetrainingError, match="another run of this loop is active; wait for it"),
+    ):
+        loop.week(week_of(stream, 1))
 
 
 def test_outcomes_that_come_later_are_no_vanished_target(make_loop, stream):
@@ -434,6 +453,71 @@ def test_a_model_that_stays_under_the_floor_is_no_done(make_loop, stream):
     assert loop.again()["status"] == "below_threshold"
     tags = mlflow.MlflowClient().get_model_version(loop.name, "1").tags
     assert tags["validation_status.why"] == first["failures"][0]
+
+
+BASELINES: dict[str, dict[str, Any]] = {
+    "random_forest": {"n_estimators": 5, "max_depth": 4},
+    "logistic": {},
+}
+
+
+@pytest.mark.parametrize("model_type", BASELINES)
+def test_a_promoted_baseline_is_held_against_the_floor_too(make_loop, stream, model_type):
+    rows, name, own = stream, "R²", "r2"
+    if model_type == "logistic":
+        kinds = np.where(stream["age"] > 55, "long", "short")
+        rows, name, own = stream.assign(**{TARGET: kinds}), "accuracy", "accuracy"
+    loop = make_loop(
+        f"floor-{own}",
+        monitoring={"accuracy_min_threshold": 0.999, "thresholds": {}},
+        training={"model_type": model_type, "params": BASELINES[model_type]},
+    )
+    loop.week(rows[:500])
+    late = rows[500:900]  # what has been learned is worth nothing any more
+    if model_type == "logistic":
+        late = late.assign(**{TARGET: np.where(late["heart_rate"] > 80, "long", "short")})
+    else:
+        late = late.assign(**{TARGET: late[TARGET] + 4})
+    promoted = loop.week(late)
+    assert (promoted["retrained"], promoted["promoted"]) == (True, True)
+    assert promoted[own] < 0.999
+    assert promoted["log_loss" if own == "accuracy" else "mae"] is not None
+    assert promoted["accuracy_naive" if own == "accuracy" else "mae_naive"] is not None
+    assert (promoted["status"], promoted["validation_status"]) == ("below_threshold", "FAILED")
+    missed = f"{name} {promoted[own]:.4g} is below accuracy_min_threshold 0.999"
+    assert promoted["failures"] == [missed]
+    tags = mlflow.MlflowClient().get_model_version(loop.name, "2").tags
+    assert (tags["validation_status"], tags["validation_status.why"]) == ("FAILED", missed)
+
+
+def test_a_floor_that_cannot_be_evaluated_is_not_passed(make_loop, stream):
+    loop = make_loop(
+        "undefined",
+        training={"holdout": 0.0, "promote": False},
+        monitoring={"accuracy_min_threshold": 0.0, "thresholds": {}},
+    )
+    loop.week(week_of(stream, 1))
+    same = loop.week(week_of(stream, 2).assign(**{TARGET: 5.0}))
+    assert (same["status"], same["r2"], same["validation_status"]) == ("done", None, None)
+    assert same["failures"] == []
+    line = "accuracy_min_threshold 0 could not be evaluated: R² is undefined on these 150 rows"
+    assert line in same["message"]
+    tags = mlflow.MlflowClient().get_model_version(loop.name, "1").tags
+    assert "validation_status" not in tags
+
+
+@pytest.mark.parametrize("outcomes", ["none", "empty"])
+def test_a_week_without_outcomes_says_that_nothing_was_evaluated(make_loop, stream, outcomes):
+    loop = make_loop("empty", training={"holdout": 0.0})
+    loop.week(week_of(stream, 1))
+    week = week_of(stream, 2).assign(**{TARGET: None if outcomes == "none" else ""})
+    summary = loop.week(week)
+    assert (summary["status"], summary["validation_status"]) == ("done", None)
+    line = "0 of 150 rows have an outcome: nothing was evaluated"
+    assert line in summary["message"]
+    assert loop.again()["message"].endswith(line)
+    loop.settings["monitoring"] |= {"accuracy_min_threshold": None, "thresholds": {}}
+    assert line not in loop.again()["message"]  # nobody has asked for a judgement
 
 
 @pytest.mark.parametrize("model_type", ["lightgbm", "random_forest"])

@@ -115,11 +115,26 @@ def test_what_a_person_must_look_at_exits_with_1(music):
     make_sessions(2).rename(columns={"tempo": "bpm"}).to_csv("sessions.csv", index=False)
     blocked = invoke(pipeline, config="pipeline.yaml")
     assert blocked.exit_code == 1
-    assert "column 'tempo' is gone and 'bpm' is new: was it renamed?" in blocked.stdout
+    hint = "column 'tempo' is gone and 'bpm' is new: was it renamed?"
+    assert blocked.stdout.startswith("blocked: data version ")
+    assert hint in blocked.stdout.splitlines()[0]
+    assert "is blocked: " not in blocked.stderr  # the summary says it
     music(2, monitoring={"thresholds": {"accuracy": {"threshold": 1.1, "greater_is_better": True}}})
     missed = invoke(pipeline, config="pipeline.yaml")
     assert missed.exit_code == 1
     assert "thresholds FAILED" in missed.stdout
+
+
+@pytest.mark.parametrize(("closing_line", "n_lines"), [(True, 1), (False, 0)])
+def test_only_who_prints_the_summary_does_without_the_closing_line(
+    tmp_path, capsys, store, closing_line, n_lines
+):
+    settings = LoggingSettings(file=str(tmp_path / "log.jsonl"))
+    with logging_to(settings, closing_line) as log:
+        log.error("all is lost", extra={"step": "pipeline", "closing": True})
+    assert capsys.readouterr().err.count("all is lost") == n_lines
+    (record,) = records(tmp_path / "log.jsonl")
+    assert record["message"] == "all is lost"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +151,7 @@ def test_a_mistake_is_one_line(store, tmp_path, monkeypatch, content, expected):
         Path("none.yaml").write_text(content)
     found = invoke(pipeline, config="none.yaml")
     assert found.exit_code == 1
+    assert found.output.count(expected) == 1
     assert found.stderr.splitlines()[-1].startswith("Error: ")
     assert expected in found.stderr.splitlines()[-1]
 

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import lightgbm as lgb
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import PROJECT
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError
@@ -225,3 +228,41 @@ def test_what_is_no_plain_data_is_not_stored():
         pytest.raises(MLflowIntegrationError, match="a dict cannot be stored"),
     ):
         ArtifactManager().save_model({}, "b", "a")
+
+
+# -- a store that nobody has used yet ----------------------------------------------------------
+
+FIRST_USE = """
+import sys
+import mlflow
+from tsclust_model.registry import storage_folder
+from tsclust_model.tracking import ExperimentManager
+mlflow.set_tracking_uri(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print(ExperimentManager().create_experiment("x") if sys.argv[2] == "run" else storage_folder("m"))
+"""
+
+
+def test_two_processes_at_once_make_one_store(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FIRST_USE, uri, what],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=PROJECT,
+        )
+        for what in ("run", "registry")
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], answers
+    assert [answer for answer, _ in answers] == ["1\n", "None\n"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

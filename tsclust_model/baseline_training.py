@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,12 +72,16 @@ class BaselineTraining:
         Whether it serves now.
     comparison : Comparison or None
         None of a first training.
+    held : dict of str to float or None
+        `Baseline.figures`, and ``n_rows``, of the rows of the comparison, before the model learned
+        from them too; empty of a first training.
     """
 
     model: Baseline
     version: str
     promoted: bool
     comparison: Comparison | None = None
+    held: dict[str, float | None] = field(default_factory=dict)
 
 
 def train_baseline(
@@ -106,7 +110,7 @@ def train_baseline(
             trained_on={batch_id: [0, len(known)]}, history_from=history.sequence(batch_id)
         )
         if len(unseen):
-            held = model.figures(unseen[model.schema.encode(unseen).scorable])
+            held = _held(model, unseen)
             experiments.log_metrics({f"holdout_{name}": v for name, v in held.items()})
         version = _publish(model, model_name, model_type)
         set_champion(model_name, version, f"training ({trigger})")
@@ -182,7 +186,10 @@ def _challenge(
         comparison = compare(
             champion, model, newest, config.promotion_margin, owners(newest, roles)
         )
-        experiments.log_metrics(comparison.figures | {"improvement": comparison.improvement})
+        held = _held(model, newest)
+        holdout = {f"holdout_{figure}": value for figure, value in held.items()}
+        shown = {"improvement": comparison.improvement} | holdout
+        experiments.log_metrics(comparison.figures | shown)
         if comparison.better:  # what serves has learned from the newest rows, too
             model = fit(len(window.frame))
         version = _publish(model, name, model_type)
@@ -194,7 +201,13 @@ def _challenge(
         promoted = promote and comparison.better
         if promoted:
             set_champion(name, version, reason, expected=champion_version, figures=figures)
-    return BaselineTraining(model, version, promoted, comparison)
+    return BaselineTraining(model, version, promoted, comparison, held)
+
+
+def _held(model: Baseline, rows: pd.DataFrame) -> dict[str, float | None]:
+    """Figures on labelled rows that the model has not seen, and how many it could score."""
+    scored = rows[model.schema.encode(rows).scorable]
+    return {"n_rows": len(scored)} | (model.figures(scored) if len(scored) else {})
 
 
 def train_model(

@@ -24,9 +24,17 @@ _NO_RUN = "-"
 
 
 @contextmanager
-def logging_to(settings: LoggingSettings) -> Iterator[logging.Logger]:
-    """The logger of the loop with the handlers that are asked for, which are closed at the end."""
-    handlers = list(_handlers(settings))
+def logging_to(settings: LoggingSettings, closing_line: bool = True) -> Iterator[logging.Logger]:
+    """The logger of the loop with the handlers that are asked for, which are closed at the end.
+
+    Parameters
+    ----------
+    settings : LoggingSettings
+    closing_line : bool
+        Whether the lines for people have the records that are marked ``closing``, too; False
+        where the caller prints what they say.
+    """
+    handlers = list(_handlers(settings, closing_line))
     before, propagate = LOGGER.level, LOGGER.propagate
     LOGGER.setLevel(settings.level)
     LOGGER.propagate = False  # or somebody's root handler writes every record again
@@ -78,10 +86,12 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-def _handlers(settings: LoggingSettings) -> Iterator[logging.Handler]:
+def _handlers(settings: LoggingSettings, closing_line: bool) -> Iterator[logging.Handler]:
     if settings.console != "off":
         console = logging.StreamHandler(sys.stderr)
         console.setFormatter(HumanLines() if settings.console == "human" else JsonLines())
+        if settings.console == "human" and not closing_line:
+            console.addFilter(_no_closing)
         yield console
     else:
         yield logging.NullHandler()  # or logging itself writes errors to the terminal
@@ -100,6 +110,10 @@ def _handlers(settings: LoggingSettings) -> Iterator[logging.Handler]:
             ) from error
         file.setFormatter(JsonLines())
         yield file
+
+
+def _no_closing(record: logging.LogRecord) -> bool:
+    return not getattr(record, "closing", False)
 
 
 def _with_run_id(record: logging.LogRecord) -> bool:

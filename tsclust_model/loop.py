@@ -15,7 +15,7 @@ import glob
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,12 @@ from tsclust_model.retraining import retrain_lock
 from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.settings import LoopSettings, load_settings, mlflow_variables
 from tsclust_model.tables import mixed_as_texts, read_table
-from tsclust_model.thresholds import below_floor, failed_thresholds, tag_validation
+from tsclust_model.thresholds import (
+    below_floor,
+    failed_thresholds,
+    tag_validation,
+    undefined_floor,
+)
 from tsclust_model.tracking import ExperimentManager, error_handler
 from tsclust_model.training import (
     Retraining,
@@ -57,12 +62,14 @@ from tsclust_model.workspace import (
 )
 
 GOOD = ("done", "unchanged")
-"""Statuses with which nobody has to look."""
+"""Statuses with which nothing is wrong."""
 
 PROCESSED = ("done", "below_threshold", "no_target")
 """Statuses of data that went through all steps; the same data need not do so again."""
 
 STEPS = ("ingest", "check_quality", "check_monitor", "train", "evaluate", "record")
+
+_CLOSING = {"step": "pipeline", "closing": True}
 
 OnStep = Callable[[str, Mapping[str, Any]], None]
 _Step = Callable[..., Any]
@@ -80,7 +87,9 @@ def _step(function: _Step) -> _Step:
     return run
 
 
-def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> dict[str, Any]:
+def run_pipeline(
+    config_path: str | Path, *, on_step: OnStep | None = None, closing_line: bool = True
+) -> dict[str, Any]:
     """Ingest, check, retrain if needed, evaluate and record; safe to call at any time.
 
     What each step did is logged as the section ``logging`` says (``console: off`` for silence).
@@ -92,6 +101,9 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
         ``data.path`` is found from the working folder, or else from the folder of the YAML.
     on_step : callable, optional
         Called with the name and the result of each step as it ends.
+    closing_line : bool
+        Whether the lines for people end with the message (or the error); False for a caller who
+        prints it. JSON lines have it in any case.
 
     Returns
     -------
@@ -105,7 +117,8 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
         ``model_version`` and ``model_uri`` (what serves), ``retrained``, ``promoted``, ``reasons``
         (list), ``accuracy``, ``rmse``, ``mae``, ``r2``, ``log_loss``, ``auc``, ``mase`` and
         ``wape`` (None where undefined), ``validation_status``, ``failures`` (thresholds that are
-        not met), ``quality``, ``caught_up`` (versions that an earlier call had left),
+        not met), ``not_evaluated`` (what was asked for and could not be evaluated, and why),
+        ``quality``, ``caught_up`` (versions that an earlier call had left),
         ``durations`` {step: seconds} and ``message``.
 
     Raises
@@ -116,10 +129,14 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
         The settings or the data cannot be used, or a step failed; the champion is untouched.
     """
     settings = _load_config(config_path)
-    with _setup_logging(settings) as log:
+    with _setup_logging(settings, closing_line) as log:
+        ingested: dict[str, Any] = {}
 
         def told(name: str, result: Mapping[str, Any]) -> None:
-            _log_step(log, name, result)
+            if name == "ingest":
+                ingested.update(result)
+            own = name == "record" and result["data_version"] == ingested["data_version"]
+            _log_step(log, name, result, closing=own)
             if on_step is not None:
                 on_step(name, result)
 
@@ -127,15 +144,15 @@ def run_pipeline(config_path: str | Path, *, on_step: OnStep | None = None) -> d
             summary = _run(config_path, settings, told)
         except PipelineError as error:
             details = {"error": type(error).__name__}
-            log.error("%s", error, extra={"step": "pipeline", "details": details})
+            log.error("%s", error, extra=_CLOSING | {"details": details})
             raise
         level = logging.INFO if is_good(summary) else logging.ERROR
-        log.log(level, "%s", summary["message"], extra={"step": "pipeline", "details": summary})
+        log.log(level, "%s", summary["message"], extra=_CLOSING | {"details": summary})
     return summary
 
 
 def is_good(summary: Mapping[str, Any]) -> bool:
-    """Whether nobody has to look: nothing was blocked, refused or put off, no threshold missed."""
+    """Whether nothing is wrong: nothing was blocked, refused or put off, no threshold missed."""
     return summary["status"] in GOOD and summary["validation_status"] != "FAILED"
 
 
@@ -154,16 +171,17 @@ def _placed(path: str, folder: Path) -> str:
 
 
 @contextmanager
-def _setup_logging(settings: LoopSettings) -> Iterator[logging.Logger]:
+def _setup_logging(settings: LoopSettings, closing_line: bool) -> Iterator[logging.Logger]:
     """The logger that the section ``logging`` asks for, while the block runs."""
-    with logging_to(settings.logging) as log:
+    with logging_to(settings.logging, closing_line) as log:
         yield log
 
 
-def _log_step(log: logging.Logger, name: str, result: Mapping[str, Any]) -> None:
+def _log_step(log: logging.Logger, name: str, result: Mapping[str, Any], *, closing: bool) -> None:
     """A record of a step's result, without the long lists in it."""
     details = {key: v for key, v in result.items() if key not in ("removed_rows", "quality")}
-    log.info("%s", result.get("message", "done"), extra={"step": name, "details": details})
+    extra = {"step": name, "details": details, "closing": closing}
+    log.info("%s", result.get("message", "done"), extra=extra)
 
 
 def _run(config_path: str | Path, settings: LoopSettings, on_step: OnStep) -> dict[str, Any]:
@@ -187,7 +205,7 @@ def _run(config_path: str | Path, settings: LoopSettings, on_step: OnStep) -> di
                     took(name, started, outcome[name])
         return dict(outcome["record"])
 
-    with mlflow_variables(settings.mlflow), retrain_lock(work.folder / ".loop.lock"):
+    with mlflow_variables(settings.mlflow), _only_one(work):
         started = time.perf_counter()
         with error_handler("ingest"):
             found = ingest(config_path)
@@ -204,6 +222,10 @@ def _run(config_path: str | Path, settings: LoopSettings, on_step: OnStep) -> di
             summary, summaries = _deferred(work, current), []
     caught_up = [item["data_version"] for item in summaries]
     return summary | {"caught_up": caught_up, "durations": durations}
+
+
+def _only_one(work: Workspace) -> AbstractContextManager[None]:
+    return retrain_lock(work.folder / ".loop.lock", "run of this loop is active")
 
 
 def advance(
@@ -263,9 +285,12 @@ def dealt_with(work: Workspace, data_version: str) -> dict[str, Any] | None:
     ):
         return None
     message = f"nothing to do: data version {data_version} was dealt with at {when}"
+    left = last.get("not_evaluated", [])
     if last["status"] != "done":
-        why = "; ".join(last["failures"]) or "no outcomes"
+        why = "; ".join(last["failures"] or left) or "no outcomes"
         message += f", and is still {last['status']}: {why}"
+    elif left:
+        message += f"; {'; '.join(left)}"
     return dict(last) | {
         "status": "unchanged" if last["status"] == "done" else last["status"],
         "retrained": False,
@@ -425,7 +450,9 @@ def evaluate(
     dict
         ``model_version``, ``n_rows`` (labelled ones, or series), the `FIGURES`,
         ``has_target`` (whether the version has its column), ``validation_status`` (``PASSED``,
-        ``FAILED``, or None without thresholds or rows) and ``failures``.
+        ``FAILED``, or None without thresholds or rows, or where the floor's score is undefined and
+        nothing else is missed), ``failures`` and ``not_evaluated`` (sentences on what was asked
+        for and could not be evaluated).
     """
     version = alias_version(work.name, CHAMPION)
     if version is None:
@@ -438,17 +465,27 @@ def evaluate(
     if compared is not None and not n_rows:
         found = {name: compared.get(name) for name in FIGURES}
         n_rows = int(compared["n_rows"])
-    status, failures = None, []
+    status, failures, open_questions = None, [], []
     monitoring = work.settings.monitoring
     floor = monitoring.accuracy_min_threshold
-    if n_rows and (monitoring.thresholds or floor is not None):
+    asked = bool(monitoring.thresholds) or floor is not None
+    if n_rows and asked:
         missed = _failures(work, found, rows, version) if monitoring.thresholds else []
-        failures = [*missed, *below_floor(floor, score(found), score_name(champion))]
-        status = tag_validation(work.name, version, failures)
+        reached, name = score(found), score_name(champion)
+        failures = [*missed, *below_floor(floor, reached, name)]
+        open_questions = undefined_floor(floor, reached, name, n_rows)
+        if failures or not open_questions:
+            status = tag_validation(work.name, version, failures)
+    has_target = work.has_target(data_version)
+    if not has_target:
+        open_questions = [work.target_gone(champion, data_version)]
+    elif asked and not n_rows:
+        open_questions = work.without_outcomes(data_version)
     return {
         "model_version": version,
         "n_rows": n_rows,
-        "has_target": work.has_target(data_version),
+        "has_target": has_target,
+        "not_evaluated": open_questions,
         **found,
         "validation_status": status,
         "failures": failures,
@@ -557,11 +594,8 @@ def _next(
 
 def _compared(done: Retraining | BaselineTraining) -> dict[str, Any]:
     """Figures of a new model on the rows it was compared on, before it was fitted on them."""
-    if isinstance(done, Retraining) and done.report["holdout"] is not None:
-        held = done.report["holdout"]
-        return {name: held[name] for name in ("n_rows", *FIGURES) if name in held}
-    assert done.comparison is not None
-    return {"n_rows": done.comparison.n_rows, done.comparison.metric: done.comparison.challenger}
+    held = done.held if isinstance(done, BaselineTraining) else done.report["holdout"]
+    return {name: held[name] for name in ("n_rows", *FIGURES) if name in held}
 
 
 def _failures(work: Workspace, found: Mapping[str, Any], rows: Unseen, version: str) -> list[str]:
@@ -631,6 +665,7 @@ def _empty_summary(work: Workspace, data_version: str, status: str) -> dict[str,
         **dict.fromkeys(FIGURES),
         "validation_status": None,
         "failures": [],
+        "not_evaluated": [],
         "quality": None,
     }
 
@@ -654,14 +689,14 @@ def _summary(work: Workspace, data_version: str, outcome: Mapping[str, Any]) -> 
         summary |= {key: training[key] for key in ("retrained", "promoted")}
         if training["refused"] is not None:
             summary["status"] = "refused"
-    shown = (*FIGURES, "validation_status", "failures")
+    shown = (*FIGURES, "validation_status", "failures", "not_evaluated")
     judged = {key: outcome["evaluate"][key] for key in shown}
     if summary["status"] == "done" and not outcome["evaluate"]["has_target"]:
         summary["status"] = "no_target"
-        message += f"; the data has no column '{work.roles.target}', so that nothing was evaluated"
     elif summary["status"] == "done" and judged["failures"]:
         summary["status"] = "below_threshold"
         message += f"; what serves misses its thresholds: {'; '.join(judged['failures'])}"
+    message = "; ".join([message, *judged["not_evaluated"]])
     return summary | judged | {"reasons": list(decision["reasons"]), "message": message}
 
 

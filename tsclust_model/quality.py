@@ -259,6 +259,23 @@ def _check_names(frame: pd.DataFrame, schema: Mapping[str, Any], found: _Finding
         found.problem("added", name, f"column '{name}' is new; the model does not use it")
 
 
+def likely_rename(name: str, frame: pd.DataFrame, schema: Mapping[str, Any]) -> str:
+    """`` ('other' is new: was it renamed?)`` of a column that is gone; empty without a likely one.
+
+    Parameters
+    ----------
+    name : str
+    frame : DataFrame
+    schema : mapping
+        Of `infer_quality_schema`.
+    """
+    if name not in schema["columns"]:
+        return ""
+    new = [str(c) for c in frame.columns if c not in schema["seen"] and c not in schema["columns"]]
+    other = _likely_name(name, new, frame, schema)
+    return "" if other is None else f" ('{other}' is new: was it renamed?)"
+
+
 def _likely_name(
     name: str, new: Sequence[str], frame: pd.DataFrame, schema: Mapping[str, Any]
 ) -> str | None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -25,6 +25,7 @@ from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import ConfigurationError, MLflowIntegrationError
 from tsclust_model.pyfunc import SegmentForecaster
 from tsclust_model.series_generation import AnyGeneration
+from tsclust_model.tracking import embedded_file, make_stores
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -73,6 +74,7 @@ def storage_folder(name: str) -> str | None:
     MLflowIntegrationError
         The registry does not answer, or the tag is no name of a folder.
     """
+    make_stores()
     try:
         model = MlflowClient().get_registered_model(name)
         if STORAGE_TAG not in model.tags:
@@ -120,11 +122,8 @@ def store_address() -> str:
 
 def embedded_folder() -> Path | None:
     """The folder of the embedded store's file; None where the registry is a server's."""
-    kind, _, place = str(mlflow.get_registry_uri()).partition(":///")
-    file = unquote(place.partition("?")[0])
-    if kind.partition("+")[0] != "sqlite" or file in ("", ":memory:"):
-        return None
-    return Path(file).absolute().parent
+    file = embedded_file(str(mlflow.get_registry_uri()))
+    return None if file is None else file.parent
 
 
 def set_champion(
@@ -249,6 +248,7 @@ def alias_version(name: str, alias: str) -> str | None:
     MLflowIntegrationError
         The registry does not answer.
     """
+    make_stores()
     try:
         return str(MlflowClient().get_model_version_by_alias(name, alias).version)
     except MlflowException as error:

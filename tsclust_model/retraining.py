@@ -198,13 +198,19 @@ def follow_up(learned: Mapping[str, Any] | None, n_new: int, n_tried: int = 0) -
 
 
 @contextmanager
-def retrain_lock(path: Path) -> Iterator[None]:
+def retrain_lock(path: Path, what: str = "retrain of this model is running") -> Iterator[None]:
     """Only one retrain at a time, in any process; the system frees the lock of one that died.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What the lock is held for, in the words of the error.
 
     Raises
     ------
     RetrainingError
-        Another retrain is running.
+        Another one is running.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,9 +224,7 @@ def retrain_lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RetrainingError(
-                "another retrain of this model is running; wait for it"
-            ) from error
+            raise RetrainingError(f"another {what}; wait for it") from error
         yield
 
 

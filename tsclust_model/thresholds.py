@@ -63,6 +63,21 @@ def below_floor(floor: float | None, score: float | None, score_name: str) -> li
     return [f"{score_name} {score:.4g} is below accuracy_min_threshold {floor:g}"]
 
 
+def undefined_floor(
+    floor: float | None, score: float | None, score_name: str, n_rows: int
+) -> list[str]:
+    """A sentence on a floor that says nothing, for want of a score; empty if it says something.
+
+    R² is undefined of a single row, and where all outcomes are the same.
+    """
+    if floor is None or score is not None:
+        return []
+    return [
+        f"accuracy_min_threshold {floor:g} could not be evaluated: {score_name} is undefined on "
+        f"these {n_rows} rows"
+    ]
+
+
 def tag_validation(name: str, version: str, failures: list[str]) -> str:
     """Write ``validation_status`` to a registered version, and return it."""
     status = FAILED if failures else PASSED

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import functools
 import json
 import math
 import os
@@ -22,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import mlflow
 import pandas as pd
@@ -65,6 +68,7 @@ class ExperimentManager:
 
     def create_experiment(self, experiment_name: str) -> str:
         """Id of the experiment of this name, made if there is none."""
+        make_stores()
         with translated("the experiment cannot be made"):
             found = mlflow.get_experiment_by_name(experiment_name)
             if found is None:
@@ -81,6 +85,7 @@ class ExperimentManager:
 
         Runs of the same experiment that a killed process has left are closed (`close_stale_runs`).
         """
+        make_stores()
         with translated("the run cannot be started"):
             parent = mlflow.active_run() if nested else None
             if parent is not None:
@@ -410,6 +415,50 @@ def require_server() -> None:
                 f"the tracking server does not answer ({type(error).__name__}); "
                 "start it, or check MLFLOW_TRACKING_URI"
             ) from error
+
+
+def embedded_file(uri: str) -> Path | None:
+    """The file of an embedded (sqlite) store; None of any other."""
+    kind, _, place = uri.partition(":///")
+    file = unquote(place.partition("?")[0])
+    if kind.partition("+")[0] != "sqlite" or file in ("", ":memory:"):
+        return None
+    return Path(file).absolute()
+
+
+def make_stores() -> None:
+    """Make the tables of embedded stores that have none, one process at a time.
+
+    mlflow makes them at the first use, and of two processes that do so at once one fails
+    (``duplicate column name``).
+
+    Raises
+    ------
+    MLflowIntegrationError
+        The store cannot be opened.
+    """
+    for uri in dict.fromkeys((mlflow.get_tracking_uri(), mlflow.get_registry_uri())):
+        file = embedded_file(uri)
+        if file is not None and file.parent.is_dir():
+            _make_store(uri, file)
+
+
+@functools.cache
+def _make_store(uri: str, file: Path) -> None:
+    with _alone_in(file.parent), translated("the store cannot be opened"):
+        mlflow.MlflowClient(uri).search_experiments(max_results=1)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time; what is locked is the folder itself, so that no file is left."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system that locks no folders, such as NFS
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _as_json(report: Mapping[str, Any]) -> str:

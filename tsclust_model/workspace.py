@@ -24,7 +24,7 @@ from tsclust_model.history import DataVersioner, Window
 from tsclust_model.metrics import NAIVE_FIGURES
 from tsclust_model.model_monitor import ModelMonitor
 from tsclust_model.panel import HeldBack
-from tsclust_model.quality import kept_rows
+from tsclust_model.quality import kept_rows, likely_rename
 from tsclust_model.registry import registered_generation, version_tags
 from tsclust_model.series_evaluation import evaluate_series
 from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
@@ -215,6 +215,20 @@ class Workspace:
     def has_target(self, data_version: str) -> bool:
         """Whether a version has the target's column at all; its values may come later."""
         return self.roles.target in self.versions.load(data_version)[0]
+
+    def without_outcomes(self, data_version: str) -> list[str]:
+        """A sentence on a version none of whose rows has an outcome; empty if one has."""
+        rows = self.rows(data_version)
+        outcomes = rows[self.roles.target]
+        if (outcomes.notna() & ~outcomes.isin(["", *self.config.missing_markers])).any():
+            return []
+        return [f"0 of {len(rows)} rows have an outcome: nothing was evaluated"]
+
+    def target_gone(self, model: Model, data_version: str) -> str:
+        """A sentence on a version without the target's column, and the name it may have now."""
+        target, schema = self.roles.target, model.info.get("quality")
+        hint = "" if schema is None else likely_rename(target, self.rows(data_version), schema)
+        return f"the data has no column '{target}'{hint}, so that nothing was evaluated"
 
     def remember_means(self, model: Model, data_version: str) -> None:
         """Measure drift from these rows on: whatever they showed is dealt with."""

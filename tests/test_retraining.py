@@ -126,7 +126,7 @@ def test_a_comparison_is_the_paired_difference_of_squared_errors(generation, hos
     assert not found.better  # by 0.2%, which is less than chance
     assert found.reason == (
         f"RMSE {found.challenger:.4g} against the champion's {found.champion:.4g} "
-        f"on 200 rows: {found.improvement:+.1%}, above the margin of 0.1% by not more than 1.653 "
+        f"on 200 rows: {found.improvement:+.1%}, above the margin of 0.1% by not more than 1.002 "
         "standard errors of 200 rows"
     )
 
@@ -162,7 +162,7 @@ def test_a_tenth_of_a_percent_on_22_rows_is_no_improvement():
     assert found.improvement == pytest.approx(0.001)
     assert not found.better
     assert found.reason.endswith(
-        "22 rows: +0.1%, above the margin of 0.0% by not more than 1.721 standard errors of 22 rows"
+        "22 rows: +0.1%, above the margin of 0.0% by not more than 1.024 standard errors of 22 rows"
     )
 
 
@@ -177,7 +177,7 @@ def test_a_challenger_must_be_better_by_the_margin_and_more_than_chance():
     # The rule is that of the paired differences beyond the margin.
     for margin in np.linspace(improvement - 0.05, improvement, 40):
         paired = old * (1 - margin) ** 2 - new
-        expected = bool(paired.mean() > 1.64868 * paired.std(ddof=1) / 20)
+        expected = bool(paired.mean() > 1.00107 * paired.std(ddof=1) / 20)
         assert judged(old, new, margin).better is expected
 
 
@@ -190,7 +190,7 @@ def test_copies_of_a_patient_prove_nothing_more():
     assert many.standard_error == pytest.approx(judged(old, new).standard_error)
     two = judged(np.tile([4.0, 4.0], 50), np.tile([3.0, 3.9], 50), groups=np.tile([0, 1], 50))
     assert not two.better
-    assert two.reason.endswith("not more than 6.314 standard errors of 2 ids")
+    assert two.reason.endswith("not more than 1.837 standard errors of 2 ids")
 
 
 @pytest.mark.parametrize(

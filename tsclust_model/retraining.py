@@ -28,8 +28,9 @@ from tsclust_model.monitoring import Clock, utc_now
 from tsclust_model.results import BatchResult
 from tsclust_model.validation import validate_target
 
-_CONFIDENCE = 0.95
-"""One-sided, of a promotion; the z of many rows is 1.645."""
+_CONFIDENCE = 0.8413
+"""One-sided, of a promotion: the rule of one standard error, as in the choice of the weights. At
+95% a challenger with half the champion's error waited for weeks: few rows carry a squared loss."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def compare(
 
     The challenger is better if what it saves beyond the margin is more than chance: with the paired
     differences ``champion's loss * (1 - margin) - challenger's loss`` (the margin is one of the
-    metric, so it is squared for RMSE), their mean must be above t standard errors, t being the 95%
-    quantile of Student's distribution (one-sided; 1.645 of many rows, more of few). Rows of one id
+    metric, so it is squared for RMSE), their mean must be above t standard errors, t being the 84%
+    quantile of Student's distribution (one-sided; 1 of many rows, more of few). Rows of one id
     are one observation (cluster-robust standard error, Cameron & Miller 2015), as are the steps of
     a series. Fewer than two observations, or an infinite error, prove nothing.
 

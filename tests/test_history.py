@@ -225,7 +225,7 @@ def test_a_further_name_follows_a_purge_and_goes_with_its_version(history: DataV
     history.purge(ids=[SECRET], id_column="patient_id")
     assert history.load("monday")[0]["patient_id"].tolist() == ["A"]
     history.purge(ids=["A"], id_column="patient_id")
-    assert list(history.base_dir.iterdir()) == []
+    assert [path.suffix for path in history.base_dir.iterdir()] == [".purged"]
     assert history.register(batch(2), version_id="monday") == "monday" != first
 
 

@@ -177,7 +177,7 @@ def test_whole_numbers_and_times_are_not_mixed_up():
     with pytest.raises(DataValidationError, match=r"holds numbers, and frequency MS needs times"):
         series_panel(counted(a=[1, 2, 3]), replace(ROLES, frequency="MS"))
     gone = counted(a=[1, 2, 3, 4]).drop(index=1)
-    with pytest.raises(DataValidationError, match=r"1 of 1 series have gaps.*periods of period"):
+    with pytest.raises(DataValidationError, match=r"1 of 1 series has gaps.*frequency period"):
         series_panel(gone, ROLES)
 
 
@@ -192,8 +192,17 @@ def test_identical_copies_count_once_and_contradictions_name_the_ids():
     frame = table(a=[1, 2, SECRET], b=[4, 5, 6])
     assert gaps_of(pd.concat([frame, frame.head(2)]), "error")["copies"] == 2
     other = frame.tail(1).assign(beds=SECRET)
-    with pytest.raises(DataValidationError, match=r"1 rows give a series another value.*: b; keep"):
+    with pytest.raises(
+        DataValidationError, match=r"^1 row gives a series another value.*: b; keep"
+    ):
         series_panel(pd.concat([frame, other]), ROLES)
+
+
+def test_a_missing_period_counts_once_however_many_columns_it_lacks():
+    frame = table(a=[1, 2, 3, 4], b=[4, 5, 6, 7]).assign(nurses=1.0)
+    roles = replace(ROLES, resources=("nurses",))
+    with pytest.raises(DataValidationError, match=r"^1 of 2 series has gaps, 2 periods in all "):
+        series_panel(frame.drop(index=[1, 2]), roles)
 
 
 def test_gaps_are_an_error_that_names_three_ids_and_no_value():
@@ -201,7 +210,7 @@ def test_gaps_are_an_error_that_names_three_ids_and_no_value():
     with pytest.raises(DataValidationError) as caught:
         series_panel(table(**wards, whole=[1, 2, 3, 4, 5]), ROLES)
     text = str(caught.value)
-    assert text.startswith("5 of 6 series have gaps, 10 values in all (periods of MS): w0, w1, w2 ")
+    assert text.startswith("5 of 6 series have gaps, 5 periods in all (frequency MS): w0, w1, w2 ")
     assert "gap_policy" in text
     assert str(SECRET) not in text
 
@@ -225,7 +234,7 @@ def test_a_resource_may_start_later_and_keeps_its_last_value_where_it_ends_early
         series_panel(frame, ROLES).values["hours"], [[np.nan, np.nan, 6, 8, 10]]
     )
     frame.loc[4, "hours"] = np.nan
-    with pytest.raises(DataValidationError, match="1 of 1 series have gaps, 1 values"):
+    with pytest.raises(DataValidationError, match="1 of 1 series has gaps, 1 period "):
         series_panel(frame, ROLES)
     np.testing.assert_array_equal(
         series_panel(frame, ROLES, "fill").values["hours"], [[np.nan, np.nan, 6, 8, 8]]

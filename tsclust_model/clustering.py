@@ -284,10 +284,12 @@ def fit_fallback(
     knn_params: Mapping[str, Any],
     max_reference_rows: int | None,
     random_state: int,
+    unit: str = "rows",
 ) -> FittedSegmentation:
     """Add the fallback to a clustering, limit what the model keeps, and describe what was found.
 
-    The fallback knows the rows that HDBSCAN's prediction knows, noise left out.
+    The fallback knows the rows that HDBSCAN's prediction knows, noise left out. `unit` is what
+    a warning calls the rows of X.
     """
     scaler, labels = found.scaler, found.labels
     reference, kept = found.density, np.arange(len(found.rows))
@@ -304,7 +306,7 @@ def fit_fallback(
     result = ClusteringResult(
         labels, centers.reshape(len(clusters), X.shape[1]), metrics["noise_ratio"], metrics
     )
-    _warn_of_shape(result)
+    _warn_of_shape(result, unit)
     return FittedSegmentation(segmentation, result, assignment)
 
 
@@ -461,22 +463,22 @@ def _require_tree(metric: str) -> None:
         )
 
 
-def _warn_of_shape(result: ClusteringResult) -> None:
-    """Say what a user should change about a clustering that serves little."""
+def _warn_of_shape(result: ClusteringResult, unit: str) -> None:
+    """Say what a user should change about a clustering of rows (or series) that serves little."""
     n_clusters, n_rows = result.metrics["n_clusters"], len(result.labels)
     if n_clusters == 0:
         caution(
-            f"no cluster was found: all {n_rows} rows are noise and are served by the global "
+            f"no cluster was found: all {n_rows} {unit} are noise and are served by the global "
             "model (cluster_source 'none'); lower hdbscan_params.min_cluster_size or min_samples"
         )
     elif n_clusters == 1:
         caution(
-            "one cluster was found, so segments tell no rows apart; "
+            f"one cluster was found, so segments tell no {unit} apart; "
             "lower hdbscan_params.min_cluster_size to find more"
         )
     elif n_clusters > MANY_CLUSTERS:
         caution(
-            f"{n_clusters} clusters were found in {n_rows} rows; "
+            f"{n_clusters} clusters were found in {n_rows} {unit}; "
             f"hdbscan_params.min_cluster_size={-(-n_rows // MANY_CLUSTERS)} "
             f"makes {MANY_CLUSTERS} at most"
         )

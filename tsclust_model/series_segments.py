@@ -54,7 +54,8 @@ def fit_segments(
         stage.log({"fitted_rows": len(found.rows)} | params)
     with stages("kNN-Fallback") as stage:
         fitted = fit_fallback(
-            X, found, config.knn_params, config.max_reference_rows, config.random_state
+            *(X, found, config.knn_params, config.max_reference_rows, config.random_state),
+            unit="series",
         )
         stage.log({"fallback_rows": int(fitted.assignment.is_noise.sum())} | fitted.result.metrics)
     assignment = assign_shapes(fitted.segmentation, shapes)

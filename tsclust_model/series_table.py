@@ -309,11 +309,11 @@ def _without_copies(
     for values in data.values():
         one, two = values[rows], values[rows + 1]
         differ |= (one != two) & ~(np.isnan(one) & np.isnan(two))
-    if differ.any():
+    if n := int(differ.sum()):
         raise DataValidationError(
-            f"{int(differ.sum())} rows give a series another value for a period that it already "
-            f"has: {_shown(ids, np.unique(codes[rows[differ]]))}; keep one row for each id and "
-            "period, or add them up"
+            f"{n} {'row gives' if n == 1 else 'rows give'} a series another value for a period "
+            f"that it already has: {_shown(ids, np.unique(codes[rows[differ]]))}; keep one "
+            "row for each id and period, or add them up"
         )
     return kept
 
@@ -359,14 +359,17 @@ def _without_gaps(panel: Panel, policy: str, counts: dict[str, int]) -> Panel:
         np.logical_or.accumulate(known[:, ::-1], axis=1)[:, ::-1],
     )
     lacking = np.zeros(len(panel), dtype=np.int64)
+    absent = np.zeros(known.shape, dtype=bool)
     for name, values in panel.values.items():
         values[~inside] = np.nan
         there = ~np.isnan(values)
         started = inside if name == panel.target else np.logical_or.accumulate(there, axis=1)
-        lacking += (inside & started & ~there).sum(axis=1)
+        missing = inside & started & ~there
+        lacking += missing.sum(axis=1)
+        absent |= missing
     broken = lacking > 0
     if policy == "error":
-        _refuse_gaps(panel, alive, lacking)
+        _refuse_gaps(panel, alive, absent.sum(axis=1))
     if policy == "fill" and broken.any():
         for values in panel.values.values():
             values[broken] = np.where(inside[broken], filled(values[broken]), np.nan)
@@ -394,12 +397,12 @@ def _refuse_gaps(panel: Panel, alive: np.ndarray, lacking: np.ndarray) -> None:
             f"{_shown(panel.ids, np.flatnonzero(~alive))}; remove them, or set gap_policy to "
             "'fill' or 'drop', which leave them out"
         )
-    broken = np.flatnonzero(lacking)
+    broken, n = np.flatnonzero(lacking), int(lacking.sum())
     if broken.size:
         raise DataValidationError(
-            f"{len(broken)} of {len(panel)} series have gaps, {int(lacking.sum())} values in all "
-            f"(periods of {panel.frequency.name}): {_shown(panel.ids, broken)}; correct the times, "
-            "or set gap_policy to 'fill' or 'drop'"
+            f"{len(broken)} of {len(panel)} series {'has' if len(broken) == 1 else 'have'} gaps, "
+            f"{n} period{'s' * (n > 1)} in all (frequency {panel.frequency.name}): "
+            f"{_shown(panel.ids, broken)}; correct the times, or set gap_policy to 'fill' or 'drop'"
         )
 
 

@@ -12,15 +12,18 @@ from tsclust_model.batches import (
     BatchCosts,
     batch_frame,
     chunked_forecast,
+    class_outcomes,
     feature_frame,
     joined,
     measured_costs,
     outcome_columns,
+    refuse_other_order,
     resident_megabytes,
     scorable_matrix,
     sums_by_cluster,
     training_frame,
 )
+from tsclust_model.classes import ClassTarget
 from tsclust_model.errors import DataValidationError
 from tsclust_model.history import DataVersioner
 
@@ -46,11 +49,45 @@ def test_arrays_become_a_table_with_numbered_features():
 def test_a_series_names_the_target_and_rows_are_joined_by_position():
     X = pd.DataFrame({"age": [31.0, 64.0]}, index=[7, 3])
     y = pd.Series([1.0, 2.0], index=[0, 1], name="stay")
-    hours = pd.Series([8.0, 9.0], index=[3, 7])
+    hours = pd.Series([8.0, 9.0], index=[3, 5])
     frame, target = training_frame(X, y, {"hours": hours})
     assert target == "stay"
     assert frame.to_dict("list") == {"age": [31, 64], "stay": [1, 2], "hours": [8, 9]}
     assert list(X.columns) == ["age"]
+
+
+SHUFFLED = pd.Series([1.0, 2.0, 3.0], index=[3, 7, 5])
+
+
+@pytest.mark.parametrize(
+    ("y", "resources", "name"),
+    [(SHUFFLED, {}, "y"), ([1.0, 2.0, 3.0], {"hours": SHUFFLED}, "hours")],
+)
+def test_values_in_another_order_than_the_index_of_x_are_refused(y, resources, name):
+    X = pd.DataFrame({"age": [31.0, 64.0, 70.0]}, index=[7, 3, 5])
+    with pytest.raises(DataValidationError) as caught:
+        refuse_other_order(X, y, resources)
+    assert str(caught.value) == (
+        f"{name} has the index of X in another order; reorder it: {name}.loc[X.index]"
+    )
+    with pytest.raises(DataValidationError, match=f"^{name} has the index of X in another order"):
+        training_frame(X, y, resources)
+    refuse_other_order(X, SHUFFLED.loc[X.index], {"hours": SHUFFLED.reset_index(drop=True)})
+    refuse_other_order(X.to_numpy(), y, resources)
+
+
+def test_outcomes_whose_index_counts_the_rows_in_another_order_are_refused():
+    shuffled = pd.Series([1.0, 2.0, 3.0], index=[2, 0, 1])
+    with pytest.raises(DataValidationError) as caught:
+        refuse_other_order(None, shuffled, {})
+    assert str(caught.value) == (
+        "y counts the rows in another order; outcomes are by position in the batch: "
+        "y.sort_index(), or y.to_numpy() if it is in the batch's order"
+    )
+    with pytest.raises(DataValidationError, match=r"^hours counts the rows in another order"):
+        refuse_other_order(None, [1.0, 2.0, 3.0], {"hours": shuffled})
+    for index in ([0, 1, 2], [5, 3, 4], list("cab")):
+        refuse_other_order(None, shuffled.set_axis(index), {})
 
 
 @pytest.mark.parametrize(
@@ -134,6 +171,77 @@ def test_outcomes_get_the_names_of_the_training_table(generation):
         "nursing_hours": [3.0, 4.0],
     }
     assert outcome_columns(generation, 2, None, {}) == {}
+
+
+def test_outcomes_that_are_not_known_yet_are_nan_where_they_may_be(generation):
+    hours = pd.Series([3, None, 4], dtype=object)
+    found = outcome_columns(generation, 3, [1, np.nan, 2], {"nursing_hours": hours}, partial=True)
+    assert list(found) == ["length_of_stay_days", "nursing_hours"]
+    np.testing.assert_array_equal(found["length_of_stay_days"], [1.0, np.nan, 2.0])
+    np.testing.assert_array_equal(found["nursing_hours"], [3.0, np.nan, 4.0])
+    with pytest.raises(DataValidationError, match=r"is missing or infinite in 1 row\(s\)"):
+        outcome_columns(generation, 3, [1, np.nan, 2], {})
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([1, np.inf, np.nan], r"^length_of_stay_days is missing or infinite in 1 row\(s\)"),
+        ([np.nan] * 3, "^length_of_stay_days holds no outcome that is known; call again with one"),
+        ([np.nan] * 2, "^length_of_stay_days has 2 values for 3 rows"),
+        (["a", None, None], "^length_of_stay_days holds something that is not a number"),
+    ],
+)
+def test_partial_outcomes_that_say_nothing_or_too_much_are_refused(generation, y, message):
+    with pytest.raises(DataValidationError, match=message):
+        outcome_columns(generation, 3, y, {}, partial=True)
+
+
+STATES = ClassTarget("state", "text", ("critical", "stable"))
+COUNTS = ClassTarget("state", "number", ("1", "2"))
+ALIVE = ClassTarget("state", "boolean", ("false", "true"))
+
+
+@pytest.mark.parametrize(
+    ("target", "y", "n", "kind"),
+    [
+        (STATES, np.ones(2), 2, "strings"),
+        (STATES, ["stable", 1], 1, "strings"),
+        (STATES, [True, False], 2, "strings"),
+        (COUNTS, ["1", "high"], 1, "numbers"),
+        (ALIVE, ["true", "high"], 1, "booleans"),
+        (ALIVE, [1, 2], 1, "booleans"),
+    ],
+)
+def test_outcomes_that_cannot_be_a_class_are_refused(target, y, n, kind):
+    with pytest.raises(DataValidationError) as caught:
+        class_outcomes(target, y, 2)
+    assert str(caught.value) == (
+        f"state holds {n} value(s) that can be no class of this model, whose classes are {kind}; "
+        "give classes as in training"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "y", "texts"),
+    [
+        (STATES, ["stable", "transferred"], ["stable", "transferred"]),
+        (STATES, pd.Series(["stable", "critical"], dtype="category"), ["stable", "critical"]),
+        (ClassTarget("state", "text", ("10", "9")), [9, 10], ["9", "10"]),
+        (COUNTS, [1.0, 3], ["1", "3"]),
+        (COUNTS, ["1", "3"], ["1", "3"]),
+        (ALIVE, [True, 0], ["true", "false"]),
+        (ALIVE, ["True", "0"], ["true", "false"]),
+    ],
+)
+def test_a_class_that_is_new_is_taken_if_it_is_of_the_models_kind(target, y, texts):
+    assert class_outcomes(target, y, 2).tolist() == texts
+
+
+def test_classes_that_are_not_known_yet_are_none():
+    assert class_outcomes(STATES, ["stable", np.nan], 2, partial=True).tolist() == ["stable", None]
+    with pytest.raises(DataValidationError, match=r"state is missing or infinite in 1 row\(s\)"):
+        class_outcomes(STATES, ["stable", np.nan], 2)
 
 
 def test_an_unknown_resource_is_refused(generation):

@@ -429,6 +429,109 @@ def test_outcomes_that_come_later_join_the_history_and_the_accuracy(fit, stream)
     assert pipeline.retrain().comparison.n_rows == 100
 
 
+def watched(pipeline: TimeSeriesClusteringPipeline) -> tuple:
+    """What a batch or its outcomes may change: metrics, and what the detectors have."""
+    manager = pipeline.retraining_manager
+    return (
+        {k: v["count"] for k, v in pipeline.monitoring_statistics["metrics"].items()},
+        {k: v for k, v in manager.state().items() if k != "ask_again"},
+    )
+
+
+def test_the_same_batch_again_is_forecast_and_counts_once(fit, stream):
+    pipeline = fit()
+    batch = stream[500:600]
+    first = pipeline.process_batch(*parts(batch))
+    before = watched(pipeline)
+    again = pipeline.process_batch(*parts(batch))
+    assert again.version_id == first.version_id
+    np.testing.assert_array_equal(again.timeseries_predictions, first.timeseries_predictions)
+    assert watched(pipeline) == before
+    assert pipeline.monitoring_statistics["batches"] == 1
+    pipeline.process_batch(*parts(stream[600:700]))
+    assert pipeline.monitoring_statistics["batches"] == 2
+
+
+def test_outcomes_come_bit_by_bit_and_each_row_counts_once(fit, stream):
+    pipeline = fit(with_resources=True)
+    history = open_storage(CONFIG, name_of(pipeline)).history
+    batch = stream[500:620]
+    stay, hours = batch[TARGET].to_numpy(), batch["nursing_hours"].to_numpy()
+    result = pipeline.process_batch(features(batch))
+    ended = np.arange(120) < 60
+    error = np.square(stay - result.timeseries_predictions)
+    accuracy = pipeline.retraining_manager.drift.accuracy
+    pipeline.record_outcomes(
+        result.version_id, np.where(ended, stay, np.nan), {"nursing_hours": hours}
+    )
+    kept, _ = history.load(result.version_id)
+    np.testing.assert_array_equal(kept[TARGET], np.where(ended, stay, np.nan))
+    assert accuracy.state()["seen"] == 1
+    before = watched(pipeline)
+    pipeline.record_outcomes(result.version_id, np.where(ended, stay, np.nan))
+    assert watched(pipeline) == before
+    pipeline.record_outcomes(result.version_id, np.where(ended, np.nan, stay))
+    kept, _ = history.load(result.version_id)
+    assert kept[TARGET].tolist() == stay.tolist()
+    assert kept["nursing_hours"].tolist() == hours.tolist()
+    assert accuracy.state()["seen"] == 2
+    found = [item["value"] for item in pipeline.get_performance_metrics(["rmse"])["rmse"]]
+    assert found == pytest.approx(
+        [np.sqrt(error[ended].mean()), np.sqrt(error[~ended].mean())], rel=1e-12
+    )
+    before = watched(pipeline)
+    pipeline.record_outcomes(result.version_id, stay)
+    assert watched(pipeline) == before
+
+
+def test_corrected_outcomes_replace_the_old_ones_without_a_vote(fit, stream):
+    pipeline = fit()
+    history = open_storage(CONFIG, name_of(pipeline)).history
+    batch = stream[500:600]
+    stay = batch[TARGET].to_numpy()
+    result = pipeline.process_batch(features(batch), stay * 24)
+    before = pipeline.retraining_manager.state()
+    pipeline.record_outcomes(result.version_id, stay)
+    assert pipeline.retraining_manager.state() == before
+    assert history.load(result.version_id)[0][TARGET].tolist() == stay.tolist()
+    newest = pipeline.get_performance_metrics(["rmse"])["rmse"][-1]["value"]
+    error = np.square(stay - result.timeseries_predictions)
+    assert newest == pytest.approx(np.sqrt(error.mean()), rel=1e-12)
+
+
+def test_outcomes_in_another_order_than_the_rows_are_refused(fit, make, stream):
+    pipeline = fit()
+    X, y = parts(stream[500:600])
+    mixed = y.sample(frac=1, random_state=0)
+    message = "has the index of X in another order; reorder it"
+    with pytest.raises(DataValidationError, match=message):
+        make().fit_initial(X, mixed)
+    with pytest.raises(DataValidationError, match=message):
+        pipeline.process_batch(X, mixed)
+    assert pipeline.monitoring_statistics["batches"] == 0
+    version_id = pipeline.process_batch(X, mixed.loc[X.index]).version_id
+    counted = y.reset_index(drop=True).sample(frac=1, random_state=0)
+    with pytest.raises(DataValidationError, match="y counts the rows in another order"):
+        pipeline.record_outcomes(version_id, counted)
+    pipeline.record_outcomes(version_id, counted.sort_index())
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.full(100, np.nan), "length_of_stay_days holds no outcome that is known; call again"),
+        (np.r_[np.inf, np.ones(99)], "length_of_stay_days is missing or infinite in 1 row"),
+    ],
+)
+def test_outcomes_that_say_nothing_or_are_infinite_are_refused(fit, stream, y, message):
+    pipeline = fit()
+    result = pipeline.process_batch(features(stream[500:600]))
+    before = watched(pipeline)
+    with pytest.raises(DataValidationError, match=message):
+        pipeline.record_outcomes(result.version_id, y)
+    assert watched(pipeline) == before
+
+
 def test_outcomes_of_another_length_or_of_no_batch_are_refused(fit, stream):
     pipeline = fit()
     result = pipeline.process_batch(features(stream[500:600]))

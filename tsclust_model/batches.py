@@ -9,20 +9,22 @@ import time
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import partial as bound
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tsclust_model.classes import holds_classes
+from tsclust_model.classes import ClassTarget, holds_classes
 from tsclust_model.errors import DataValidationError
 from tsclust_model.generation import Forecast, Generation
 from tsclust_model.history import DataVersioner
 from tsclust_model.validation import validate_target
 
 _MEASURED_ROWS = (64, 2048)
+_KINDS = {"text": "strings", "number": "numbers", "boolean": "booleans"}
 
 
 def training_frame(
@@ -30,6 +32,7 @@ def training_frame(
 ) -> tuple[pd.DataFrame, str]:
     """Features, target (numbers, or classes as they come) and resources as one table, and the
     target's name there."""
+    refuse_other_order(X, y, resources)
     frame = feature_frame(X, None)
     named = isinstance(y, pd.Series) and y.name is not None
     target = str(y.name) if named else "target"
@@ -53,6 +56,44 @@ def _one_each(y: pd.Series, n_rows: int, name: str) -> np.ndarray:
     if len(y) != n_rows:
         raise DataValidationError(f"{name} has {len(y)} values for {n_rows} rows; give one a row")
     return y.to_numpy(dtype=object)
+
+
+def refuse_other_order(
+    X: np.ndarray | pd.DataFrame | None, y: Any, resources: Mapping[str, Any]
+) -> None:
+    """Refuse outcomes whose index says that they are in another order than the rows.
+
+    They are paired with the rows by position. An index with other labels than that of X says
+    nothing of the order.
+
+    Parameters
+    ----------
+    X : array-like, shape (n_samples, n_features), or None
+        None where the rows are those of a batch that was processed before: they count from 0.
+    y : array-like, shape (n_samples,)
+    resources : mapping of str to array-like, shape (n_samples,)
+
+    Raises
+    ------
+    DataValidationError
+    """
+    for name, values in ({"y": y} | dict(resources)).items():
+        if not isinstance(values, (pd.Series, pd.DataFrame)):
+            continue
+        if X is None and _permuted(values.index, pd.RangeIndex(len(values))):
+            raise DataValidationError(
+                f"{name} counts the rows in another order; outcomes are by position in the batch: "
+                f"{name}.sort_index(), or {name}.to_numpy() if it is in the batch's order"
+            )
+        if isinstance(X, pd.DataFrame) and _permuted(values.index, X.index):
+            raise DataValidationError(
+                f"{name} has the index of X in another order; reorder it: {name}.loc[X.index]"
+            )
+
+
+def _permuted(index: pd.Index, rows: pd.Index) -> bool:
+    """Whether one index holds the labels of the other in another order."""
+    return len(index) == len(rows) and not index.equals(rows) and set(index) == set(rows)
 
 
 def feature_frame(X: np.ndarray | pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
@@ -98,9 +139,17 @@ def scorable_matrix(generation: Generation, frame: pd.DataFrame) -> np.ndarray:
 
 
 def outcome_columns(
-    generation: Generation, n_rows: int, y: Any, resources: Mapping[str, Any]
+    generation: Generation,
+    n_rows: int,
+    y: Any,
+    resources: Mapping[str, Any],
+    *,
+    partial: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Known outcomes by column name: numbers, and classes as texts."""
+    """Known outcomes by column name: numbers, and classes as texts.
+
+    With `partial` a value may be missing, which is not known yet: NaN, of a class None.
+    """
     roles = generation.roles
     given = ({} if y is None else {roles.target: y}) | dict(resources)
     for name in resources:
@@ -109,10 +158,107 @@ def outcome_columns(
     classes, known = generation.classes, {}
     for name, values in given.items():
         if classes is not None and name == classes.name:
-            known[name] = classes.texts(_one_each(pd.Series(values), n_rows, name))
+            known[name] = class_outcomes(classes, values, n_rows, partial=partial)
+        elif partial:
+            known[name] = _partial_numbers(values, n_rows, name)
         else:
             known[name] = validate_target(values, n_rows, name)
     return known
+
+
+def _partial_numbers(values: Any, n_rows: int, name: str) -> np.ndarray:
+    given = values.squeeze(axis=1) if isinstance(values, pd.DataFrame) else values
+    column = pd.Series(np.asarray(given).reshape(-1))
+    found = np.full(n_rows, np.nan)
+    is_known = _known_values(column, n_rows, name)
+    found[is_known] = validate_target(column[is_known], int(is_known.sum()), name)
+    return found
+
+
+def class_outcomes(
+    classes: ClassTarget, values: Any, n_rows: int, *, partial: bool = False
+) -> np.ndarray:
+    """Outcomes as texts, shape (n_rows,); with `partial` None where one is not known yet.
+
+    Raises
+    ------
+    DataValidationError
+        A value is missing (without `partial`), or of another kind than the model's classes. A
+        class that is new is none of these.
+    """
+    column = pd.Series(values)
+    is_known = _known_values(column, n_rows, classes.name) if partial else np.ones(n_rows, bool)
+    found = np.full(n_rows, None, dtype=object)
+    found[is_known] = classes.texts(_one_each(column, n_rows, classes.name)[is_known])
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        _refuse_other_kind(classes, column[is_known], found[is_known])
+    return found
+
+
+def _known_values(column: pd.Series, n_rows: int, name: str) -> np.ndarray:
+    """Mask of the values that are known by now, shape (n_rows,)."""
+    is_known = ~pd.isna(_one_each(column, n_rows, name))
+    if not is_known.any():
+        raise DataValidationError(
+            f"{name} holds no outcome that is known; call again with one, or leave {name} out"
+        )
+    return np.asarray(is_known)
+
+
+def _refuse_other_kind(classes: ClassTarget, values: pd.Series, texts: np.ndarray) -> None:
+    if classes.kind == "text":
+        odd = [isinstance(value, (Number, np.bool_)) for value in values]
+    elif classes.kind == "number":
+        odd = list(pd.to_numeric(pd.Series(texts), errors="coerce").isna())
+    else:
+        odd = [text not in ("true", "false") for text in texts]
+    n_odd = int((np.array(odd, dtype=bool) & (classes.codes(texts) < 0)).sum())
+    if n_odd:
+        raise DataValidationError(
+            f"{classes.name} holds {n_odd} value(s) that can be no class of this model, whose "
+            f"classes are {_KINDS[classes.kind]}; give classes as in training"
+        )
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Outcomes of a batch that came later, beside those that it had.
+
+    Attributes
+    ----------
+    columns : dict of str to ndarray, shape (n,)
+        All that are known now: what is not known yet stays as it was.
+    is_new, is_changed : ndarray of bool, shape (n,)
+        Rows whose target is known for the first time, and those where it was another.
+    """
+
+    columns: dict[str, np.ndarray]
+    is_new: np.ndarray
+    is_changed: np.ndarray
+
+
+def later_outcomes(
+    generation: Generation, frame: pd.DataFrame, labelled: Mapping[str, np.ndarray]
+) -> Outcomes:
+    """Join outcomes (see `outcome_columns`) with those that a batch of the history has."""
+    roles = generation.roles
+    before = {
+        name: _held(frame[name]) for name in (roles.target, *roles.resources) if name in frame
+    }
+    columns = before | {
+        name: np.where(pd.isna(values), before.get(name, values), values)
+        for name, values in labelled.items()
+    }
+    nothing = np.full(len(frame), None, dtype=object)
+    old, new = (known.get(roles.target, nothing) for known in (before, labelled))
+    is_given, was_known = ~pd.isna(new), ~pd.isna(old)
+    return Outcomes(columns, is_given & ~was_known, is_given & was_known & (old != new))
+
+
+def _held(column: pd.Series) -> np.ndarray:
+    if pd.api.types.is_numeric_dtype(column):
+        return column.to_numpy(np.float64)
+    return column.astype(object).where(column.notna(), None).to_numpy()
 
 
 def joined(parts: list[Forecast]) -> Forecast:
@@ -230,7 +376,7 @@ def measured_costs(
             batches = [_synthetic_rows(generation, n_rows, rng) for _ in range(4)]
             run(batches[0])
             seconds.append(min(run(batches[1]), run(batches[2])))
-            megabytes.append(_peak_megabytes(partial(run, batches[3])))
+            megabytes.append(_peak_megabytes(bound(run, batches[3])))
     return BatchCosts(_line(seconds), _line(megabytes))
 
 

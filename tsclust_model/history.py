@@ -179,13 +179,17 @@ class DataVersioner:
         DataValidationError
             An empty table, an impossible id, or an id that other content already has.
         """
+        return self.registered(df, version_id)[0]
+
+    def registered(self, df: pd.DataFrame, version_id: str | None = None) -> tuple[str, bool]:
+        """As `register`, and whether the content is new to the folder."""
         if df.empty:
             raise DataValidationError("an empty batch cannot be registered; give rows")
         digest = content_digest(df, self.hash_algorithm)
         entries = self._entries()
         holder = next((entry.version_id for entry in entries if entry.digest == digest), None)
         if holder is not None and version_id in (None, holder):
-            return holder
+            return holder, False
         ids = {entry.version_id for entry in entries}
         aliases = {name: held for name, held in self._aliases().items() if held in ids}
         taken = ids | set(aliases)
@@ -197,10 +201,10 @@ class DataVersioner:
             )
         if holder is not None:
             self._write_alias(name, holder)
-            return holder
+            return holder, False
         sequence = 1 + max((entry.sequence for entry in entries), default=0)
         self._write(df, sequence, digest, name)
-        return name
+        return name, True
 
     def list_versions(self) -> list[str]:
         """Ids of all versions, newest first."""

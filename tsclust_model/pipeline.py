@@ -20,8 +20,10 @@ from tsclust_model.batches import (
     batch_frame,
     chunked_forecast,
     class_probabilities,
+    later_outcomes,
     measured_costs,
     outcome_columns,
+    refuse_other_order,
     resident_megabytes,
     scorable_matrix,
     sums_by_cluster,
@@ -258,11 +260,15 @@ class TimeSeriesClusteringPipeline:
         these errors is raised, once the whole batch is done; the result is in
         `last_batch_result`.
 
+        A batch that the history has already (the same rows and outcomes) is forecast again, and
+        counts once: no metric, no drift detector and no retrain sees it a second time.
+
         Parameters
         ----------
         X_batch : array-like, shape (n, n_features)
         y_batch : array-like, shape (n,), optional
-            Where it is known already; later: `record_outcomes`.
+            Where all of it is known already, row by row as in `X_batch` (a Series with the index
+            of `X_batch` in another order is refused); later: `record_outcomes`.
         resources : mapping of str to array-like, shape (n,), optional
 
         Raises
@@ -273,16 +279,17 @@ class TimeSeriesClusteringPipeline:
             serving = self._fitted()
             started = time.perf_counter()
             generation = serving.generation
+            refuse_other_order(X_batch, y_batch, resources or {})
             frame = batch_frame(X_batch, generation)
             X = scorable_matrix(generation, frame)
             labelled = outcome_columns(generation, len(frame), y_batch, resources or {})
             self._call("pre_batch", X.copy())
             forecast, used = self._forecast(serving, X)
             megabytes = resident_megabytes()
-            version_id = None
+            version_id, is_new = None, True
             with self._part("history"):
                 rows = generation.canonical_rows(frame.assign(**labelled))
-                version_id = serving.storage.history.register(rows)
+                version_id, is_new = serving.storage.history.registered(rows)
             result = BatchResult(
                 forecast.assignment.labels,
                 forecast.prediction,
@@ -293,7 +300,9 @@ class TimeSeriesClusteringPipeline:
                 probabilities=class_probabilities(generation, forecast),
             )
             megabytes = max(megabytes, resident_megabytes())
-            self._watch(result, X, forecast, labelled.get(generation.roles.target), megabytes)
+            if is_new:
+                y = labelled.get(generation.roles.target)
+                self._watch(result, X, forecast, y, megabytes)
             self._call("post_batch", replace(result, degraded=tuple(failures)))
             self.last_batch_result = result = replace(result, degraded=tuple(failures))
         return result
@@ -306,14 +315,27 @@ class TimeSeriesClusteringPipeline:
     ) -> None:
         """Give the outcomes of a batch that are known by now (a stay has ended).
 
-        They join the history, and the accuracy that is watched.
+        They join the history, and the accuracy that is watched: each row once, when its outcome
+        is known for the first time. Another outcome for a row corrects the history, and the
+        newest accuracy is that of the corrected rows; the drift detector takes no second vote of
+        them, and one that was cast for a wrong outcome fades with the next three windows.
 
         Parameters
         ----------
         version_id : str
             Of the batch's result.
         y : array-like, shape (n,)
+            By position: the first is that of the batch's first row. NaN (None) is not known yet;
+            a later call gives more, and none takes back what is known.
         resources : mapping of str to array-like, shape (n,), optional
+            NaN as in `y`.
+
+        Raises
+        ------
+        NotFittedError
+        DataValidationError
+            There is no such version; a length, a kind or an infinite value that cannot be; nothing
+            is known; or a Series whose index counts the rows in another order.
         """
         with self._errors.refusals("history"):
             serving = self._fitted()
@@ -321,16 +343,24 @@ class TimeSeriesClusteringPipeline:
                 raise DataValidationError(
                     "version_id is None: the batch was not kept; send it again"
                 )
+            refuse_other_order(None, y, resources or {})
             generation, history = serving.generation, serving.storage.history
             frame, _ = history.load(version_id)
-            labelled = outcome_columns(generation, len(frame), y, resources or {})
-            history.record_outcomes(version_id, labelled)
-        X = scorable_matrix(generation, frame)
-        forecast = generation.forecast(X, generation.coverage)
-        losses = generation.row_losses(labelled[generation.roles.target], forecast)
-        metric = generation.metric
-        self._monitor.record_metric(metric.name, metric.of(losses.mean()), "accuracy")
-        self.retraining_manager.record_losses(X, losses, version_id)
+            labelled = outcome_columns(generation, len(frame), y, resources or {}, partial=True)
+            outcomes = later_outcomes(generation, frame, labelled)
+            history.record_outcomes(version_id, outcomes.columns)
+        rows = outcomes.is_new | outcomes.is_changed
+        if rows.any():
+            X = scorable_matrix(generation, frame[rows])
+            forecast = generation.forecast(X, generation.coverage)
+            losses = generation.row_losses(
+                outcomes.columns[generation.roles.target][rows], forecast
+            )
+            metric = generation.metric
+            self._monitor.record_metric(metric.name, metric.of(losses.mean()), "accuracy")
+            is_new = outcomes.is_new[rows]
+            if is_new.any():
+                self.retraining_manager.record_losses(X[is_new], losses[is_new], version_id)
         self._remember()
 
     # -- retraining ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from tsclust_model.errors import DataValidationError
 from tsclust_model.metrics import (
     _SILHOUETTE_SAMPLE,
     METRICS,
@@ -266,3 +267,18 @@ def test_the_naive_forecast_of_classes_is_their_shares():
 def test_older_models_and_no_rows_have_no_naive_figures():
     assert calculate_naive_metrics(None, np.array([1.0])) == {}
     assert calculate_naive_metrics({"median": 1.0}, np.array([])) == {}
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "message"),
+    [
+        ([1.0, 2.0, 3.0], [1.0], "y_true has 3 values and y_pred 1; give one forecast a row"),
+        ([], [1.0], "y_true has 0 values and y_pred 1; give one forecast a row"),
+        ([1.0, np.nan], [1, 2], "y_true has missing or infinite values; leave those rows out"),
+        ([1.0, 2.0], [1, np.inf], "y_pred has missing or infinite values; leave those rows out"),
+    ],
+)
+def test_metrics_of_what_is_no_forecast_a_row_are_refused_in_one_line(y_true, y_pred, message):
+    with pytest.raises(DataValidationError) as caught:
+        calculate_model_metrics(y_true, y_pred)
+    assert str(caught.value) == message

@@ -526,3 +526,22 @@ def test_one_metric_may_be_named_without_a_list(monitor: PerformanceMonitor):
 def test_what_has_another_type_is_refused_in_one_line(monitor: PerformanceMonitor, call, text):
     with pytest.raises(ConfigurationError, match=text):
         call(monitor)
+
+
+@pytest.mark.parametrize("value", ["a", None, [1.0]])
+def test_a_metric_that_is_no_number_is_refused_in_one_line(value):
+    monitor = PerformanceMonitor()
+    with pytest.raises(DataValidationError, match=r"the value of x is a \w+; give a number"):
+        monitor.record_metric("x", value)
+    assert monitor.records() == []
+
+
+def test_an_alert_threshold_of_the_noise_ratio_is_a_ratio():
+    monitor = PerformanceMonitor({"noise_ratio": 1.0})
+    with pytest.raises(ConfigurationError, match=r"threshold noise_ratio must be 0 to 1"):
+        monitor.update_thresholds({"noise_ratio": 1.1})
+    state = monitor.state()
+    state["alert_thresholds"]["noise_ratio"] = 5.0  # of an earlier build
+    again = PerformanceMonitor()
+    again.restore(state)
+    assert again.alert_thresholds["noise_ratio"] == 1.0

@@ -18,6 +18,7 @@ from sklearn.metrics import (
     silhouette_score,
 )
 
+from tsclust_model.errors import DataValidationError
 from tsclust_model.results import NOISE
 
 SILHOUETTE_ROWS = 10_000
@@ -115,9 +116,23 @@ def calculate_model_metrics(
     Parameters
     ----------
     y_true, y_pred : array-like, shape (n,)
+
+    Raises
+    ------
+    DataValidationError
+        Different lengths, or missing or infinite values.
     """
+    if len(y_true) != len(y_pred):
+        raise DataValidationError(
+            f"y_true has {len(y_true)} values and y_pred {len(y_pred)}; give one forecast a row"
+        )
     if len(y_true) == 0:
         return {"rmse": None, "mae": None, "r2": None}
+    for name, values in (("y_true", y_true), ("y_pred", y_pred)):
+        if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
+            raise DataValidationError(
+                f"{name} has missing or infinite values; leave those rows out"
+            )
     varied = len(y_true) > 1 and float(np.ptp(y_true)) > 0
     return {
         "rmse": math.sqrt(mean_squared_error(y_true, y_pred)),

@@ -112,11 +112,25 @@ class PerformanceMonitor:
                     raise ConfigurationError(f"no threshold '{name}'{suggestion(name, own)}")
                 if not isinstance(value, (int, float)) or not value >= 0:
                     raise ConfigurationError(f"threshold {name} must be a number of at least 0")
+                if name == "noise_ratio" and value > 1:
+                    raise ConfigurationError(
+                        "threshold noise_ratio must be 0 to 1, as the ratio is"
+                    )
         self.alert_thresholds.update(alert_thresholds or {})
         self.drift_thresholds.update(drift_thresholds or {})
 
     def record_metric(self, metric_name: str, value: float, component: str = "pipeline") -> None:
-        """Keep a value, and an alert if it is over its threshold."""
+        """Keep a value, and an alert if it is over its threshold.
+
+        Raises
+        ------
+        DataValidationError
+            The value is no number.
+        """
+        if not isinstance(value, (int, float, np.number)):
+            raise DataValidationError(
+                f"the value of {metric_name} is a {type(value).__name__}; give a number"
+            )
         record = Record(metric_name, float(value), component, self._clock())
         self._records.setdefault(metric_name, deque(maxlen=_RECORDS)).append(record)
         self._alerts.extend(self._alerts_of(record))
@@ -220,7 +234,10 @@ class PerformanceMonitor:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
-        self.update_thresholds(state["alert_thresholds"], state["drift_thresholds"])
+        limits = dict(state["alert_thresholds"])
+        if "noise_ratio" in limits:  # an earlier build took any number; above 1 none alarms
+            limits["noise_ratio"] = min(limits["noise_ratio"], 1.0)
+        self.update_thresholds(limits, state["drift_thresholds"])
         for entry in state["records"]:
             record = Record(**entry | {"timestamp": datetime.fromisoformat(entry["timestamp"])})
             self._records.setdefault(record.metric_name, deque(maxlen=_RECORDS)).append(record)

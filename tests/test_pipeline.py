@@ -1065,6 +1065,24 @@ def test_drift_retrains_and_promotes_the_better_challenger(fit, moved):
     assert pipeline.get_model_info()["clustering"]["lineage"]["next_id"] >= 5
 
 
+def test_the_last_comparison_is_in_the_status_and_the_recommendations(fit, stream):
+    pipeline = fit(replace(CONFIG, promotion_margin=0.9))
+    pipeline.process_batch(*parts(stream[500:600]))
+    assert pipeline.get_retraining_status()["last_comparison"] == ""
+    reason = pipeline.retrain().comparison.reason
+    assert pipeline.get_retraining_status()["last_comparison"] == reason
+    assert pipeline.get_retraining_recommendations() == [
+        f"The last challenger was not promoted: {reason}; label more rows, or lower "
+        "expanding_window_size if the data has changed."
+    ]
+    name = name_of(pipeline)
+    pipeline.close()
+    loaded = TimeSeriesClusteringPipeline.load(f"models:/{name}@champion")
+    assert loaded.get_retraining_status()["last_comparison"] == reason
+    assert len(loaded.get_retraining_recommendations()) == 1
+    loaded.close()
+
+
 def test_a_challenger_that_is_not_better_changes_no_served_bit(fit, stream, moved):
     pipeline = fit(replace(CONFIG, promotion_margin=1.0))
     X = features(stream[500:600])
@@ -1340,7 +1358,7 @@ def test_a_reset_forgets_the_model_until_the_next_fit(fit, stream):
     pipeline.process_batch(*parts(stream[500:600]))
     pipeline.set_callbacks(post_batch=raises)
     pipeline.update_performance_thresholds(alert_thresholds={"noise_ratio": 0.0})
-    pipeline.process_batch(*parts(stream[500:600]))
+    pipeline.process_batch(*parts(stream[600:700]))
     pipeline.set_callbacks()
     pipeline.get_performance_report()
     before = pipeline.monitoring_statistics
@@ -1441,6 +1459,21 @@ def test_a_users_thresholds_survive_the_process(fit):
     assert loaded._monitor.alert_thresholds["processing_time"] == 7.0
     assert loaded._monitor.alert_thresholds["noise_ratio"] == 0.4
     assert loaded.retraining_manager.drift.accuracy.degradation == 0.9
+
+
+def test_outcomes_of_all_batches_end_the_wait_for_them(fit, moved):
+    pipeline = fit()
+    batches = [moved[start : start + 100] for start in range(0, 300, 100)]
+    results = [pipeline.process_batch(features(batch)) for batch in batches]
+    status = pipeline.get_retraining_status()
+    assert status["waits_for"] == "labelled rows that the champion was not trained on"
+    for batch, result in zip(batches, results, strict=True):
+        pipeline.record_outcomes(result.version_id, batch[TARGET].to_numpy())
+    assert pipeline.get_retraining_status()["waits_for"] == ""
+    assert pipeline.get_retraining_recommendations()[0].startswith("Retrain: ")
+    assert pipeline.current_model_version == "1"
+    pipeline.process_batch(features(moved[300:400]))
+    assert pipeline.current_model_version == "2"
 
 
 def test_drift_without_labels_alarms_waits_and_registers_nothing(fit, moved):

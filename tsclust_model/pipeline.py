@@ -361,6 +361,8 @@ class TimeSeriesClusteringPipeline:
             is_new = outcomes.is_new[rows]
             if is_new.any():
                 self.retraining_manager.record_losses(X[is_new], losses[is_new], version_id)
+            with self._part("retraining"):
+                self.retraining_manager.look_again()
         self._remember()
 
     # -- retraining ----------------------------------------------------------------------------
@@ -392,6 +394,7 @@ class TimeSeriesClusteringPipeline:
             )
         else:
             self.retraining_manager.start_over(serving.generation.reference)
+        self.retraining_manager.record_comparison(retraining.comparison, retraining.promoted)
         self._remember()
         self.last_retraining = retraining
         self._errors.resolve("retraining")

@@ -264,6 +264,8 @@ class AdaptiveRetrainingManager:
         self.n_batches = 0
         self.last_refusal = ""
         self.last_reason = ""
+        self.last_comparison = ""
+        self._outcompeted = False
         self.drift_thresholds: dict[str, float] = {}
         self.reference, self.drift = reference, DriftMonitor(reference)
         self._learned: Mapping[str, Any] | None = None
@@ -285,6 +287,7 @@ class AdaptiveRetrainingManager:
             self._n_tried = self._n_labelled
         else:
             self._learned, self._n_labelled, self._n_tried = learned, 0, 0
+            self.last_comparison, self._outcompeted = "", False
         cooldown = self.config.retrain_cooldown_batches
         quiet = cooldown if self.n_batches else 0
         drift = DriftMonitor(reference, self.config.noise_threshold, cooldown, quiet)
@@ -390,12 +393,23 @@ class AdaptiveRetrainingManager:
         if self.drift.add_losses(DriftWindow(batch_data, is_noise, losses, source)):
             self._pending = self.drift.detectors["accuracy"].reason
 
+    def look_again(self) -> None:
+        """Ask anew what a retrain waits for: outcomes have come. The next batch starts it."""
+        if self.waits_for and self._obstacle is not None:
+            self.waits_for = self._obstacle(self.since)
+
+    def record_comparison(self, comparison: Comparison, promoted: bool) -> None:
+        """Keep how the last challenger did against the model that served, after `start_over`."""
+        self.last_comparison, self._outcompeted = comparison.reason, not promoted
+
     def state(self) -> dict[str, Any]:
         """What the next process needs to go on, as JSON; no row's values are in it."""
         return {
             "n_batches": self.n_batches,
             "last_reason": self.last_reason,
             "last_refusal": self.last_refusal,
+            "last_comparison": self.last_comparison,
+            "outcompeted": self._outcompeted,
             "last_training": self.last_training.isoformat(),
             "noise": self._noise,
             "pending": self._pending,
@@ -414,6 +428,8 @@ class AdaptiveRetrainingManager:
         """Go on from `state`; see `DriftMonitor.restore` for `read`."""
         self.n_batches = int(state["n_batches"])
         self.last_reason, self.last_refusal = state["last_reason"], state["last_refusal"]
+        self.last_comparison = str(state.get("last_comparison", ""))
+        self._outcompeted = bool(state.get("outcompeted", False))
         self.last_training = datetime.fromisoformat(state["last_training"])
         self._noise, self._pending = list(state["noise"]), str(state["pending"])
         self.waits_for, self._ask_again = str(state["waits_for"]), bool(state["ask_again"])
@@ -457,7 +473,8 @@ class AdaptiveRetrainingManager:
     def get_retraining_status(self) -> dict[str, Any]:
         """``last_training_time``, ``batches_seen``, ``cooldown_batches_left``,
         ``drift_detected``, ``waits_for`` (what a retrain that drift calls for waits for),
-        ``last_reason`` and ``last_refusal``."""
+        ``last_reason``, ``last_refusal`` (why the last retrain could not be run) and
+        ``last_comparison`` (how the last challenger did against the model that served)."""
         return {
             "last_training_time": self.last_training,
             "batches_seen": self.n_batches,
@@ -466,6 +483,7 @@ class AdaptiveRetrainingManager:
             "waits_for": self.waits_for,
             "last_reason": self.last_reason,
             "last_refusal": self.last_refusal,
+            "last_comparison": self.last_comparison,
         }
 
     def get_retraining_recommendations(self) -> list[str]:
@@ -477,6 +495,11 @@ class AdaptiveRetrainingManager:
             found.append(f"Retrain: {self.drift_reason}.")
         if self.last_refusal:
             found.append(f"The last retrain was refused: {self.last_refusal}.")
+        if self._outcompeted:
+            found.append(
+                f"The last challenger was not promoted: {self.last_comparison}; label more rows, "
+                "or lower expanding_window_size if the data has changed."
+            )
         noise = float(np.mean(self._noise)) if self._noise else 0.0
         if noise > self.config.noise_threshold and not self.drift_reason:
             found.append(

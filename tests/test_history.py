@@ -52,6 +52,11 @@ def files_with(folder: Path, text: str) -> list[str]:
     ]
 
 
+def contents(folder: Path) -> dict[str, int]:
+    """Names of a folder's files, and their bytes."""
+    return {path.name: path.stat().st_size for path in folder.iterdir()}
+
+
 @pytest.fixture
 def history(tmp_path: Path) -> DataVersioner:
     return DataVersioner(tmp_path / "history")
@@ -225,7 +230,7 @@ def test_a_further_name_follows_a_purge_and_goes_with_its_version(history: DataV
     history.purge(ids=[SECRET], id_column="patient_id")
     assert history.load("monday")[0]["patient_id"].tolist() == ["A"]
     history.purge(ids=["A"], id_column="patient_id")
-    assert [path.suffix for path in history.base_dir.iterdir()] == [".purged"]
+    assert contents(history.base_dir) == {f"{first}.purged": 0}
     assert history.register(batch(2), version_id="monday") == "monday" != first
 
 
@@ -338,20 +343,29 @@ sys.path.insert(0, sys.argv[2])
 from test_history import batch
 from tsclust_model.history import DataVersioner
 
-def write(start):
+def write(start, told):
     history = DataVersioner(sys.argv[1])
     log = os.open(sys.argv[1] + ".log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for number in range(start, start + 100_000):
         version_id = history.register(batch(number, 40), f"v{number}")
         os.write(log, (version_id + "\\n").encode())
+        if number == start:
+            os.write(told, b".")
 
 context, rng = multiprocessing.get_context("fork"), random.Random(5)
-for turn in range(20):
-    writer = context.Process(target=write, args=(100_000 * turn,))
+for turn in range(30):
+    first, told = os.pipe()
+    writer = context.Process(target=write, args=(100_000 * turn, told))
     writer.start()
-    writer.join(timeout=rng.uniform(0.005, 0.12))
+    os.close(told)
+    if turn < 20:  # on a machine of any speed these confirm a batch before they are killed
+        assert os.read(first, 1) == b"."
+        writer.join(timeout=rng.uniform(0, 0.05))
+    else:
+        writer.join(timeout=rng.uniform(0.005, 0.12))
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
+    os.close(first)
 """
 
 
@@ -366,7 +380,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_files_and_every_batch_it_con
     listed = history.list_versions()
     assert len(confirmed) >= 20
     assert set(confirmed) <= set(listed)
-    assert len(listed) <= len(confirmed) + 20
+    assert len(listed) <= len(confirmed) + 30
     for version_id in listed:
         expected = batch(int(version_id[1:]), 40)
         pd.testing.assert_frame_equal(history.load(version_id)[0], expected)
@@ -662,12 +676,14 @@ def test_a_purged_patient_is_in_no_file_and_the_labels_stay_with_their_rows(
     assert (metadata["n_rows"], metadata["registered_at"]) == (2, at)
     assert history.window(10, "y").frame["y"].tolist() == [100.0, 102.0, 300.0]
     assert history.purge(ids=[SECRET], id_column="patient_id") == {}
-    # Nothing of the version that went whole is left, its labels neither.
+    # Nothing but its name is left of the version that went whole, and its labels neither.
+    assert contents(history.base_dir)["only.purged"] == 0
     assert sorted(path.name.split(".")[3] for path in history.base_dir.glob("*.parquet")) == [
         "both",
         "both",
         "other",
     ]
+    assert len(contents(history.base_dir)) == 4
 
 
 def test_numbers_as_ids_and_versions_without_the_column(history: DataVersioner):
@@ -769,7 +785,9 @@ def test_a_purge_by_time_removes_the_versions_registered_before_it(
     assert history.purge(before=between) == {"old": 2}
     assert history.list_versions() == ["new"]
     assert files_with(history.base_dir, SECRET) == []
-    assert len(list(history.base_dir.glob("*.parquet"))) == 1
+    (kept,) = history.base_dir.glob("*.new.parquet")
+    assert set(contents(history.base_dir)) == {kept.name, "old.purged"}
+    assert contents(history.base_dir)["old.purged"] == 0
 
 
 @pytest.mark.parametrize(("before", "removed"), [("2020-01-01", {}), ("2999-12-31", {"a": 3})])

@@ -167,3 +167,16 @@ def test_the_usual_scale_is_that_of_the_median_series():
     expected = 1 / y[1].mean()  # changes by 0, 1 and 10 over a season
     assert usual_scale(y, 12) == pytest.approx(expected)
     assert usual_scale(y[:, :12], 12) == 0.0
+
+
+def test_intervals_of_a_ward_that_was_closed_for_two_seasons_collapse():
+    y = np.where(np.arange(72) < 48, 50.0 + 10 * np.sin(np.arange(72)), 0.0)
+    almost = np.where(np.arange(72) == 71, 1.0, y)
+    spreads = [
+        Windows(found[None], np.array([72]), np.array([72]), 12, 1, True)
+        .rows(np.array([0]), np.array([72]), np.array([1]))
+        .spread[0]
+        for found in (y, almost)
+    ]
+    assert spreads[0] == pytest.approx(0.05)  # the least share of the scale
+    assert spreads[1] > 0.5

@@ -262,6 +262,8 @@ def windows(values, starts, series, origins, season, usual, least, lags, spans, 
         spread = _mean_change(known[max(n - 3 * lag, 0) :], lag) if n > season else scale
         if n < 2 * season:
             spread = max(spread, usual * abs(level))
+        elif season > 1 and known[n - 2 * season :].max() == known[n - 2 * season :].min():
+            spread = 0.0  # a ward that has closed: what was before says nothing of what comes
         units[row, 0], units[row, 1] = level, scale
         units[row, 2] = max(spread, _LEAST_SPREAD * scale)
         column = 0

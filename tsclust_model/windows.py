@@ -39,7 +39,8 @@ class Rows:
     level, scale : ndarray of float64, shape (m,)
         Units of the series; ``(x - level) / scale`` is what the models see.
     spread : ndarray of float64, shape (m,)
-        The scale of the last two seasons alone, as a share of `scale`: how wide intervals are.
+        The scale of the last two seasons alone, as a share of `scale`: how wide intervals are. The
+        least share, 0.05, where these seasons hold one value only.
     bank, theta, naive : ndarray of float64, shape (m,)
         The bases' forecasts, scaled.
     lowest, highest : ndarray of float64, shape (m,)

@@ -1098,17 +1098,17 @@ def test_a_challenger_that_is_not_better_changes_no_served_bit(fit, stream, move
 
 def test_a_retrain_says_what_it_compared(fit, moved):
     pipeline = fit()
-    pipeline.process_batch(*parts(moved[:100]))
+    pipeline.process_batch(*parts(moved[:300]))
     done = pipeline.retrain()
     assert done.reason == "Manual request"
     assert done.promoted
-    assert done.comparison.n_rows == 100
+    assert done.comparison.n_rows == 160  # the newest fifth of 800
     assert pipeline.current_model_version == done.version == "2"
 
 
 def test_a_champion_that_somebody_moved_refuses_the_retrain(fit, moved):
     pipeline = fit()
-    pipeline.process_batch(*parts(moved[:100]))
+    pipeline.process_batch(*parts(moved[:300]))
     client, name = MlflowClient(), name_of(pipeline)
     version = client.copy_model_version(f"models:/{name}/1", name).version
     client.set_registered_model_alias(name, "champion", version)

@@ -1407,6 +1407,15 @@ def test_a_purge_removes_patients_and_says_which_models_know_them(make, stream):
     assert history.list_versions() == []
 
 
+def test_a_purge_without_the_rows_of_the_model_names_the_folder(fit):
+    pipeline = fit()
+    folder = open_storage(CONFIG, name_of(pipeline)).history.base_dir
+    shutil.rmtree(folder)
+    with pytest.warns(UserWarning, match="holds no batch that version 1 was trained on") as caught:
+        assert pipeline.purge(before="2999-01-01")["removed_rows"] == {}
+    assert str(folder) in str(caught[0].message)
+
+
 # -- processes that come and go ----------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -438,11 +439,25 @@ class TimeSeriesClusteringPipeline:
         -------
         dict
             ``removed_rows`` {batch: rows} and ``model_versions``, those trained on such batches:
-            they hold scaled training rows until they are deleted.
+            they hold scaled training rows until they are deleted. Keep the answer: rows that are
+            gone from the history name no version a second time.
+
+        Warns
+        -----
+        UserWarning
+            The history holds no batch that the serving model was trained on.
         """
         serving = self._fitted()
         require_server()
         generation, history = serving.generation, serving.storage.history
+        trained_on = generation.info.get("trained_on", {})
+        target = generation.roles.target
+        if trained_on and all(history.has_lost(v, *rows, target) for v, rows in trained_on.items()):
+            warnings.warn(
+                f"{history.base_dir} holds no batch that version {serving.version} was trained on, "
+                "so their rows cannot be purged there; check history_dir and TSCLUST_STORAGE",
+                stacklevel=2,
+            )
         removed = history.purge(ids, before, id_column=generation.roles.id)
         return {
             "removed_rows": removed,

@@ -452,7 +452,8 @@ class TimeSeriesClusteringPipeline:
         generation, history = serving.generation, serving.storage.history
         trained_on = generation.info.get("trained_on", {})
         target = generation.roles.target
-        if trained_on and all(history.has_lost(v, *rows, target) for v, rows in trained_on.items()):
+        spans = [(v, rows[0], rows[1]) for v, rows in trained_on.items()]
+        if spans and all(history.has_lost(*span, target) for span in spans):
             warnings.warn(
                 f"{history.base_dir} holds no batch that version {serving.version} was trained on, "
                 "so their rows cannot be purged there; check history_dir and TSCLUST_STORAGE",

@@ -1168,7 +1168,7 @@ def test_right_after_the_fit_a_challenger_is_registered_but_not_promoted(fit):
 
 def test_batches_without_resources_do_not_stop_retrains(fit, moved):
     pipeline = fit(with_resources=True)
-    pipeline.process_batch(*parts(moved[:100]))  # the outcome is known, the resources are not
+    pipeline.process_batch(*parts(moved[:300]))  # the outcome is known, the resources are not
     done = pipeline.retrain()
     assert done.promoted
     assert set(done.generation.resources) == set(RESOURCES)

@@ -109,9 +109,9 @@ def test_values_that_stand_alone_are_named_once_by_series_and_time(wards, config
         nursing_hours=wards["nursing_hours"].mask(twice, -5e7),
     )
     expected = (
-        r"^2 values are farther from all others of their series than ten times their range, and "
-        rf"nothing is learned from them: beds of {name} at 2021-08-01, nursing_hours of {other} at "
-        r"2020-03-01; correct them if they are slips$"
+        r"^nothing is learned from values farther from all others of their series than ten times "
+        rf"their range: beds of {name} at 2021-08-01, nursing_hours of {other} at 2020-03-01; "
+        r"correct slips$"
     )
     with pytest.warns(UserWarning, match=expected):
         data = series_data(frame, WARD_ROLES, config)

@@ -107,12 +107,9 @@ def _warn_of_values_alone(panel: Panel) -> None:
     named = [
         f"{name} of {panel.ids[row]} at {_time_of(panel, row, at)}" for name, row, at in places
     ]
-    many = len(named) > 1
     warnings.warn(
-        f"{len(named)} {'values are' if many else 'value is'} farther from all others of "
-        f"{'their' if many else 'its'} series than ten times their range, and nothing is learned "
-        f"from {'them' if many else 'it'}: {listed(named)}; correct "
-        f"{'them if they are slips' if many else 'it if it is a slip'}",
+        "nothing is learned from values farther from all others of their series than ten times "
+        f"their range: {listed(named)}; correct slips",
         stacklevel=3,
     )
 

@@ -474,7 +474,8 @@ def waits_for(
         return "labelled rows that the champion was not trained on"
     begun = drift_begun(window, history, since)
     n_since = len(window.frame) if begun is None else len(window.frame) - begun
-    if n_since < FEWEST_ROWS:
+    # A window that cannot hold them would wait for ever: the retrain says that it is too small.
+    if n_since < FEWEST_ROWS <= config.expanding_window_size:
         return f"{FEWEST_ROWS} labelled rows since the drift began ({n_since} until now)"
     last = challenger_tags(model_name)
     same = last.get(LABELS_TAG) == labels_digest(window, champion)

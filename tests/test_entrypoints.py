@@ -565,7 +565,7 @@ def test_score_gives_the_same_whatever_the_batch_size(registered, hospital):
     ("options", "expected"),
     [
         ({"model_uri": "models:/nobody@champion"}, "models:/nobody@champion cannot be loaded"),
-        ({"output": "scored.xlsx"}, "scored.xlsx: the format is told by the suffix"),
+        ({"output": "scored.xls"}, "scored.xls: the format is told by the suffix"),
         ({"engine": "spark"}, "engine 'spark' is not there yet"),
     ],
 )

@@ -760,3 +760,9 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     with pytest.raises(DataValidationError, match=r"^t\.csv: no such file; check") as caught:
         read_table("t.csv")
     assert str(caught.value).endswith(f"(looked for {tmp_path / 't.csv'})")
+
+
+def test_a_tsv_is_written_with_tabs(tmp_path):
+    path = write_table(EUROPEAN, str(tmp_path / "t.tsv"))
+    assert Path(path).read_text().splitlines()[0] == "ward\tbeds\tdays"
+    pd.testing.assert_frame_equal(read_table(path), EUROPEAN)

@@ -21,6 +21,7 @@ from tsclust_model.classes import ClassTarget, holds_classes
 from tsclust_model.errors import DataValidationError
 from tsclust_model.generation import Forecast, Generation
 from tsclust_model.history import DataVersioner
+from tsclust_model.shown import one_line
 from tsclust_model.validation import validate_target
 
 _MEASURED_ROWS = (64, 2048)
@@ -220,6 +221,7 @@ def _refuse_other_kind(classes: ClassTarget, values: pd.Series, texts: np.ndarra
         )
 
 
+@one_line
 @dataclass(frozen=True)
 class Outcomes:
     """Outcomes of a batch that came later, beside those that it had.

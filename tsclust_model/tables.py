@@ -139,7 +139,8 @@ def write_table(frame: pd.DataFrame, target: str) -> str:
         system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
         with system.open(partial, "wb", compression=packed) as stream:
             if file_format == "csv":
-                frame.to_csv(stream, index=False)
+                tabs = _suffixes(target)[0] == ".tsv"
+                frame.to_csv(stream, index=False, sep="\t" if tabs else ",")
             else:
                 frame.to_parquet(stream, index=False)
         system.mv(partial, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
@@ -498,6 +499,8 @@ def test_a_jump_of_the_log_loss_is_drift(registered_classes, stays):
     client = MlflowClient()
     version = client.copy_model_version("models:/stays/1", name).version
     client.set_registered_model_alias(name, "champion", version)
+    kept = (open_storage(STAY_CONFIG, one).history.base_dir for one in ("stays", name))
+    shutil.copytree(*kept)
     usual = stays.tail(400)
     wrong = usual.assign(stay=usual["stay"].to_numpy()[::-1])
     config = replace(STAY_CONFIG, batch_size=100)

@@ -278,7 +278,9 @@ def test_with_mlflows_own_settings_nothing_waits_long_for_a_server_that_was_kill
     timed(lambda: pipeline.process_batch(*batch(stream, 2)))
     assert failed_once(pipeline._writer)
     X, y = batch(stream, 3)
-    results = [timed(lambda: pipeline.process_batch(X + 50, y)) for _ in range(3)]
+    results = [
+        timed(lambda shift=shift: pipeline.process_batch(X + shift, y)) for shift in (50, 51, 52)
+    ]
     assert [found.degraded for found in results] == [
         ("tracking",),
         ("tracking", "retraining"),  # drift: what cannot be run now is tried with the next batch

@@ -391,7 +391,7 @@ def test_a_wrong_option_of_train_is_one_line(run, data, config, options, expecte
         ("corrupt.parquet", b"PAR1 no parquet", "cannot be read as parquet"),
         ("twice.csv", b"a,a\n1,2\n", "duplicated column names: a"),
         ("broken.json", b'{"a": [987654.25', "cannot be read as json"),
-        ("table.xlsx", b"x", "the format is told by the suffix"),
+        ("table.xls", b"x", "the format is told by the suffix"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line(run, tmp_path, config, name, content, expected):

@@ -187,7 +187,7 @@ def test_whole_numbers_count_periods_from_training_to_retraining(store, wards, t
 
 def test_rows_take_the_columns_and_the_gap_policy_of_their_model(ward_model, wards):
     with_gap = wards.drop(index=5)
-    with pytest.raises(DataValidationError, match="1 of 60 series have gaps"):
+    with pytest.raises(DataValidationError, match="1 of 60 series has gaps"):
         series_rows(with_gap, model=ward_model)
     own = ward_model.info | {"config": ward_model.info["config"] | {"gap_policy": "fill"}}
     rows = series_rows(with_gap, model=replace(ward_model, info=own))
@@ -227,7 +227,7 @@ def test_forgotten_roles_are_one_line_and_start_no_run(store, wards, config, rol
 
 
 def test_gaps_fail_the_training_and_leave_nothing_behind(store, wards, config):
-    with pytest.raises(DataValidationError, match="1 of 60 series have gaps"):
+    with pytest.raises(DataValidationError, match="1 of 60 series has gaps"):
         train_table(wards.drop(index=5), WARD_ROLES, config, model_name="never")
     assert not open_storage(config, "never").history.list_versions()
 

@@ -151,6 +151,11 @@ def show(training: Training, data: str) -> None:
     click.echo(f"\nmodel: {training.model_uri}, version {training.version}")
     if training.replaced is not None:
         click.echo(f"       version {training.replaced} is now @previous")
+    _show_next(training, data)
+
+
+def _show_next(training: Training, data: str) -> None:
+    """What to type next, as it works where it is printed."""
     uri = training.model_uri
     serve = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
     score = {"data": data, "model_uri": uri, "output": "scored.csv"}

@@ -443,7 +443,7 @@ def test_outcomes_that_come_later_are_no_vanished_target(make_loop, stream):
 def test_a_model_that_stays_under_the_floor_is_no_done(make_loop, stream):
     noise = np.random.default_rng(0).permutation(len(stream))
     random = stream.assign(**{TARGET: stream[TARGET].to_numpy()[noise]})
-    loop = make_loop("floor", monitoring={"accuracy_min_threshold": 0.5, "thresholds": {}})
+    loop = make_loop("under-floor", monitoring={"accuracy_min_threshold": 0.5, "thresholds": {}})
     first = loop.week(week_of(random, 1))
     assert first["r2"] < 0.5
     assert (first["status"], first["validation_status"]) == ("below_threshold", "FAILED")

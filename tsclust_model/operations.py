@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +27,7 @@ from tsclust_model.training import (
     waits_for,
 )
 from tsclust_model.validation import in_time_order
+from tsclust_model.watch_state import read_state, write_state
 
 _STATE = ".monitor.json"
 
@@ -327,11 +326,11 @@ class _Monitor:
         return encoded.X[rows], losses[rows], rows
 
     def _saved(self) -> dict[str, Any]:
-        if not self.path.exists():
-            return {}
-        state = json.loads(self.path.read_text())
+        state = read_state(self.path)
+        if not state or state["version"] == self.version:
+            return state
         # What the detectors saw of another champion says nothing of this one.
-        return state if state["version"] == self.version else {"batches": state["batches"]}
+        return {"batches": state["batches"]}
 
     def _save(self, drift: DriftMonitor) -> None:
         state = {
@@ -341,6 +340,4 @@ class _Monitor:
             "reason": self.reason,
             "n_tried": self.n_tried,
         }
-        partial = self.path.with_name(f"{_STATE}.{os.getpid()}")
-        partial.write_text(json.dumps(state))
-        partial.replace(self.path)
+        write_state(self.path, state)

@@ -1,4 +1,4 @@
-"""What watching leaves to the next process: one small JSON file, replaced as a whole."""
+"""What one process leaves to the next: a small JSON file, replaced as a whole."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,6 +33,7 @@ from tsclust_model.settings import LoopSettings
 from tsclust_model.shown import one_line
 from tsclust_model.storage import ModelStorage, open_storage
 from tsclust_model.validation import Roles, in_time_order
+from tsclust_model.watch_state import write_state
 from tsclust_model.windows import SHAPE_FEATURES
 
 FIGURES = (
@@ -131,11 +131,7 @@ class Workspace:
 
     def keep_report(self, data_version: str, report: Mapping[str, Any]) -> None:
         """Keep a quality report, whole or not at all."""
-        path = self._report_path(data_version)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(report))
-        partial.replace(path)
+        write_state(self._report_path(data_version), report)
 
     def rows(self, data_version: str) -> pd.DataFrame:
         """The rows of a version that its quality report has left."""

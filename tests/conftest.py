@@ -30,6 +30,7 @@ from tsclust_model.training import Training, train_table
 from tsclust_model.validation import Roles, TrainingData, training_data
 
 PROJECT = Path(__file__).parent.parent
+collect_ignore_glob = ["saved_models/*/*/*.py"]  # what those models carry
 REAL_DATA = PROJECT.parent / "shared" / "data"
 
 HOSPITAL_ROLES = ROLES

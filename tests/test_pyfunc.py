@@ -22,10 +22,12 @@ from tsclust_model import pyfunc
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.pyfunc import (
     SegmentForecaster,
+    code_digest,
     log_generation,
     model_arguments,
     open_generation,
     seal_generation,
+    source_digest,
     without_pickle_warning,
 )
 from tsclust_model.series_input import series_rows
@@ -185,11 +187,29 @@ def test_a_state_of_a_newer_format_names_the_version_it_needs(generation):
 
 def test_a_newer_build_reads_the_state_of_an_older_one(generation, rows, monkeypatch):
     sealed = seal_generation(generation)
-    monkeypatch.setattr(pyfunc, "__version__", "0.2.0")
+    monkeypatch.setattr(pyfunc, "__version__", "999.0")
     monkeypatch.setattr(pyfunc, "code_digest", lambda: "another build")
     pd.testing.assert_frame_equal(
         open_generation(sealed).predict(rows), generation.predict(rows), check_exact=True
     )
+
+
+def test_the_digest_of_a_build_covers_its_sub_packages_by_relative_name(tmp_path):
+    (tmp_path / "rows").mkdir()
+    for name in ("model.py", "rows/model.py"):
+        (tmp_path / name).write_text(f"# {name}")
+    digests = [source_digest(tmp_path)]
+    (tmp_path / "rows/model.py").write_text("# changed")
+    digests.append(source_digest(tmp_path))
+    (tmp_path / "rows").rename(tmp_path / "series")
+    digests.append(source_digest(tmp_path))
+    assert len(set(digests)) == 3
+    (tmp_path / "notes.txt").write_text("no source")
+    assert source_digest(tmp_path) == digests[-1]
+
+
+def test_the_digest_of_this_build_is_that_of_the_whole_package():
+    assert code_digest() == source_digest(PROJECT / "tsclust_model")
 
 
 TWO_VERSIONS = """

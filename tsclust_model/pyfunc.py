@@ -28,6 +28,7 @@ from mlflow.types import Schema as MlflowSchema
 from mlflow.types.schema import Array
 from packaging.version import Version
 
+import tsclust_model
 from tsclust_model import __version__
 from tsclust_model.assignment import DensityTree
 from tsclust_model.clustering import Scaler
@@ -42,7 +43,7 @@ from tsclust_model.serving import RequestError, keep_rows_out_of_replies
 from tsclust_model.state import Parts, digest, open_sealed, seal
 
 Boosters = lgb.Booster | tuple[lgb.Booster, ...]
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(tsclust_model.__file__).parent
 _REQUIRED = ("mlflow", "numpy", "pandas", "scikit-learn", "hdbscan", "lightgbm", "numba")
 _REQUIRED_TOO = ("cloudpickle", "scipy", "pyarrow", "pyyaml", "fsspec")
 
@@ -186,9 +187,15 @@ def open_generation(parts: Parts) -> AnyGeneration:
 @functools.cache
 def code_digest() -> str:
     """sha256 of this package's source files."""
+    return source_digest(PACKAGE)
+
+
+def source_digest(package: Path) -> str:
+    """sha256 of the source files of a folder and those below, by relative name."""
     found = hashlib.sha256()
-    for path in sorted(PACKAGE.glob("*.py")):
-        found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    names = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    for name, path in sorted(names.items()):
+        found.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return found.hexdigest()
 
 

@@ -16,18 +16,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from make_saved_models import cells, structure
+from packaging.version import Version
 
 import tsclust_model
 from tsclust_model.baselines import load_baseline
+from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.kept_models import open_model, seal_model
 from tsclust_model.pyfunc import (
     SegmentForecaster,
     code_digest,
+    open_generation,
     read_parts,
     seal_generation,
 )
 from tsclust_model.registry import load_generation
-from tsclust_model.state import MANIFEST, Parts, digest
+from tsclust_model.state import MANIFEST, Parts, digest, seal
 
 FOLDER = Path(__file__).parent
 MODELS = sorted(path.parent for path in FOLDER.glob("*/*/MLmodel"))
@@ -221,6 +224,19 @@ def test_a_pickle_names_the_model_where_saved_models_look_for_it(folder):
     parts = mlflow.pyfunc.load_model(str(folder)).unwrap_python_model().parts
     expected = {"tsclust_model.pyfunc.SegmentForecaster"}
     assert named_in(saved) == named_in(cloudpickle.dumps(SegmentForecaster(parts))) == expected
+
+
+@each(STATES)
+def test_a_state_of_another_build_is_read_if_its_version_is_older(folder):
+    saved = read_parts(folder / "artifacts/state")
+    own = Version(tsclust_model.__version__)
+    assert manifest(saved)["code_digest"] != code_digest()
+    assert Version(manifest(saved)["package_version"]) < own
+    rest = {name: part for name, part in saved.items() if name != MANIFEST}
+    for version in (str(own), "999.0"):
+        with pytest.raises(MLflowIntegrationError, match="load the model in a process of its own"):
+            open_generation(seal(rest, version, "another build"))
+        open_generation(seal(rest, version, code_digest()))
 
 
 # -- the files ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -323,23 +324,27 @@ def test_mlproject_passes_every_parameter_of_every_entry_point():
         assert declared["working_dir"] == {"type": "path", "default": "."}
 
 
-def test_the_wheel_holds_the_package_only(tmp_path):
+def test_the_wheel_holds_the_package_only_and_all_of_it(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (source / name).write_bytes((PROJECT / name).read_bytes())
-    for folder in ("tsclust_model", "entrypoints", "tests"):
-        (source / folder).mkdir()
-        for path in (PROJECT / folder).glob("*"):
-            if path.is_file():
-                (source / folder / path.name).write_bytes(path.read_bytes())
+    for folder in ("tsclust_model", "entrypoints"):
+        shutil.copytree(
+            PROJECT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    inner = source / "tsclust_model" / "one" / "two"  # however deep a folder lies
+    inner.mkdir(parents=True)
+    for path in (inner.parent / "__init__.py", inner / "__init__.py", inner / "page.html.j2"):
+        path.touch()
+    (source / "tests").mkdir()
+    (source / "tests" / "conftest.py").touch()
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), "."]
     subprocess.run(build, cwd=source, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    listing = subprocess.run(
-        [sys.executable, "-m", "zipfile", "-l", str(wheel)], capture_output=True, text=True
-    ).stdout
-    folders = {line.split("/")[0] for line in listing.splitlines()[1:]}
-    assert folders == {"tsclust_model", f"tsclust_model-{tsclust_model.__version__}.dist-info"}
-    assert "py.typed" in listing
-    assert "report.html.j2" in listing
+    (wheel,) = tmp_path.glob(f"tsclust_model-{tsclust_model.__version__}-*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        held = {name for name in content.namelist() if ".dist-info/" not in name}
+    package = source / "tsclust_model"
+    files = [path for path in package.rglob("*") if path.suffix in (".py", ".typed", ".j2")]
+    assert held == {path.relative_to(source).as_posix() for path in files}
+    assert {"tsclust_model/py.typed", "tsclust_model/one/two/page.html.j2"} <= held

@@ -173,6 +173,30 @@ def test_another_copy_of_the_package_compiles_nothing(first, cache, tmp_path):
     assert files(package) == before
 
 
+def test_kernels_of_a_sub_package_are_found_by_their_text_too(tmp_path):
+    """Two copies of the package in two places; numba imports the locator by its full name."""
+    use = "import tsclust_model\nfrom tsclust_model.inner import kernels as moved\n"
+    use += "tsclust_model.kernels = moved\n"
+    reports = []
+    for place in ("first", "second"):
+        package = copy_package(tmp_path / place)
+        inner = package / PACKAGE.name / "inner"
+        inner.mkdir()
+        (inner / "__init__.py").touch()
+        for name in ("kernels.py", "kernel_cache.py"):
+            shutil.move(package / PACKAGE.name / name, inner)
+        change(package, "inner/kernels.py", "from tsclust_model.", "from tsclust_model.inner.")
+        before = files(package)
+        report = run(package, "pack_trees", before=use, NUMBA_CACHE_DIR=tmp_path / "cache")
+        assert report["source"] == str(inner / "kernels.py")
+        assert files(package) == before
+        reports.append(report)
+    assert [report["compiled"]["pack_trees"] for report in reports] == [1, 0]
+    assert [report["found"]["pack_trees"] for report in reports] == [0, 1]
+    assert reports[0]["results"] == reports[1]["results"]
+    assert reports[0]["folder"] == reports[1]["folder"]
+
+
 def test_nothing_is_written_beside_the_package_or_beside_its_cache_folder(first, cache):
     assert first["after"] == first["before"]
     kept = Path(first["folder"]).relative_to(cache).as_posix()

@@ -81,6 +81,11 @@ class NullableLong(pd.arrays.IntegerArray):
 class NullableText(pd.arrays.StringArray):
     """Texts whose nulls survive in the same way."""
 
+    def __init__(self, values: Any, *, dtype: pd.StringDtype | None = None, copy: bool = False):
+        # Without a dtype pandas 3.1 takes the array for one of Arrow: `isin` and `str` then fail.
+        own = dtype or pd.StringDtype("python")
+        super().__init__(values, dtype=own, copy=copy)  # type: ignore[call-arg]
+
     def astype(self, dtype: Any, copy: bool = True) -> Any:
         keep = getattr(dtype, "kind", None) == "U" and self.isna().any()
         return self if keep else super().astype(dtype, copy=copy)

@@ -22,7 +22,7 @@ from tsclust_model.settings import LoopSettings, load_settings
 DOCS = PROJECT / "docs"
 CONFIGURATION = (DOCS / "configuration_guide.md").read_text()
 TROUBLESHOOTING = (DOCS / "troubleshooting_guide.md").read_text()
-SOURCES = sorted([*PROJECT.glob("tsclust_model/*.py"), *PROJECT.glob("entrypoints/*.py")])
+SOURCES = sorted([*PROJECT.glob("tsclust_model/**/*.py"), *PROJECT.glob("entrypoints/*.py")])
 
 
 @pytest.fixture(scope="module")

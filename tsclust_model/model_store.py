@@ -20,13 +20,7 @@ from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.generation import Generation
 from tsclust_model.kept_models import Kept, open_model, seal_model
-from tsclust_model.pyfunc import (
-    SegmentForecaster,
-    model_arguments,
-    read_parts,
-    without_pickle_warning,
-    write_parts,
-)
+from tsclust_model.pyfunc import read_parts, save_generation, write_parts
 from tsclust_model.registry import translated
 from tsclust_model.series_generation import SeriesGeneration
 from tsclust_model.state import MANIFEST
@@ -188,11 +182,7 @@ def _write(model: Any, metadata: Mapping[str, Any], folder: Path) -> None:
     except (TypeError, ValueError) as error:
         raise MLflowIntegrationError(f"the metadata is not JSON: {error}") from error
     if isinstance(model, Generation | SeriesGeneration):
-        parts, arguments = model_arguments(model)
-        with without_pickle_warning():
-            mlflow.pyfunc.save_model(
-                folder / _MODEL, python_model=SegmentForecaster(parts), **arguments
-            )
+        save_generation(model, folder / _MODEL)
     elif isinstance(model, BaseEstimator):
         mlflow.sklearn.save_model(model, str(folder / _MODEL), **how_kept(model))
     else:

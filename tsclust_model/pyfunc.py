@@ -10,7 +10,7 @@ import functools
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PyFuncModel, PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec
 from mlflow.types import Schema as MlflowSchema
 from mlflow.types.schema import Array
@@ -266,16 +266,34 @@ def log_generation(generation: AnyGeneration, serialization: str = "cloudpickle"
     -------
     mlflow.models.model.ModelInfo
     """
+    return _kept(
+        generation, serialization, functools.partial(mlflow.pyfunc.log_model, name="model")
+    )
+
+
+def save_generation(
+    generation: AnyGeneration, path: Path, serialization: str = "cloudpickle"
+) -> None:
+    """Save the generation as one MLflow model in a new folder; see `log_generation`."""
+    _kept(generation, serialization, functools.partial(mlflow.pyfunc.save_model, path))
+
+
+def reloaded(generation: AnyGeneration, serialization: str) -> PyFuncModel:
+    """The generation as mlflow serves it, after it was saved to a folder and loaded from there."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_generation(generation, Path(folder) / "model", serialization)
+        return mlflow.pyfunc.load_model(str(Path(folder) / "model"))
+
+
+def _kept(generation: AnyGeneration, serialization: str, keep: Callable[..., Any]) -> Any:
     parts, shared = model_arguments(generation)
-    shared["name"] = "model"
     if serialization == "cloudpickle":
         with without_pickle_warning():
-            return mlflow.pyfunc.log_model(python_model=SegmentForecaster(parts), **shared)
+            return keep(python_model=SegmentForecaster(parts), **shared)
     with tempfile.TemporaryDirectory() as folder:
         write_parts(parts, Path(folder))
-        return mlflow.pyfunc.log_model(
-            python_model=str(PACKAGE / "model_code.py"), artifacts={"state": folder}, **shared
-        )
+        code = str(PACKAGE / "model_code.py")
+        return keep(python_model=code, artifacts={"state": folder}, **shared)
 
 
 @contextmanager

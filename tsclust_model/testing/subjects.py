@@ -1,0 +1,269 @@
+"""What checks ask of a model: the one place where its kind matters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.config import PipelineConfig
+from tsclust_model.out_of_sample import figures
+from tsclust_model.panel import LARGEST_LOSS, HeldBack, Panel
+from tsclust_model.pyfunc import open_generation, reloaded, seal_generation, signature
+from tsclust_model.registry import load_generation
+from tsclust_model.report_rows import SegmentRows, frame_evidence, frame_segments
+from tsclust_model.series_evaluation import newest_origins
+from tsclust_model.series_generation import SeriesGeneration
+from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID, last_times, series_rows
+from tsclust_model.series_report_rows import series_evidence, series_segments
+from tsclust_model.series_table import series_panel
+from tsclust_model.series_training import canonical_series_rows
+from tsclust_model.state import Parts
+
+MOST_ROWS = 200
+_BASIS = "the rows that a check was given"
+
+
+class Subject(ABC):
+    """A fitted model, and rows to check it on.
+
+    Parameters
+    ----------
+    model : object
+    frame : DataFrame, optional
+        As for training; without a target it is labelled with the model's own predictions. Default:
+        made of the model's example.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Labelled, as for training.
+    """
+
+    def __init__(self, model: Any, frame: pd.DataFrame | None = None) -> None:
+        self.model = model
+        self.is_given = frame is not None
+        self.table = self.labelled_example() if frame is None else self.labelled(frame)
+
+    @property
+    def traits(self) -> frozenset[str]:
+        """What the model has, of what not every model has."""
+        model, strings = self.model, "string" in self.numbers_and_strings.values()
+        has = {
+            "intervals": model.classes is None,
+            "classes": model.classes is not None,
+            "segments": bool(model.cluster_ids),
+            "resources": bool(model.resources),
+            "strings": strings,
+            "horizon": model.roles.horizon > 0,
+            "cases": model.roles.horizon == 0,
+        }
+        return frozenset(name for name, holds in has.items() if holds)
+
+    @cached_property
+    def answer(self) -> pd.DataFrame:
+        """What the model says of `rows`."""
+        return self.predict(self.rows)
+
+    def predict(self, rows: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
+        return self.model.predict(rows, coverage)
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Columns of the signature and their types."""
+        return _types(signature(self.model).inputs)
+
+    @cached_property
+    def outputs(self) -> dict[str, str]:
+        return _types(signature(self.model).outputs)
+
+    @property
+    def numbers_and_strings(self) -> dict[str, str]:
+        """Columns that a row must have, without its keys, and their types."""
+        return {name: self.inputs[name] for name in self.model.schema.names if name in self.inputs}
+
+    @property
+    def number(self) -> str:
+        """A column of numbers, or of lists of them."""
+        types = self.numbers_and_strings.items()
+        return next(name for name, kind in types if kind in ("double", "array"))
+
+    def seal(self) -> Parts:
+        return seal_generation(self.model)
+
+    def open(self, parts: Mapping[str, bytes]) -> Any:
+        return open_generation(dict(parts))
+
+    def reload(self, serialization: str) -> Any:
+        """The model after mlflow has saved and loaded it."""
+        return reloaded(self.model, serialization)
+
+    @cached_property
+    def holdout(self) -> Any:
+        """Labelled rows as `losses`, `evaluate` and `trained_on` take them."""
+        return self.evaluated(self.table)
+
+    def losses(self, holdout: Any) -> np.ndarray:
+        return self.model.losses(holdout)
+
+    def evaluate(self, holdout: Any) -> dict[str, Any]:
+        return figures(self.model, holdout)
+
+    @cached_property
+    @abstractmethod
+    def rows(self) -> pd.DataFrame:
+        """Rows as `predict` takes them, with the types of the signature."""
+
+    @abstractmethod
+    def labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The first rows of a table; with the model's own predictions where it has no target."""
+
+    @abstractmethod
+    def labelled_example(self) -> pd.DataFrame:
+        """The model's example as a table for training, labelled with its own predictions."""
+
+    @abstractmethod
+    def canonical_rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table as the history keeps it."""
+
+    @abstractmethod
+    def evaluated(self, table: pd.DataFrame) -> Any:
+        """A table as `losses` and `evaluate` take it."""
+
+    @abstractmethod
+    def part(self, holdout: Any, rows: np.ndarray) -> Any:
+        """Some rows of a holdout, by position."""
+
+    @abstractmethod
+    def drift_rows(self) -> np.ndarray:
+        """What drift is measured on, shape (n, n_columns)."""
+
+    @abstractmethod
+    def report_losses(self, holdout: Any) -> np.ndarray:
+        """The losses that a report of a holdout is made of, shape (n_scored,)."""
+
+    @abstractmethod
+    def segments(self) -> SegmentRows:
+        """Rows and segments for the report."""
+
+
+class CaseSubject(Subject):
+    """A model of one row per case."""
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        return self.canonical_rows(self.table)[self.model.schema.names]
+
+    def labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
+        frame = frame.head(MOST_ROWS).reset_index(drop=True)
+        target = self.model.roles.target
+        if target in frame:
+            return frame
+        answer = self.predict(frame)["prediction"]
+        known = answer.notna()
+        return frame[known].assign(**{target: answer[known].to_numpy()}).reset_index(drop=True)
+
+    def labelled_example(self) -> pd.DataFrame:
+        return self.labelled(self.model.example())
+
+    def canonical_rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        return self.model.canonical_rows(table)
+
+    def evaluated(self, table: pd.DataFrame) -> pd.DataFrame:
+        return self.canonical_rows(table)
+
+    def part(self, holdout: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
+        return holdout.iloc[rows]
+
+    def drift_rows(self) -> np.ndarray:
+        return self.model.schema.encode(self.rows).X
+
+    def report_losses(self, holdout: pd.DataFrame) -> np.ndarray:
+        return frame_evidence(self.model, holdout, (), _BASIS).losses["blend"]
+
+    def segments(self) -> SegmentRows:
+        return frame_segments(self.model, self.table)
+
+
+class SeriesSubject(Subject):
+    """A model of series; its table is long, one row a series and period."""
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        return series_rows(self.table, model=self.model)
+
+    def labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
+        ids = frame[self.model.schema.id]
+        return frame[ids.isin(ids.unique()[:MOST_ROWS])].reset_index(drop=True)
+
+    def labelled_example(self) -> pd.DataFrame:
+        """The example's series, and their forecasts as what followed."""
+        schema, rows = self.model.schema, self.model.example()
+        answer, horizon = self.predict(rows), self.model.schema.horizon
+        ends = last_times(rows[LAST_TIMESTAMP], schema.frequency)
+        tables = []
+        for i, end in enumerate(ends):
+            steps = np.arange(1 - len(rows[schema.arrays[schema.target]][i]), horizon + 1)
+            columns: dict[str, Any] = {
+                schema.id: rows[SERIES_ID][i],
+                schema.time: schema.calendar.shown(schema.calendar.moved(end, steps)),
+            }
+            for name, column in schema.arrays.items():
+                known = rows[column][i]
+                output = "prediction" if name == schema.target else f"resource_{name}"
+                after = answer[output][i] if output in answer else known[-1:] * horizon
+                columns[name] = [*known, *after[:horizon]]
+            tables.append(pd.DataFrame(columns))
+        return pd.concat(tables, ignore_index=True)
+
+    def canonical_rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        roles = replace(self.model.roles, frequency=self.model.schema.frequency)
+        return canonical_series_rows(table, roles, self._config)
+
+    @property
+    def _config(self) -> PipelineConfig:
+        return PipelineConfig.from_dict(self.model.info["config"])
+
+    def _panel(self, table: pd.DataFrame) -> Panel:
+        roles = replace(self.model.roles, frequency=self.model.schema.frequency)
+        return series_panel(table, roles, self._config.gap_policy, self._config.missing_markers)
+
+    def evaluated(self, table: pd.DataFrame) -> HeldBack:
+        return newest_origins(self._panel(table))[1]
+
+    def part(self, holdout: HeldBack, rows: np.ndarray) -> HeldBack:
+        return holdout.take(rows)
+
+    def drift_rows(self) -> np.ndarray:
+        shapes = self.model.shapes(self._panel(self.table).right_aligned())
+        return shapes[~np.isnan(shapes).any(axis=1)]
+
+    def report_losses(self, holdout: HeldBack) -> np.ndarray:
+        evidence = series_evidence(self.model, holdout, _BASIS)
+        losses = np.empty(0) if evidence is None else evidence.losses["blend"]
+        return np.minimum(losses, LARGEST_LOSS)
+
+    def segments(self) -> SegmentRows:
+        panel = self._panel(self.table)
+        return series_segments(self.model, panel, self.model.assign(panel.right_aligned()))
+
+
+def subject_of(model: Any, frame: pd.DataFrame | None = None) -> Subject:
+    """A model as the checks take it: a URI, what mlflow loaded, a generation, or a subject."""
+    if isinstance(model, Subject):
+        return model
+    if isinstance(model, str):
+        model = load_generation(model)
+    elif hasattr(model, "unwrap_python_model"):  # mlflow has wrapped it
+        model = model.unwrap_python_model().generation
+    kind = SeriesSubject if isinstance(model, SeriesGeneration) else CaseSubject
+    return kind(model, frame)
+
+
+def _types(schema: Any) -> dict[str, str]:
+    return {item["name"]: item["type"] for item in schema.to_dict()}

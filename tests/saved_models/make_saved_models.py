@@ -8,6 +8,9 @@ again so that a test passes; a wrong answer is a bug of the new build. Only a ne
 a new format of its state adds one, and the version of the package rises with it, because a build
 refuses the state of another build of its own version.
 
+Answers are exact wherever numpy's exp and log have the bits they had on the machine that made them
+(x86-64 with AVX-512); elsewhere the probabilities of classes may differ in the last bits.
+
 A folder holds ``inputs.parquet``, ``answers.json`` (floats in hexadecimal), ``structure.json``
 (what a state has by name) and a folder for each serialization. The rows are synthetic. The logged
 copy of the package is left out, and so is whatever names the machine or the run.

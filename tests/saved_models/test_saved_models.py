@@ -61,6 +61,27 @@ def params(coverage: str) -> dict[str, float] | None:
     return {"coverage": float(coverage)} if coverage else None
 
 
+def is_numpy_as_of_the_answers() -> bool:
+    """Whether exp and log have the bits they had there: other processors differ in the last one."""
+    x = np.linspace(0.001, 1, 5001)
+    found = hashlib.sha256(np.exp(-9 * x).tobytes() + np.log(x).tobytes())
+    return found.hexdigest()[:16] == "9e27cf3ad537d3d1"
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Equal to the last bit; probabilities, which are exponentials, where numpy's are."""
+    assert list(found) == list(expected)
+    for name, column in expected.items():
+        if not name.startswith("probability_") or is_numpy_as_of_the_answers():
+            assert found[name] == column
+            continue
+        assert found[name]["dtype"] == column["dtype"]
+        for one, other in zip(found[name]["cells"], column["cells"], strict=True):
+            assert (one is None) == (other is None)
+            if other is not None:
+                np.testing.assert_array_max_ulp(float.fromhex(one), float.fromhex(other), 16)
+
+
 def manifest(parts: Parts) -> dict[str, Any]:
     return json.loads(parts[MANIFEST])
 
@@ -86,7 +107,7 @@ def test_a_saved_model_answers_the_same_to_the_last_bit(folder, monkeypatch):
         monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     model = mlflow.pyfunc.load_model(str(folder))
     for coverage, expected in answers(folder).items():
-        assert cells(model.predict(inputs(folder), params(coverage))) == expected
+        assert_same(cells(model.predict(inputs(folder), params(coverage))), expected)
 
 
 @each(GENERATIONS)
@@ -94,10 +115,8 @@ def test_a_row_of_its_own_answers_as_among_others(folder):
     model = mlflow.pyfunc.load_model(str(folder))
     rows, expected = inputs(folder), answers(folder)[""]
     for i in range(0, len(rows), 5):
-        found = cells(model.predict(rows.iloc[[i]]))
-        assert {name: each["cells"] for name, each in found.items()} == {
-            name: [each["cells"][i]] for name, each in expected.items()
-        }
+        own = {name: {**column, "cells": [column["cells"][i]]} for name, column in expected.items()}
+        assert_same(cells(model.predict(rows.iloc[[i]])), own)
 
 
 @each(MODELS)
@@ -199,7 +218,7 @@ def test_renumbering_to_the_same_ids_changes_no_model(folder):
     generation = load_generation(str(folder))
     ids = {cluster: cluster for cluster in generation.cluster_ids}
     again = generation.renumbered(ids, generation.info["lineage"])
-    assert cells(again.predict(inputs(folder))) == answers(folder)[""]
+    assert_same(cells(again.predict(inputs(folder))), answers(folder)[""])
 
 
 # -- pickles and builds ------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -11,7 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +22,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner, Result
 
-from entrypoints.main import ROLES
+from tsclust_model.commands import main
+from tsclust_model.commands.demo import ROLES
 from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital, make_ward_series
 from tsclust_model.generation import FittedGeneration, Generation, fit_generation
@@ -179,6 +183,47 @@ def store(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield uri
     assert mlflow.active_run() is None, "the test left a run open"
     mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def tsclust(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """Run a command in this process: ``tsclust("score", data=..., model_uri=...)``."""
+    # A command changes the loggers and warnings of its process.
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
+
+    def call(name: str, *words: str, **options: object) -> Result:
+        given = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        return CliRunner().invoke(main.tsclust, [name, *words, *given])
+
+    yield call
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+def mlflow_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess]:
+    """Run this project as a user does: ``mlflow_run(folder, "-e", "score", data=...)``."""
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def call(
+        folder: Path, *words: str, project: object = PROJECT, **given: object
+    ) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "mlflow", "run", str(project), "--env-manager", "local"]
+        command += [word for key, value in given.items() for word in ("-P", f"{key}={value}")]
+        environment = os.environ | {"PATH": path}
+        return subprocess.run(
+            [*command, *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=folder,
+            env=environment,
+        )
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import runpy
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -15,7 +16,6 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from conftest import PROJECT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,9 +24,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import make_moons
 from threadpoolctl import threadpool_info, threadpool_limits
 
-import entrypoints.analyze
 import tsclust_model.analysis
-from entrypoints import command
 from tsclust_model import (
     ClusteringError,
     ConfigurationError,
@@ -602,26 +600,12 @@ def test_the_recommended_clustering_becomes_a_configuration():
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Run the entry point in this process."""
-    monkeypatch.setattr("warnings.formatwarning", __import__("warnings").formatwarning)
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
-
-    def call(**options: object):
-        def copy(**given):
-            return entrypoints.analyze.main(**given)
-
-        copy.__click_params__ = list(entrypoints.analyze.main.__click_params__)
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        return CliRunner().invoke(command(copy), words)
-
-    yield call
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+def run(tsclust):
+    """Run the command in this process."""
+    return partial(tsclust, "analyze")
 
 
-def test_the_entry_point_logs_request_result_and_pictures_and_promotes(store, run, tmp_path):
+def test_the_command_logs_request_result_and_pictures_and_promotes(store, run, tmp_path):
     data = tmp_path / "hospital.csv"
     make_hospital(300)[["age", "heart_rate", "creatinine", "ward"]].to_csv(data, index=False)
     request = tmp_path / "request.json"
@@ -652,7 +636,7 @@ def test_the_entry_point_logs_request_result_and_pictures_and_promotes(store, ru
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("as_file", [True, False])
-def test_the_entry_point_writes_the_file_that_is_named(run, tmp_path, monkeypatch, as_file):
+def test_the_command_writes_the_file_that_is_named(run, tmp_path, monkeypatch, as_file):
     monkeypatch.chdir(tmp_path)
     if not as_file:
         (tmp_path / "res.json").mkdir()  # a folder of that name stays a folder
@@ -664,7 +648,7 @@ def test_the_entry_point_writes_the_file_that_is_named(run, tmp_path, monkeypatc
 
 
 @pytest.mark.usefixtures("store")
-def test_the_entry_point_ends_a_mistake_in_one_line(run, tmp_path):
+def test_the_command_ends_a_mistake_in_one_line(run, tmp_path):
     request = tmp_path / "request.json"
     request.write_text('{"clustering_data": ')
     done = run(request=request, output=tmp_path / "out")

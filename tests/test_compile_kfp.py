@@ -9,14 +9,11 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 from conftest import PROJECT
 from kfp import components, local
-from test_entrypoints import _same_options, quiet_again  # noqa: F401
 
-import entrypoints.compile_kfp
-from entrypoints import command
-from entrypoints.compile_kfp import TASKS, loop_pipeline
+from tsclust_model.commands.compile_kfp import TASKS, loop_pipeline
 from tsclust_model.loop import STEPS, run_pipeline
 
 IMAGE = "tsclust-model:1"
@@ -47,15 +44,14 @@ def settings(tmp_path, hospital) -> dict:
 
 
 @pytest.fixture
-def compile_kfp(tmp_path):
+def compile_kfp(tmp_path, tsclust):
     """Run the command on settings: compile_kfp({...}, '--image', 'x')."""
 
     def call(settings: dict, *options: str) -> Result:
         path = tmp_path / "pipeline.yaml"
         path.write_text(yaml.safe_dump(settings))
-        wrapped = command(_same_options(entrypoints.compile_kfp.main))
         words = [str(path), "-o", str(tmp_path / "loop.yaml"), "--mount", str(tmp_path)]
-        return CliRunner().invoke(wrapped, [*words, *options])
+        return tsclust("compile-kfp", *words, *options)
 
     return call
 
@@ -90,11 +86,10 @@ def test_the_loop_compiles_into_what_kfp_loads(compile_kfp, settings, tmp_path):
         assert (claim["constant"], claim["mountPath"]) == ("shared", str(tmp_path))
 
 
-def test_the_example_compiles_as_it_is_shipped(tmp_path, monkeypatch):
+def test_the_example_compiles_as_it_is_shipped(tsclust, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    wrapped = command(_same_options(entrypoints.compile_kfp.main))
     example = PROJECT / "examples" / "pipeline.yaml"
-    done = CliRunner().invoke(wrapped, [str(example), "-o", "deep/loop.yaml"])
+    done = tsclust("compile-kfp", str(example), "-o", "deep/loop.yaml")
     assert done.exit_code == 0, done.output
     written, note = done.output.splitlines()
     assert written.startswith("deep/loop.yaml: ingest, check, train, evaluate")
@@ -105,12 +100,8 @@ def test_the_example_compiles_as_it_is_shipped(tmp_path, monkeypatch):
     loaded = components.load_component_from_file("deep/loop.yaml")
     kept = json.loads(loaded.component_spec.inputs["config"].default)
     assert kept["data"]["path"] == "${DATA:-demo/hospital.csv}"
-    assert (
-        "data.path is"
-        not in CliRunner(env={"DATA": "s3://ward/x.csv"})
-        .invoke(wrapped, [str(example), "-o", "loop.yaml"])
-        .output
-    )
+    monkeypatch.setenv("DATA", "s3://ward/x.csv")
+    assert "data.path is" not in tsclust("compile-kfp", str(example), "-o", "loop.yaml").output
 
 
 def test_every_step_of_the_loop_has_its_place_and_none_is_cached(compile_kfp, settings, tmp_path):

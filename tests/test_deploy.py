@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from typing import Any
@@ -13,6 +12,7 @@ import yaml
 from conftest import PROJECT
 
 import tsclust_model
+from tsclust_model.commands.main import tsclust
 from tsclust_model.config import PipelineConfig
 from tsclust_model.settings import load_settings
 
@@ -119,27 +119,19 @@ def names(kind: str) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["Job", "CronJob"])
-def test_a_job_calls_an_entry_point_with_parameters_it_has(kind):
+def test_a_job_calls_a_command_with_options_it_has(kind):
     found = container(kind)
-    python, flag, module = found["command"]
-    assert (python, flag) == ("python", "-m")
-    importlib.import_module(module)
-    declared = project_parameters(module.removeprefix("entrypoints."))
-    given = {word.removeprefix("--").split("=")[0] for word in found["args"]}
-    assert given <= set(declared)
-    assert {name for name, found in declared.items() if "default" not in found} <= given
-
-
-def project_parameters(entry: str) -> dict[str, Any]:
-    project = yaml.safe_load((PROJECT / "MLproject").read_text())
-    return project["entry_points"][entry]["parameters"]
+    program, name = found["command"]
+    assert program == "tsclust"
+    given = tsclust.commands[name].make_context(name, list(found["args"])).params
+    assert given["config"].startswith("/etc/tsclust/")
 
 
 def test_the_loop_never_runs_beside_itself_and_starts_on_a_schedule():
     spec = of_kind("CronJob")["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
     assert len(spec["schedule"].split()) == 5
-    assert container("CronJob")["command"][-1] == "entrypoints.pipeline"
+    assert container("CronJob")["command"] == ["tsclust", "pipeline"]
     assert pod_of(of_kind("CronJob"))["restartPolicy"] == "Never"
 
 

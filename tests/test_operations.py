@@ -1,14 +1,12 @@
-"""What a scheduler calls, from Python and as ``-e retrain``."""
+"""What a scheduler calls, from Python and as ``tsclust retrain``."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -16,11 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from conftest import PROJECT
 from mlflow import MlflowClient
 
-from entrypoints import command, retrain
 from tsclust_model.config import PipelineConfig
 from tsclust_model.datasets import make_hospital
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, RetrainingError
@@ -259,24 +256,9 @@ def test_a_table_without_a_feature_is_refused_and_not_kept(name, usual):
 
 
 @pytest.fixture
-def run(name, monkeypatch) -> Callable[..., Result]:
-    """run(data=...) -> what ``-e retrain`` did, in this process."""
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    levels = {found: logging.getLogger(found).level for found in ("mlflow", "alembic")}
-
-    def call(**options: object) -> Result:
-        def copy(**given):  # click empties the list of options it takes
-            return retrain.main(**given)
-
-        copy.__click_params__ = list(retrain.main.__click_params__)
-        given = {"model_name": name} | options
-        words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
-        return CliRunner().invoke(command(copy), words)
-
-    yield call
-    for found, level in levels.items():
-        logging.getLogger(found).setLevel(level)
+def run(name, tsclust) -> Callable[..., Result]:
+    """run(data=...) -> what ``tsclust retrain`` did, in this process."""
+    return lambda **options: tsclust("retrain", **({"model_name": name} | options))
 
 
 @pytest.fixture

@@ -1,14 +1,9 @@
-"""``-e pipeline``: its screen, its exit code, its logs, and the gates of ``-e evaluate``."""
+"""``tsclust pipeline``: its screen, exit code and logs, and the thresholds of ``evaluate``."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import runpy
-import subprocess
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +11,8 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 from conftest import PROJECT
 
-from entrypoints import command, evaluate, pipeline
 from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.logs import LOGGER, logging_to
 from tsclust_model.settings import LoggingSettings, load_settings
@@ -28,26 +21,6 @@ from tsclust_model.tracking import ExperimentManager, active_run_id, error_handl
 
 EXAMPLE = PROJECT / "examples" / "music_therapy"
 make_sessions = runpy.run_path(str(EXAMPLE / "make_sessions.py"))["make_sessions"]
-
-
-@pytest.fixture(autouse=True)
-def quiet_again(monkeypatch):
-    """Commands change this process's loggers and warnings; put them back."""
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
-    yield
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-
-
-def invoke(module, **options: object) -> Result:
-    def copy(**given):
-        return module.main(**given)
-
-    copy.__click_params__ = list(module.main.__click_params__)
-    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    return CliRunner().invoke(command(copy), words)
 
 
 @pytest.fixture
@@ -70,8 +43,8 @@ def music(store, tmp_path, monkeypatch) -> Callable[..., Path]:
 # -- music therapy: another domain, classes ----------------------------------------------------
 
 
-def test_music_therapy_goes_through_the_loop_from_first_model_to_drift(music):
-    first = invoke(pipeline, config=music(1))
+def test_music_therapy_goes_through_the_loop_from_first_model_to_drift(tsclust, music):
+    first = tsclust("pipeline", config=music(1))
     assert first.exit_code == 0, first.output
     lines = first.stdout.splitlines()
     assert lines[0] == "done: trained (no model yet): version 1"
@@ -79,12 +52,12 @@ def test_music_therapy_goes_through_the_loop_from_first_model_to_drift(music):
     assert "retrained  yes" in lines
     assert any(line.startswith("figures    accuracy 1") for line in lines)
     assert "thresholds PASSED" in lines
-    again = invoke(pipeline, config=music(1), json="true")
+    again = tsclust("pipeline", config=music(1), json="true")
     summary = json.loads(again.stdout)
     assert (summary["status"], summary["reasons"]) == ("unchanged", [])
     assert summary["accuracy"] > 0.95
     assert summary["rmse"] is None
-    moved = json.loads(invoke(pipeline, config=music(2, 25.0), json="true").stdout)
+    moved = json.loads(tsclust("pipeline", config=music(2, 25.0), json="true").stdout)
     assert (moved["status"], moved["retrained"], moved["promoted"]) == ("done", True, True)
     assert moved["reasons"][0].startswith("accuracy 0.")
     assert any("tempo" in reason for reason in moved["reasons"])
@@ -93,15 +66,15 @@ def test_music_therapy_goes_through_the_loop_from_first_model_to_drift(music):
     assert {"prediction", "probability_relaxation", "cluster"} <= set(answer)
 
 
-def test_a_baseline_is_replaced_by_segments_when_the_yaml_says_so(music):
+def test_a_baseline_is_replaced_by_segments_when_the_yaml_says_so(tsclust, music):
     music(1, training={"model_type": "logistic"})
-    first = json.loads(invoke(pipeline, config="pipeline.yaml", json="true").stdout)
+    first = json.loads(tsclust("pipeline", config="pipeline.yaml", json="true").stdout)
     assert first["accuracy"] > 0.9
     music(2, training={"model_type": "logistic"})
-    usual = json.loads(invoke(pipeline, config="pipeline.yaml", json="true").stdout)
+    usual = json.loads(tsclust("pipeline", config="pipeline.yaml", json="true").stdout)
     assert (usual["reasons"], usual["model_version"]) == ([], "1")
     music(3)
-    other = json.loads(invoke(pipeline, config="pipeline.yaml", json="true").stdout)
+    other = json.loads(tsclust("pipeline", config="pipeline.yaml", json="true").stdout)
     assert other["reasons"] == ["training.model_type is lightgbm, the champion's is logistic"]
     assert other["retrained"] is True
     assert "log-loss" in other["message"]
@@ -110,17 +83,17 @@ def test_a_baseline_is_replaced_by_segments_when_the_yaml_says_so(music):
 # -- exit codes and one line -------------------------------------------------------------------
 
 
-def test_what_a_person_must_look_at_exits_with_1(music):
-    invoke(pipeline, config=music(1))
+def test_what_a_person_must_look_at_exits_with_1(tsclust, music):
+    tsclust("pipeline", config=music(1))
     make_sessions(2).rename(columns={"tempo": "bpm"}).to_csv("sessions.csv", index=False)
-    blocked = invoke(pipeline, config="pipeline.yaml")
+    blocked = tsclust("pipeline", config="pipeline.yaml")
     assert blocked.exit_code == 1
     hint = "column 'tempo' is gone and 'bpm' is new: was it renamed?"
     assert blocked.stdout.startswith("blocked: data version ")
     assert hint in blocked.stdout.splitlines()[0]
     assert "is blocked: " not in blocked.stderr  # the summary says it
     music(2, monitoring={"thresholds": {"accuracy": {"threshold": 1.1, "greater_is_better": True}}})
-    missed = invoke(pipeline, config="pipeline.yaml")
+    missed = tsclust("pipeline", config="pipeline.yaml")
     assert missed.exit_code == 1
     assert "thresholds FAILED" in missed.stdout
 
@@ -145,30 +118,30 @@ def test_only_who_prints_the_summary_does_without_the_closing_line(
         ("data: {path: no.csv, target: y}", "data: no.csv: no such file; check the path"),
     ],
 )
-def test_a_mistake_is_one_line(store, tmp_path, monkeypatch, content, expected):
+def test_a_mistake_is_one_line(tsclust, store, tmp_path, monkeypatch, content, expected):
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path("none.yaml").write_text(content)
-    found = invoke(pipeline, config="none.yaml")
+    found = tsclust("pipeline", config="none.yaml")
     assert found.exit_code == 1
     assert found.output.count(expected) == 1
     assert found.stderr.splitlines()[-1].startswith("Error: ")
     assert expected in found.stderr.splitlines()[-1]
 
 
-def test_evaluate_is_gated_by_the_thresholds_of_the_yaml(music):
+def test_evaluate_is_gated_by_the_thresholds_of_the_yaml(tsclust, music):
     config = music(1)
-    summary = json.loads(invoke(pipeline, config=config, json="true").stdout)
+    summary = json.loads(tsclust("pipeline", config=config, json="true").stdout)
     make_sessions(2).to_csv("new.csv", index=False)
     options = {"data": "new.csv", "model_uri": summary["model_uri"], "config": config}
-    passed = invoke(evaluate, fail_on_regression="true", **options)
+    passed = tsclust("evaluate", fail_on_regression="true", **options)
     assert passed.exit_code == 0, passed.output
     assert "thresholds: PASSED" in passed.stdout
     music(1, monitoring={"thresholds": {"log_loss": {"threshold": 0, "greater_is_better": False}}})
-    failed = invoke(evaluate, fail_on_regression="true", **options)
+    failed = tsclust("evaluate", fail_on_regression="true", **options)
     assert failed.exit_code == 1
     assert "Metric log_loss value threshold check failed" in failed.stderr
-    assert invoke(evaluate, **options).exit_code == 1
+    assert tsclust("evaluate", **options).exit_code == 1
     name = load_settings(config).model_name
     tags = mlflow.MlflowClient().get_model_version(name, "1").tags
     assert tags["validation_status"] == "FAILED"
@@ -176,7 +149,7 @@ def test_evaluate_is_gated_by_the_thresholds_of_the_yaml(music):
     Path("none.yaml").write_text("data: {path: x, target: y}")
     assert (
         "none.yaml has no monitoring.thresholds"
-        in invoke(evaluate, **(options | {"config": "none.yaml"})).stderr
+        in tsclust("evaluate", **(options | {"config": "none.yaml"})).stderr
     )
 
 
@@ -291,13 +264,13 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
         pass
 
 
-def test_every_step_is_logged_with_the_run_and_no_row(music):
+def test_every_step_is_logged_with_the_run_and_no_row(tsclust, music):
     secret = 987654.25
     config = music(1, logging={"file": "logs/loop.jsonl", "console": "json"})
     frame = pd.read_csv("sessions.csv")
     frame.loc[5, "loudness"] = secret
     frame.to_csv("sessions.csv", index=False)
-    done = invoke(pipeline, config=config)
+    done = tsclust("pipeline", config=config)
     assert done.exit_code == 0, done.output
     found = records(Path("logs/loop.jsonl"))
     steps = ["ingest", "check_quality", "check_monitor", "train", "evaluate", "record", "pipeline"]
@@ -310,27 +283,16 @@ def test_every_step_is_logged_with_the_run_and_no_row(music):
     assert len([line for line in done.stderr.splitlines() if line.startswith("{")]) == 7
 
 
-def test_mlflow_run_goes_through_the_same_door(music, tmp_path):
-    """One run of the project: the loop's run is the one that mlflow has made."""
+def test_mlflow_run_makes_the_run_of_the_loop(music, mlflow_run, tmp_path, monkeypatch):
     config = music(1)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mlflow", "run", str(PROJECT), "-e", "pipeline"),
-            *("--env-manager", "local", "--experiment-name", "music-run"),
-            *("-P", f"config={config}"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ
-        | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "SESSIONS": str(tmp_path / "sessions.csv"),
-            "TSCLUST_DATA__VERSIONS_DIR": str(tmp_path / "data"),
-            "TSCLUST_MONITORING__DIR": str(tmp_path / "monitoring"),
-            "TSCLUST_MODEL__HISTORY_DIR": str(tmp_path / "history"),
-        },
-    )
+    monkeypatch.setenv("SESSIONS", str(tmp_path / "sessions.csv"))
+    for name, folder in (
+        ("DATA__VERSIONS_DIR", "data"),
+        ("MONITORING__DIR", "monitoring"),
+        ("MODEL__HISTORY_DIR", "history"),
+    ):
+        monkeypatch.setenv(f"TSCLUST_{name}", str(tmp_path / folder))
+    done = mlflow_run(tmp_path, "-e", "pipeline", "--experiment-name", "music-run", config=config)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "done: trained (no model yet): version 1" in done.stdout
     experiment = mlflow.get_experiment_by_name("music-run")

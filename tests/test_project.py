@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +17,6 @@ import yaml
 from conftest import PROJECT
 
 import tsclust_model
-from entrypoints import command
 
 FLOORS = {
     0: {
@@ -304,26 +303,6 @@ def test_conda_yaml_lists_what_pyproject_requires():
     assert conda[:-1] == [f"python{required['requires-python']}", "pip"]
 
 
-def test_mlproject_passes_every_parameter_of_every_entry_point():
-    project = yaml.safe_load((PROJECT / "MLproject").read_text())
-    assert project["conda_env"] == "conda.yaml"
-    assert set(project["entry_points"]) == {
-        *("main", "train", "retrain", "evaluate", "score", "analyze", "pipeline")
-    }
-    for name, entry in project["entry_points"].items():
-        module = importlib.import_module(f"entrypoints.{name}")
-        options = {option.name: option for option in command(module.main).params}
-        declared = entry.get("parameters", {})
-        assert entry["command"].startswith(f"python -m entrypoints.{name}")
-        assert set(declared) == set(options) - {"folder"}
-        for key, found in declared.items():
-            assert f"--{key} {{{key}}}" in entry["command"]
-            assert f"--{key}" in options[key].opts
-            assert ("default" in found) != options[key].required, key
-        # mlflow makes a path absolute in the folder that it is started in.
-        assert declared["working_dir"] == {"type": "path", "default": "."}
-
-
 def test_the_wheel_holds_the_package_only_and_all_of_it(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
@@ -348,3 +327,15 @@ def test_the_wheel_holds_the_package_only_and_all_of_it(tmp_path):
     files = [path for path in package.rglob("*") if path.suffix in (".py", ".typed", ".j2")]
     assert held == {path.relative_to(source).as_posix() for path in files}
     assert {"tsclust_model/py.typed", "tsclust_model/one/two/page.html.j2"} <= held
+    # Installed, the program works from any folder.
+    installed = [sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target"]
+    subprocess.run([*installed, str(tmp_path / "site"), str(wheel)], check=True)
+    helped = subprocess.run(
+        [str(tmp_path / "site" / "bin" / "tsclust"), "score", "--help"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert helped.returncode == 0, helped.stderr
+    assert "tsclust score --data new.csv" in helped.stdout

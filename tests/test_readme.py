@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 import yaml
 from conftest import PROJECT
 from mlflow import MlflowClient
 
-import entrypoints.main
+from tsclust_model.commands import demo, main
 from tsclust_model.config import PipelineConfig
 
 PAGES = {
@@ -21,14 +22,22 @@ PAGES = {
 }
 
 
+CONTINUED = re.compile(r"\\\n\s*")
+
+
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
+
+
+def typed(page: str) -> list[str]:
+    """The lines of a page's shell blocks; one that goes on below is one."""
+    return [line for block in blocks(page, "sh") for line in CONTINUED.sub(" ", block).splitlines()]
 
 
 @pytest.mark.usefixtures("store")
 def test_the_python_of_the_pages_runs_after_the_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    entrypoints.main.main("demo")
+    demo.run("demo")
     assert "models:/timeseries-clustering@champion" in capsys.readouterr().out
     of_the_demo = "name = 'timeseries-clustering'"
     before = [str(v.version) for v in MlflowClient().search_model_versions(of_the_demo)]
@@ -47,9 +56,19 @@ def test_the_python_of_the_pages_runs_after_the_demo(tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_page_trains_over_the_model_of_the_demo(page):
-    for block in blocks(page, "sh"):
-        for line in block.replace("\\\n", " ").splitlines():
-            assert "-e train" not in line or "model_name=" in line or "config=" in line, line
+    for line in typed(page):
+        is_train = "-e train" in line or line.startswith("tsclust train")
+        named = ("model_name=", "config=", "--model-name ", "--config ")
+        assert not is_train or any(word in line for word in named), line
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_are_commands_with_those_options(page):
+    lines = [line for line in typed(page) if line.startswith("tsclust ")]
+    for line in lines:
+        _, name, *words = shlex.split(line)
+        main.tsclust.commands[name].make_context(name, words)
+    assert lines
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "examples").glob("*.*")), ids=lambda p: p.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -278,7 +277,9 @@ def git_url(tmp_path, monkeypatch) -> str:
     return "https://example.invalid/project.git"
 
 
-def test_train_and_retrain_from_a_git_url_see_one_history(make_store, git_url):
+def test_train_and_retrain_from_a_git_url_see_one_history(
+    make_store, git_url, mlflow_run, monkeypatch
+):
     store = make_store("store")
     patients("a").to_csv(store / "first.csv", index=False)
     patients("b", 60, seed=5).to_csv(store / "next.csv", index=False)
@@ -286,32 +287,32 @@ def test_train_and_retrain_from_a_git_url_see_one_history(make_store, git_url):
         "hdbscan_params: {min_cluster_size: 20}\n"
         "lgb_timeseries_params: {num_leaves: 7, n_estimators: 10}\n"
     )
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
-    }
-    environment.pop("PYTHONPATH", None)
-    roles = ("target=length_of_stay_days", "time=admission_time", "id=patient_id")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    # Relative to the folder that mlflow is started in; the clone is a temporary folder.
     calls = {
-        "train": (f"data={store}/first.csv", f"config={store}/config.yaml", *roles),
-        "retrain": (f"data={store}/next.csv", "promote=false"),
+        "train": {
+            "data": "first.csv",
+            "config": "config.yaml",
+            "target": "length_of_stay_days",
+            "time": "admission_time",
+            "id": "patient_id",
+            "holdout": 0.2,
+        },
+        "retrain": {"data": "next.csv", "promote": "false"},
     }
     for entry, given in calls.items():
-        words = ["--env-manager", "local"]
-        words += [word for one in (*given, "model_name=cloned") for word in ("-P", one)]
-        done = subprocess.run(
-            [*(sys.executable, "-m", "mlflow", "run", git_url, "-v", "main", "-e", entry), *words],
-            capture_output=True,
-            text=True,
-            cwd=store,
-            env=environment,
-        )
+        words = ("-v", "main", "-e", entry, "--experiment-name", entry)
+        done = mlflow_run(store, *words, project=git_url, model_name="cloned", **given)
         assert done.returncode == 0, done.stderr[-2000:]
-        # What to type next names the URL: the clone is a temporary folder.
-        assert entry == "retrain" or f"mlflow run {git_url} -e score" in done.stdout
+        assert entry == "retrain" or "model: models:/cloned@champion, version 1" in done.stdout
+    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
+    experiment = mlflow.get_experiment_by_name("train")
+    runs = MlflowClient().search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) == 7  # the run of `mlflow run` and its six steps
     (folder,) = (store / "tsclust_storage").glob("cloned-*")
     assert ids(DataVersioner(folder / "history")) == {"a", "b"}
-    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
     tags = MlflowClient().get_model_version("cloned", "2").tags
     assert "on 60 rows" in tags["comparison"]
 
@@ -380,7 +381,7 @@ def test_a_retrain_without_the_champions_rows_stops(trained, lose):
     assert str(caught.value) == (
         "300 rows (1 of 1 batches) that the champion was trained on are not in "
         f"{trained.base_dir}; bring that folder back, or let history_dir or TSCLUST_STORAGE name "
-        "where it is, or train anew (-e train)"
+        "where it is, or train anew (tsclust train)"
     )
     assert len(MlflowClient().search_model_versions("name = 'shared-name'")) == 1
 

@@ -313,7 +313,7 @@ def few_whole_numbers(n_rows: int, n_values: int, step: float = 1.0) -> pd.DataF
 def test_a_target_of_few_whole_numbers_asks_whether_they_are_classes():
     expected = (
         "^target 'y' holds 3 different whole numbers and is predicted as a number; if they are "
-        r"classes, set task to 'classification' \(-P task=classification\), if not, to "
+        r"classes, set task to 'classification' \(--task classification\), if not, to "
         "'regression'$"
     )
     with pytest.warns(UserWarning, match=expected):

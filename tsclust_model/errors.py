@@ -24,9 +24,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Iterable
-from typing import Any
-
-import sklearn.exceptions
+from typing import TYPE_CHECKING, Any
 
 
 class PipelineError(Exception):
@@ -39,10 +37,6 @@ class ConfigurationError(PipelineError):
 
 class DataValidationError(PipelineError):
     """The data cannot be used as it is; the message says what to change."""
-
-
-class NotFittedError(PipelineError, sklearn.exceptions.NotFittedError):
-    """``fit`` has not been called yet."""
 
 
 class ModelTrainingError(PipelineError):
@@ -75,6 +69,24 @@ class ClusteringError(PipelineError):
 
 class EvaluationError(PipelineError):
     """A clustering cannot be judged as asked."""
+
+
+if TYPE_CHECKING:
+    from sklearn.exceptions import NotFittedError as _NotFitted
+
+    class NotFittedError(PipelineError, _NotFitted): ...
+
+
+def __getattr__(name: str) -> Any:
+    """`NotFittedError` is one of scikit-learn's as well, which takes a second to import."""
+    if name != "NotFittedError":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    import sklearn.exceptions
+
+    members = {"__doc__": "``fit`` has not been called yet.", "__module__": __name__}
+    return globals().setdefault(
+        name, type(name, (PipelineError, sklearn.exceptions.NotFittedError), members)
+    )
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

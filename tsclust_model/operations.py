@@ -136,7 +136,7 @@ def maintain(
     if if_due and not monitor.n_fresh():
         return Maintenance(
             f"drift ({due}), but no labelled rows since the last training; "
-            "give them with data=, and the retrain will follow",
+            "give them as data, and the retrain will follow",
             None,
         )
     waits = monitor.waits_for() if if_due else ""
@@ -158,7 +158,7 @@ def _open_monitor(model_name: str, config: PipelineConfig | None) -> _Monitor:
     version = alias_version(model_name, CHAMPION)
     if version is None:
         raise MLflowIntegrationError(
-            f"'{model_name}' has no @{CHAMPION}; train it first (mlflow run . -e train)"
+            f"'{model_name}' has no @{CHAMPION}; train it first (tsclust train --help)"
         )
     champion = registered_generation(model_name, version)
     settings = config or PipelineConfig.from_dict(champion.info["config"])

@@ -153,7 +153,7 @@ def refuse_lost_rows(
         raise RetrainingError(
             f"{n_rows} rows ({len(lost)} of {len(trained_on)} batches) that the champion was "
             f"trained on are not in {storage.history.base_dir}; bring that folder back, or let "
-            f"history_dir or {ROOT_VARIABLE} name where it is, or train anew (-e train)"
+            f"history_dir or {ROOT_VARIABLE} name where it is, or train anew (tsclust train)"
         )
 
 

@@ -32,7 +32,12 @@ import requests
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, RunStatus
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_PROJECT_ENV,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+)
 from tqdm import tqdm
 
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN, PipelineConfig
@@ -504,13 +509,16 @@ def active_run_id() -> str | None:
     return None if active is None else str(active.info.run_id)
 
 
-def project_source(run_id: str) -> str | None:
-    """Path or URL of the project that ``mlflow run`` started a run of; None for other runs."""
+def project_of(run_id: str) -> tuple[str | None, str]:
+    """The project ``mlflow run`` started a run of (path or URL, or None), and its environment.
+
+    The environment is what ``--env-manager`` takes: ``local``, unless mlflow made one.
+    """
     with translated("the run cannot be read"):
         tags = mlflow.MlflowClient().get_run(run_id).data.tags
     if tags.get(MLFLOW_SOURCE_TYPE) != "PROJECT":
-        return None
-    return tags[MLFLOW_SOURCE_NAME].removeprefix("file://")
+        return None, "local"
+    return tags[MLFLOW_SOURCE_NAME].removeprefix("file://"), tags.get(MLFLOW_PROJECT_ENV, "local")
 
 
 @contextmanager

@@ -490,7 +490,7 @@ def _same_task(champion: AnyGeneration | Baseline, config: PipelineConfig) -> Pi
     if config.task not in ("auto", task):
         raise RetrainingError(
             f"the champion's task is {task} and the configuration's {config.task}; train another "
-            "model (-e train), or leave task out"
+            "model (tsclust train), or leave task out"
         )
     return replace(config, task=task)
 

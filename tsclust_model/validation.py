@@ -462,7 +462,7 @@ def _ask_for_classes(y: np.ndarray, target: str, config: PipelineConfig) -> None
     if 2 <= len(values) <= _ASKED_VALUES and bool((values == np.round(values)).all()):
         warnings.warn(
             f"target '{target}' holds {len(values)} different whole numbers and is predicted as a "
-            "number; if they are classes, set task to 'classification' (-P task=classification), "
+            "number; if they are classes, set task to 'classification' (--task classification), "
             "if not, to 'regression'",
             stacklevel=3,
         )

@@ -1,26 +1,24 @@
-"""The commands, as a user runs them: `mlflow run`, and click in this process for the many cases."""
+"""The commands, as a user runs them: in this process, and each once by ``mlflow run``."""
 
 from __future__ import annotations
 
-import importlib
-import logging
 import os
 import subprocess
 import sys
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 
-import click
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from conftest import PROJECT, REAL_DATA
 from mlflow import MlflowClient
+from mlflow.exceptions import ExecutionException
 
-from entrypoints import command
-from entrypoints.train import clipped_line
+from tsclust_model.commands.score import score
+from tsclust_model.commands.train import clipped_line
 from tsclust_model.series_input import series_rows
 
 SECRET = 987654.25
@@ -33,39 +31,10 @@ TRAIN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quiet_again(monkeypatch):
-    """Commands change this process's loggers and warnings; put them back."""
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    yield
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-
-
 @pytest.fixture
-def run(store):
-    """Run an entry point in this process: run('train', data=..., target=...)."""
-
-    def call(name: str, **options: object) -> Result:
-        module = importlib.import_module(f"entrypoints.{name}")
-
-        wrapped = command(_same_options(module.main))
-        arguments = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        return CliRunner().invoke(wrapped, arguments)
-
-    return call
-
-
-def _same_options(function):
-    """A copy click may take the options from; it empties the list it is given."""
-
-    def copy(**options):
-        return function(**options)
-
-    copy.__click_params__ = list(function.__click_params__)
-    return copy
+def run(store, tsclust) -> Callable[..., Result]:
+    """Run a command on the tests' store: run('train', data=..., target=...)."""
+    return tsclust
 
 
 @pytest.fixture
@@ -92,75 +61,46 @@ def failure(result: Result) -> str:
     return line
 
 
-def mlflow_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    programs = str(Path(sys.executable).parent)
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
-    environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
-    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-    return subprocess.run(
-        ["mlflow", "run", str(PROJECT), "--env-manager", "local", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-    )
+@pytest.fixture
+def project(store, monkeypatch) -> Callable[..., None]:
+    """``mlflow run . -e <name> --env-manager local`` with this process as mlflow's."""
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", programs)
+
+    def call(name: str, experiment: str | None = None, **parameters: object) -> None:
+        mlflow.projects.run(
+            str(PROJECT),
+            name,
+            parameters=parameters,
+            experiment_name=experiment,
+            env_manager="local",
+        )
+
+    return call
 
 
-def parameters(**values: object) -> list[str]:
-    return [word for key, value in values.items() for word in ("-P", f"{key}={value}")]
-
-
-def test_mlflow_run_trains_evaluates_and_scores(store, store_folder, data, config, tmp_path):
-    trained = mlflow_run(
-        store_folder,
-        "-e",
-        "train",
-        "--experiment-name",
-        "by-mlflow-run",
-        # Relative to the folder that mlflow is started in, which is not the project's.
-        *parameters(
-            data=os.path.relpath(data, store_folder),
-            config=os.path.relpath(config, store_folder),
-            **(TRAIN | {"model_name": "cli", "holdout": 0.2}),
-        ),
-    )
-    assert trained.returncode == 0, trained.stderr
-    assert f"mlflow run {PROJECT} -e score --env-manager local -P data=" in trained.stdout
-    assert "model: models:/cli@champion, version 1" in trained.stdout
-    experiment = mlflow.get_experiment_by_name("by-mlflow-run")
-    runs = MlflowClient().search_runs([experiment.experiment_id])
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert len(runs) == 7  # the run of `mlflow run` and its six steps
-
-    uri = "models:/cli@champion"
-    evaluated = mlflow_run(
-        store_folder, "-e", "evaluate", *parameters(data=data, model_uri=uri, baseline_uri=uri)
-    )
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "80 rows, 0 not scored" in evaluated.stdout
-    assert "320 further rows were trained on and are left out" in evaluated.stdout
-
-    scored = mlflow_run(
-        store_folder, "-e", "score", *parameters(data=data, model_uri=uri, output="cli.parquet")
-    )
-    assert scored.returncode == 0, scored.stderr
-    assert "400 rows, 0 not scored" in scored.stdout
+def test_mlflow_run_evaluates_scores_and_analyzes(project, registered, store_folder, data, capfd):
+    uri, near = registered.model_uri, os.path.relpath(data, store_folder)
+    project("evaluate", data=near, model_uri=uri, baseline_uri=uri)
+    printed = capfd.readouterr().out
+    assert "0 rows, 0 not scored" in printed
+    assert "400 further rows were trained on and are left out" in printed
+    # Relative to the folder that mlflow is started in, which is not the project's.
+    project("score", data=near, model_uri=uri, output="cli.parquet")
+    assert "400 rows, 0 not scored" in capfd.readouterr().out
     assert len(pd.read_parquet(store_folder / "cli.parquet")) == 400
     assert not (PROJECT / "cli.parquet").exists()
+    project("analyze", request=PROJECT / "examples/customer_segmentation.json", output="cli")
+    assert "kmeans: 4 clusters" in capfd.readouterr().out
+    assert (store_folder / "cli" / "result.json").exists()
 
 
-def test_a_users_mistake_fails_the_run_of_mlflow_run_in_one_line(store, store_folder, data):
-    done = mlflow_run(
-        store_folder,
-        "-e",
-        "train",
-        "--experiment-name",
-        "mistakes",
-        *parameters(data=data, target="lenght_of_stay_days", model_name="mistake"),
-    )
-    assert done.returncode != 0
-    assert "(did you mean 'length_of_stay_days'?)" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_users_mistake_fails_the_run_of_mlflow_run_in_one_line(project, data, capfd):
+    with pytest.raises(ExecutionException):
+        project("train", "mistakes", data=data, target="lenght_of_stay_days", model_name="mistake")
+    printed = capfd.readouterr().err
+    assert "(did you mean 'length_of_stay_days'?)" in printed
+    assert "Traceback" not in printed
     experiment = mlflow.get_experiment_by_name("mistakes")
     statuses = {run.info.status for run in MlflowClient().search_runs([experiment.experiment_id])}
     assert statuses == {"FAILED"}
@@ -236,37 +176,31 @@ def test_a_panel_too_small_for_lightgbm_trains_and_says_what_forecasts(run, tmp_
     assert "control" not in done.output
 
 
-def test_the_demo_trains_registers_and_says_what_to_type_next(run, tmp_path):
-    result = run("main", folder=tmp_path / "demo")
-    assert result.exit_code == 0, result.output
-    assert "5 clusters in 4800 rows" in result.output
-    assert "mlflow models serve -m models:/timeseries-clustering@champion" in result.output
-    assert "--env-manager local" in result.output
+def test_mlflow_run_makes_the_demo_whose_blend_beats_global_and_whose_control_does_not(
+    run, mlflow_run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    made = mlflow_run(tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "5 clusters in 4800 rows" in made.stdout
     uri = "models:/timeseries-clustering@champion"
-    options = {"data": tmp_path / "demo" / "holdout.csv", "model_uri": uri}
-    held = run("evaluate", fail_on_regression="true", **options)
+    assert f"  serve  mlflow models serve -m {uri} --env-manager local\n" in made.stdout
+
+    held = run("evaluate", data="demo/holdout.csv", model_uri=uri, fail_on_regression="true")
     assert held.exit_code == 0, held.output
     assert held.stdout.splitlines()[0] == "1200 rows, 0 not scored"
     assert "trained on" not in held.stdout
-    new = tmp_path / "demo" / "new_patients.csv"
-    output = tmp_path / "scored.csv"
-    scored = run(
-        "score", data=new, model_uri="models:/timeseries-clustering@champion", output=output
-    )
+    scored = run("score", data="demo/new_patients.csv", model_uri=uri, output="scored.csv")
     assert scored.exit_code == 0, scored.output
-    table = pd.read_csv(output)
+    table = pd.read_csv("scored.csv")
     assert len(table) == 200
     assert list(table.columns[:3]) == ["patient_id", "admission_time", "prediction"]
     assert set(table["status"]) == {"ok"}
 
-
-def test_on_the_demo_the_blend_beats_global_by_a_tenth_and_a_control_does_not(run, tmp_path):
-    assert run("main", folder=tmp_path / "demo").exit_code == 0
-    experiment = mlflow.get_experiment_by_name("TimeSeries-Clustering-Pipeline")
-    newest = MlflowClient().search_runs(
-        [experiment.experiment_id], "tags.trigger = 'demo'", max_results=1
-    )[0]
-    worth = newest.data.metrics
+    (trained,) = MlflowClient().search_runs(["0"], "tags.trigger = 'demo'")
+    worth = trained.data.metrics
     assert worth["fold_rmse_blend"] <= 0.9 * worth["fold_rmse_global"]
     assert worth["holdout_rmse"] <= 0.9 * worth["holdout_rmse_global"]
     assert worth["fold_rmse_control"] >= 0.99 * worth["fold_rmse_global"]
@@ -551,8 +485,6 @@ def test_a_baseline_of_another_task_is_one_line(
 
 
 def test_score_gives_the_same_whatever_the_batch_size(registered, hospital):
-    from entrypoints.score import score
-
     generation = registered.generation
     whole = generation.predict(hospital.head(50))
     generation.info["config"]["batch_size"], before = 7, generation.info["config"]["batch_size"]
@@ -579,14 +511,6 @@ def test_progress_bars_are_silent_off_a_terminal(run, data, config):
     assert result.exit_code == 0, result.output
     assert "HDBSCAN" not in result.stderr
     assert "%|" not in result.output
-
-
-def test_click_shows_the_options_of_every_entry_point():
-    for name in ("main", "train", "evaluate", "score"):
-        module = importlib.import_module(f"entrypoints.{name}")
-        shown = CliRunner().invoke(command(_same_options(module.main)), ["--help"])
-        assert shown.exit_code == 0
-        assert isinstance(command(_same_options(module.main)), click.Command)
 
 
 @pytest.mark.skipif(not REAL_DATA.exists(), reason=f"the real data is not at {REAL_DATA}")

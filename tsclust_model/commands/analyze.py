@@ -1,0 +1,103 @@
+"""``tsclust analyze``: which clustering suits a table? A JSON request in, a JSON result out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tsclust_model.analysis import analyze, recommended_config, require_promotable, with_sweep
+from tsclust_model.analysis_request import AnalysisRequest, read_request
+from tsclust_model.commands.next_steps import NextSteps
+from tsclust_model.errors import counted
+from tsclust_model.plots import shown_pictures
+from tsclust_model.tracking import ExperimentManager
+
+_METRICS = (
+    *("silhouette_score", "calinski_harabasz_score", "davies_bouldin_score", "inertia"),
+    *("dbcv", "adjusted_rand_score", "normalized_mutual_info_score"),
+)
+
+
+def run(request: str, output: str, promote_to_config: str | None) -> None:
+    """Cluster a table as asked, evaluate it, and say which clustering suits it."""
+    asked = read_request(request)
+    if promote_to_config is not None:
+        require_promotable(asked)
+        asked = with_sweep(asked)
+    path = _result_path(Path(output))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    experiments = ExperimentManager()
+    with experiments.run("analysis", {"phase": "analysis"}) as run_id:
+        wanted = asked.clustering_configuration
+        experiments.log_params(
+            {
+                "data_source": asked.clustering_data.data_source,
+                "algorithm": wanted.algorithm,
+                "random_state": wanted.random_state,
+            }
+        )
+        experiments.log_artifact(request, "request.json")
+        result = analyze(asked, plot_dir=os.environ.get("PLOT_OUTPUT_DIR") or path.parent / "plots")
+        path.write_text(json.dumps(result, allow_nan=False))
+        _log(experiments, result, path)
+        if promote_to_config is not None:
+            config = Path(promote_to_config)
+            config.parent.mkdir(parents=True, exist_ok=True)
+            config.write_text(recommended_config(asked, result).to_yaml())
+            experiments.log_artifact(config, "config.yaml")
+    _show(result, path)
+    if promote_to_config is not None:
+        _show_next(asked, promote_to_config, NextSteps(run_id))
+
+
+def _result_path(output: Path) -> Path:
+    """The file itself where one is named; in a folder ``result.json``."""
+    is_file = output.suffix == ".json" and not output.is_dir()
+    return output if is_file else output / "result.json"
+
+
+def _log(experiments: ExperimentManager, result: dict[str, Any], path: Path) -> None:
+    """Figures as metrics; the result and its pictures as artifacts."""
+    found = result["clustering_results"]
+    figures = {name: found["evaluation_metrics"][name] for name in _METRICS}
+    info = found["model_info"]
+    experiments.log_metrics(
+        figures | {"n_clusters": info["n_clusters"], "noise_ratio": info["noise_ratio"]}
+    )
+    experiments.log_artifact(path, "result.json")
+    pictures = found["visualizations"]
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content, suffix in shown_pictures(pictures):
+            picture = Path(scratch) / f"{name}.{suffix}"
+            picture.write_bytes(content)
+            experiments.log_artifact(picture, f"plots/{picture.name}")
+
+
+def _show(result: dict[str, Any], path: Path) -> None:
+    found, advised = (
+        result["clustering_results"],
+        result["clustering_results"]["recommendations"],
+    )
+    info = found["model_info"]
+    click.echo(
+        f"{info['algorithm']}: {counted(info['n_clusters'], 'cluster')}, "
+        f"{info['noise_ratio']:.1%} noise in "
+        f"{counted(result['metadata']['data_statistics']['n_rows_used'], 'row')}"
+    )
+    for line in advised["interpretation_guidance"]:
+        click.echo(f"  {line}")
+    click.echo(f"result: {path}")
+
+
+def _show_next(asked: AnalysisRequest, config: str, steps: NextSteps) -> None:
+    """How to train on the settings that were written, once a person has chosen the target."""
+    click.echo(f"settings: {config}; next, with the column to predict instead of TARGET:")
+    if (first := steps.once()) is not None:
+        click.echo(f"  {first}")
+    data = asked.clustering_data.data_source
+    click.echo(f"  {steps.command('train', data=data, target='TARGET', config=config)}")

@@ -1,0 +1,268 @@
+"""``tsclust evaluate``: labelled rows in, metrics out, and exit 1 where the model got worse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import click
+import pandas as pd
+
+from tsclust_model.commands.figures import beside, held_line, naive_line
+from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import ConfigurationError
+from tsclust_model.metrics import Metric
+from tsclust_model.out_of_sample import Apart, apart, evaluate_apart, figures
+from tsclust_model.panel import HeldBack, Panel
+from tsclust_model.registry import load_generation, name_and_version
+from tsclust_model.reporting import (
+    evaluation_report,
+    log_report,
+    named_segments,
+    now,
+    series_report,
+)
+from tsclust_model.retraining import compare
+from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
+from tsclust_model.series_table import series_panel
+from tsclust_model.settings import MonitoringSettings, load_settings
+from tsclust_model.tables import content_digest, read_table
+from tsclust_model.thresholds import below_floor, failed_thresholds, tag_validation, undefined_floor
+from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_input
+from tsclust_model.workspace import FIGURES, score, score_name
+
+# Without a baseline, what is served may be this much worse than its own global model.
+TOLERANCE = 0.01
+EVALUATION = "evaluation.json"
+
+
+def run(
+    data: str,
+    model_uri: str,
+    baseline_uri: str | None,
+    fail_on_regression: bool,
+    config: str | None,
+) -> None:
+    """Compare a model's forecasts with what happened, on rows it was not trained on."""
+    settings = None if config is None else load_settings(config).monitoring
+    _require_thresholds(settings, config)
+    generation = load_generation(model_uri)
+    baseline = load_generation(baseline_uri) if baseline_uri else None
+    _require_same_task(generation, baseline)
+    frame = read_table(data, generation.text_columns, generation.schema.missing_markers)
+    fitted_with = PipelineConfig.from_dict(generation.info["config"])
+    experiments = ExperimentManager(fitted_with.experiment_name)
+    with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}) as run_id:
+        panel = _panel(generation, frame) if isinstance(generation, SeriesGeneration) else None
+        parts = apart(generation, frame if panel is None else _newest(panel), baseline)
+        report = evaluate_apart(generation, parts)
+        log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
+        metric, before = generation.metric, None
+        if baseline is not None and len(parts.fresh):
+            before = figures(baseline, parts.fresh, parts.all)
+        limit, against = _limit(report, metric, before)
+        experiments.log_metrics(_metrics(report) | {f"{metric.name}_limit": limit})
+        ArtifactManager(fitted_with.hospital_profile_id).save_report(_json(report), EVALUATION)
+        told = {
+            "phase": "evaluation",
+            "made_at": now(),
+            "model_name": model_uri,
+            "source": data,
+            "baseline": baseline_uri,
+            "run_id": run_id,
+            "n_trained_on": report["n_trained_on"],
+        }
+        log_report(_page(generation, baseline, panel, parts, told))
+        _show(report, metric, panel is not None)
+        if not report["n_rows"]:
+            lines = [_nothing_left(report, panel is not None)]
+        elif settings is not None:
+            lines = _missed(settings, report, before, generation)
+            undefined = _undefined(settings, report, generation)
+            if lines or not undefined:
+                name, version = name_and_version(model_uri)
+                click.echo(f"thresholds: {tag_validation(name, version, lines)}")
+            lines += undefined
+        elif limit is not None and report[metric.name] > limit:
+            found = report[metric.name]
+            lines = [f"regression: {metric.label} {found:.4g} is above {limit:.4g}, {against}"]
+        else:
+            lines = []
+        if lines and (fail_on_regression or settings is not None):
+            raise click.ClickException(" ".join(lines))
+        for line in lines:
+            click.echo(line)
+
+
+def _require_thresholds(settings: MonitoringSettings | None, config: str | None) -> None:
+    if settings is None or settings.thresholds or settings.accuracy_min_threshold is not None:
+        return
+    raise ConfigurationError(f"{config} has no monitoring.thresholds; add some")
+
+
+def _require_same_task(generation: AnyGeneration, baseline: AnyGeneration | None) -> None:
+    if baseline is not None and baseline.metric != generation.metric:
+        raise ConfigurationError(
+            f"the model is judged by {generation.metric.label} and the baseline by "
+            f"{baseline.metric.label}; give a baseline of the same task"
+        )
+
+
+def _missed(
+    settings: MonitoringSettings,
+    report: dict[str, Any],
+    before: dict[str, Any] | None,
+    generation: AnyGeneration,
+) -> list[str]:
+    """Sentences on the thresholds and the floor of the YAML that are not met."""
+    wanted = {
+        name: item.model_dump(exclude_none=True) for name, item in settings.thresholds.items()
+    }
+    missed = failed_thresholds(wanted, report, before) if wanted else []
+    floor = settings.accuracy_min_threshold
+    return [*missed, *below_floor(floor, _score(report), score_name(generation))]
+
+
+def _undefined(
+    settings: MonitoringSettings, report: dict[str, Any], generation: AnyGeneration
+) -> list[str]:
+    """A sentence on a floor that these rows say nothing of."""
+    floor, name = settings.accuracy_min_threshold, score_name(generation)
+    return undefined_floor(floor, _score(report), name, report["n_rows"])
+
+
+def _score(report: dict[str, Any]) -> float | None:
+    return score({name: report.get(name) for name in FIGURES})
+
+
+def _panel(generation: SeriesGeneration, frame: pd.DataFrame) -> Panel:
+    schema, config = generation.schema, PipelineConfig.from_dict(generation.info["config"])
+    roles = replace(generation.roles, frequency=schema.frequency)
+    return series_panel(frame, roles, config.gap_policy, schema.missing_markers)
+
+
+def _newest(panel: Panel) -> HeldBack:
+    """The last `horizon` values of each series."""
+    return panel.held_back(panel.horizon, panel.horizon)
+
+
+def _page(
+    generation: AnyGeneration,
+    baseline: AnyGeneration | None,
+    panel: Panel | None,
+    parts: Apart,
+    told: dict[str, Any],
+) -> dict[str, Any]:
+    """The report's figures: segments of all rows, accuracy of those the model was not fitted on."""
+    names = named_segments(str(told["model_name"]))
+    comparison = None if baseline is None else compare(baseline, generation, parts.fresh, 0.0)
+    if isinstance(generation, SeriesGeneration):
+        assert panel is not None
+        assert isinstance(parts.fresh, HeldBack)
+        return series_report(
+            generation, panel, parts.fresh, told, comparison=comparison, names=names
+        )
+    assert isinstance(parts.all, pd.DataFrame)
+    assert isinstance(parts.fresh, pd.DataFrame)
+    return evaluation_report(
+        generation,
+        parts.all,
+        told,
+        unseen=parts.fresh,
+        comparison=comparison,
+        names=names,
+    )
+
+
+def _limit(
+    report: dict[str, Any], metric: Metric, before: dict[str, Any] | None
+) -> tuple[float | None, str]:
+    """The error that must not be exceeded, and what it is; None without rows."""
+    if not report["n_rows"]:
+        return None, ""
+    if before is not None:
+        return before[metric.name], "the baseline's on the same rows"
+    own = report[f"{metric.name}_global"] * (1 + TOLERANCE)
+    return own, f"its own global model's plus {TOLERANCE:.0%}"
+
+
+def _metrics(report: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a run; in-sample ones say so in their names."""
+    inner = report["in_sample"] or {}
+    return {name: value for name, value in report.items() if not isinstance(value, dict)} | {
+        f"in_sample_{name}": value for name, value in inner.items() if not isinstance(value, dict)
+    }
+
+
+def _nothing_left(report: dict[str, Any], series: bool) -> str:
+    unit = "series" if series else "rows"
+    n = report["n_trained_on"] + (report["n_baseline_trained_on"] or 0)
+    return (
+        f"all {n} {unit} were trained on, so that nothing is out-of-sample; give {unit} that are "
+        "newer than the training, or train with holdout"
+    )
+
+
+def _json(report: dict[str, Any]) -> dict[str, Any]:
+    inner = report["in_sample"]
+    return _with_text_keys(report) | {
+        "in_sample": None if inner is None else _with_text_keys(inner)
+    }
+
+
+def _with_text_keys(report: dict[str, Any]) -> dict[str, Any]:
+    return report | {"clusters": {str(c): found for c, found in report["clusters"].items()}}
+
+
+def _show(report: dict[str, Any], metric: Metric, series: bool) -> None:
+    unit = "series" if series else "rows"
+    click.echo(f"{report['n_rows']} {unit}, {report['n_not_scored']} not scored")
+    _show_trained_on(report, metric, unit)
+    if not report["n_rows"]:
+        return
+    click.echo(
+        f"{metric.label} {report[metric.name]:.4g} (global alone "
+        f"{report[f'{metric.name}_global']:.4g}, clusters alone "
+        f"{report[f'{metric.name}_cluster']:.4g})   {_second(report)}"
+    )
+    if series:
+        click.echo(beside(report, "simple: ", report["wape"]))
+    elif naive := naive_line(report):
+        click.echo(naive)
+    click.echo(f"{report['noise_ratio']:.1%} noise")
+    if "coverage" in report:
+        inside = report["interval_coverage"]
+        click.echo(f"{inside:.1%} inside the {report['coverage']:.0%} intervals")
+    for name, found in report["resources"].items():
+        known = metric.name if series else "rmse"
+        value = found[known]
+        click.echo(f"{name}: {known.upper()} " + ("undefined" if value is None else f"{value:.4g}"))
+
+
+def _show_trained_on(report: dict[str, Any], metric: Metric, unit: str) -> None:
+    """How many rows were trained on, and figures of them only as such."""
+    n, further = report["n_trained_on"], report["n_baseline_trained_on"]
+    if n is None or further is None:
+        whose = "the model" if n is None else "the baseline"
+        click.echo(
+            f"it is unknown which rows {whose} was trained on (it is older, or row_hashes was "
+            "off): these figures may be in-sample"
+        )
+    if n:
+        click.echo(f"{n} further {unit} were trained on and are left out")
+    if further:
+        click.echo(f"{further} further {unit} were trained on by the baseline and are left out")
+    inner = report["in_sample"]
+    if inner is not None:
+        click.echo(
+            f"in-sample {metric.label} of what was trained on: {inner[metric.name]:.4g} "
+            "(says nothing about new rows)"
+        )
+
+
+def _second(report: dict[str, Any]) -> str:
+    """What people ask for beside the metric."""
+    if "mae" in report:
+        return held_line({name: report.get(name) for name in ("mae", "r2")})
+    auc = "" if report["auc"] is None else f"   AUC {report['auc']:.4g}"
+    return f"accuracy {report['accuracy']:.1%}{auc}"

@@ -1,0 +1,50 @@
+"""Figures of a training or an evaluation, as lines of the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def beside(figures: Mapping[str, Any], prefix: str, wape: float | None = None) -> str:
+    """MASE of the simple forecasts of series, and the WAPE of what is served."""
+    simple = (("base", "bank"), ("Theta", "theta"), ("seasonal naive", "seasonal_naive"))
+    line = "   ".join(f"{label} {figures[f'mase_{way}']:.4g}" for label, way in simple)
+    return f"{prefix}{line}" + ("" if wape is None else f"   (WAPE served {wape:.2%})")
+
+
+def naive_line(figures: Mapping[str, Any], prefix: str = "") -> str:
+    """What rows' figures have to beat (`calculate_naive_metrics`), in one line; or nothing."""
+    shown = (
+        ("naive (median)", (("RMSE", "rmse_naive"), ("MAE", "mae_naive"))),
+        ("naive (classes' shares)", (("log-loss", "log_loss_naive"),)),
+        ("commonest class", (("right", "accuracy_naive"),)),
+        ("last value", (("RMSE", "rmse_last_value"), ("MAE", "mae_last_value"))),
+        ("class before", (("right", "accuracy_last_value"),)),
+    )
+    parts = []
+    for label, wanted in shown:
+        found = [
+            f"{name} {figures[key]:.1%}" if name == "right" else f"{name} {figures[key]:.4g}"
+            for name, key in wanted
+            if figures.get(key) is not None
+        ]
+        if found:
+            parts.append(f"{label} {' '.join(found)}")
+    return prefix + "   ".join(parts) if parts else ""
+
+
+def held_line(figures: Mapping[str, Any]) -> str:
+    """MAE and R2 of evaluated rows (of classes nothing), and what they have to beat."""
+    shown = [
+        f"{label} {figures[name]:.4g}"
+        for name, label in (("mae", "MAE"), ("r2", "R2"))
+        if figures.get(name) is not None
+    ]
+    return "   ".join([*shown, *filter(None, [naive_line(figures)])])
+
+
+def fold_line(worth: Mapping[str, Any]) -> str:
+    """The same of the folds of a training."""
+    own = {name: worth.get(f"{name}_blend") for name in ("mae", "r2")}
+    return held_line(dict(worth) | own)

@@ -1,0 +1,57 @@
+"""``tsclust score``: a table in, a table of forecasts out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import click
+import pandas as pd
+from tqdm import tqdm
+
+from tsclust_model.registry import load_generation
+from tsclust_model.series_generation import REPLACED, SET_ASIDE, AnyGeneration, SeriesGeneration
+from tsclust_model.series_scoring import score_series
+from tsclust_model.tables import read_table, write_table
+from tsclust_model.validation import OK
+
+
+def run(data: str, model_uri: str, output: str) -> None:
+    """Write the forecast of each row, beside its id and time where the table has them."""
+    generation = load_generation(model_uri)
+    frame = read_table(data, generation.schema.text_columns, generation.schema.missing_markers)
+    if isinstance(generation, SeriesGeneration):
+        forecasts, unit = score_series(generation, frame, score), "series"
+        write_table(forecasts, output)
+        forecasts = forecasts.drop_duplicates(generation.schema.id)
+    else:
+        forecasts, unit = score(generation, frame), "rows"
+        keys = [name for name in (generation.roles.id, generation.roles.time) if name in frame]
+        write_table(pd.concat([frame[keys], forecasts], axis=1), output)
+    status = forecasts["status"]
+    replaced = int(status.str.startswith(REPLACED).sum())
+    without = int(status.str.startswith(SET_ASIDE).sum())
+    refused = int((status != OK).sum()) - replaced - without
+    noise = (forecasts["cluster_source"] == "knn").mean()
+    click.echo(
+        f"{output}: {len(forecasts)} {unit}, {refused} not scored (column 'status' says why)"
+    )
+    if replaced:
+        click.echo(f"{replaced} {unit} got the {REPLACED}")
+    if without:
+        click.echo(f"{without} {unit}: {SET_ASIDE} (column 'status' says which)")
+    click.echo(f"{noise:.1%} noise, served by the nearest segment (cluster_source 'knn')")
+
+
+def score(generation: AnyGeneration, frame: pd.DataFrame) -> pd.DataFrame:
+    """The forecasts of a table, made `batch_size` rows at a time."""
+    size = generation.info["config"]["batch_size"]
+    return pd.concat([generation.predict(part) for part in _chunks(frame, size)])
+
+
+def _chunks(frame: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
+    starts = tqdm(
+        range(0, len(frame), size), desc="score", leave=False, disable=not sys.stderr.isatty()
+    )
+    for start in starts:
+        yield frame.iloc[start : start + size]

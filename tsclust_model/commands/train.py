@@ -1,0 +1,141 @@
+"""``tsclust train``: a table in, a registered model out, as ``@champion``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from tsclust_model.commands.figures import beside, fold_line, held_line
+from tsclust_model.commands.next_steps import NextSteps
+from tsclust_model.config import PipelineConfig
+from tsclust_model.segment_gain import gain_sentence
+from tsclust_model.series_table import require_series_roles
+from tsclust_model.tables import read_table
+from tsclust_model.training import Training, train_table
+from tsclust_model.validation import Roles
+
+
+def run(
+    data: str,
+    holdout: float,
+    drop_columns: tuple[str, ...],
+    task: str,
+    config: str | None,
+    model_name: str | None,
+    **columns: Any,
+) -> None:
+    """Find segments, fit their models and register them; `columns` are the fields of `Roles`."""
+    settings = PipelineConfig() if config is None else PipelineConfig.from_yaml(config)
+    dropped = list(dict.fromkeys([*settings.drop_columns, *drop_columns]))
+    settings = replace(settings, drop_columns=dropped, task=task or settings.task)
+    roles = Roles(**columns)
+    if roles.horizon:
+        require_series_roles(roles)
+    texts = [roles.id] if roles.id and roles.horizon else []
+    frame = read_table(data, texts, settings.missing_markers)
+    if roles.time is None:
+        click.echo("no time column: the order of the rows counts as time; name one with time")
+    training = train_table(
+        frame, roles, settings, source=data, holdout=holdout, model_name=model_name, trigger="train"
+    )
+    show(training, data)
+
+
+def show(training: Training, data: str) -> None:
+    """The last screen: what was found, where it is, what to type next."""
+    report = training.report
+    is_series = bool(training.generation.roles.horizon)
+    found, unit = report["clustering"], "series" if is_series else "rows"
+    served = "the nearest segment" if found["n_clusters"] else "the global model"
+    click.echo(
+        f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} {unit}, "
+        f"{found['noise_ratio']:.1%} noise (served by {served})"
+    )
+    metric = training.generation.metric
+    click.echo(f"\nerror ({metric.label}) of {training.generation.roles.target}:")
+    own = _series_lines(report) if is_series else _row_lines(report)
+    for line in (*_errors(report, metric.name), *own, *_interval_line(report["holdout"])):
+        click.echo(line)
+    click.echo(f"\nmodel: {training.model_uri}, version {training.version}")
+    if training.replaced is not None:
+        click.echo(f"       version {training.replaced} is now @previous")
+    _show_next(training, data)
+
+
+def _errors(report: Mapping[str, Any], metric: str) -> Iterator[str]:
+    """Errors of the global model, the clusters' and the blend, and what the segments gain."""
+    worth, held = report["worth"], report["holdout"]
+    columns = [("folds", *(worth[f"{metric}_{way}"] for way in ("global", "cluster", "blend")))]
+    if held is not None:
+        alone = (held[f"{metric}_{way}"] for way in ("global", "cluster"))
+        columns.append(("holdout", *alone, held[metric]))
+    for name, everyone, own, served in columns:
+        yield (
+            f"  {name:<8} global {everyone:.4g}   clusters alone {own:.4g}   "
+            f"blend {served:.4g} ({served / everyone - 1:+.1%} against global)"
+        )
+    if f"{metric}_control" in worth:  # segments' own models were fitted
+        yield (
+            f"  control  {worth[f'{metric}_control']:.4g} with shuffled segments; "
+            f"served with cluster weight {worth['cluster_weight']:g}"
+        )
+    if report["gain"] is not None and report["clustering"]["n_clusters"]:
+        yield f"  {gain_sentence(report['gain'], worth['cluster_weight'])}"
+
+
+def _row_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    worth, held = report["worth"], report["holdout"]
+    for name, line in (("folds", fold_line(worth)), ("holdout", held and held_line(held))):
+        if line:
+            yield f"  {name:<8} {line}"
+    if "accuracy_blend" in worth:
+        shares = [("folds", worth["accuracy_blend"])]
+        shares += [("holdout", held["accuracy"])] if held is not None else []
+        yield "  right    " + "   ".join(f"{name} {share:.1%}" for name, share in shares)
+
+
+def _series_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    scores, gaps = report["scores"], report["gaps"]
+    folds = ", ".join(str(fold["n_series"]) for fold in scores["folds"])
+    yield f"  origins  {folds} series at the rolling origins, oldest first"
+    if not scores["n_trees"]:
+        why = "left out" if "left_out" in scores else "too few rows"
+        yield f"  LightGBM {why}: the exponential filters and Theta forecast alone"
+    if scores["n_series_clipped"]:
+        yield clipped_line(scores)
+    yield beside(report["worth"], "  simple   ")
+    for kind in ("filled", "dropped", "copies", "without_values", "shorter_than_a_season"):
+        if gaps[kind]:
+            yield f"  {kind.replace('_', ' ')}: {gaps[kind]}"
+
+
+def _interval_line(held: Mapping[str, Any] | None) -> Iterator[str]:
+    if held is not None and "interval_coverage" in held:
+        yield (
+            f"  {held['interval_coverage']:.1%} of the holdout inside the "
+            f"{held['coverage']:.0%} intervals"
+        )
+
+
+def clipped_line(scores: Mapping[str, Any]) -> str:
+    """How many series carry the means of the folds away, and what these are without that."""
+    n, clipped = scores["n_series_clipped"], scores["clipped_mase"]
+    return (
+        f"  clipped  {n} series {'have' if n > 1 else 'has'} an error above 10 on the folds; "
+        f"counting 10 there: global {clipped['global']:.4g}   blend {clipped['blend']:.4g}"
+    )
+
+
+def _show_next(training: Training, data: str) -> None:
+    uri, steps = training.model_uri, NextSteps(training.run_id)
+    first = steps.once()
+    click.echo("\nnext, in the folder you typed this in:")
+    if first is not None:
+        click.echo(f"  once   {first}")
+    click.echo(f"  serve  {steps.serve(uri)}")
+    score = steps.command("score", data=data, model_uri=uri, output="scored.csv")
+    click.echo(f"  score  {score}")
+    click.echo(f"  look   {steps.look()}")

@@ -297,7 +297,6 @@ def test_train_and_retrain_from_a_git_url_see_one_history(
             "target": "length_of_stay_days",
             "time": "admission_time",
             "id": "patient_id",
-            "holdout": 0.2,
         },
         "retrain": {"data": "next.csv", "promote": "false"},
     }

@@ -19,7 +19,7 @@ test: lint types
 	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m tsclust_model.analysis_request
+	$(BIN)/python -m tsclust_model.analysis.schema
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.test

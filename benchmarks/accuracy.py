@@ -23,13 +23,15 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.evaluation import evaluate_generation
-from tsclust_model.generation import fit_generation, silent
-from tsclust_model.series_fit import SeriesFit, fit_series
-from tsclust_model.series_table import Panel, series_panel
-from tsclust_model.tables import read_table
-from tsclust_model.training import performance_figures, shuffled_control
-from tsclust_model.validation import Roles, training_data
+from tsclust_model.data.roles import Roles
+from tsclust_model.data.tables import read_table
+from tsclust_model.rows.evaluation import evaluate_generation
+from tsclust_model.rows.figures import performance_figures, shuffled_control
+from tsclust_model.rows.fit import fit_generation
+from tsclust_model.rows.model import silent
+from tsclust_model.rows.table import training_data
+from tsclust_model.series.long_table import Panel, series_panel
+from tsclust_model.series.output_fit import SeriesFit, fit_series
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -30,8 +30,8 @@ import pandas as pd
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from tsclust_model.analysis import analyze
-from tsclust_model.tendency import clustering_tendency
+from tsclust_model.analysis.analyze import analyze
+from tsclust_model.analysis.tendency import clustering_tendency
 
 PROBLEMS = Path(__file__).parents[2] / "shared" / "data" / "clustering_labelled.parquet"
 ALGORITHMS = (

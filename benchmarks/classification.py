@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model import PipelineConfig, Roles, calculate_classification_metrics
-from tsclust_model.evaluation import evaluate_generation
-from tsclust_model.generation import fit_generation
-from tsclust_model.validation import training_data
+from tsclust_model.rows.evaluation import evaluate_generation
+from tsclust_model.rows.fit import fit_generation
+from tsclust_model.rows.table import training_data
 
 SHARE = 0.7
 CONFIG = PipelineConfig(

@@ -20,12 +20,13 @@ import pandas as pd
 from sklearn.datasets import make_blobs
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.generation import fit_generation
-from tsclust_model.report import render
-from tsclust_model.report_advice import next_steps
-from tsclust_model.reporting import fit_report
-from tsclust_model.training import shuffled_control
-from tsclust_model.validation import Roles, training_data
+from tsclust_model.data.roles import Roles
+from tsclust_model.report.advice import next_steps
+from tsclust_model.report.build import fit_report
+from tsclust_model.report.page import render
+from tsclust_model.rows.figures import shuffled_control
+from tsclust_model.rows.fit import fit_generation
+from tsclust_model.rows.table import training_data
 
 MOST_SECONDS, MOST_MIB, MOST_BYTES = 20.0, 1536.0, 3_000_000
 

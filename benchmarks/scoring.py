@@ -28,14 +28,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from training import N_FEATURES, configuration, make_data
 
-from tsclust_model import kernels
-from tsclust_model.assignment import DensityTree
-from tsclust_model.clustering import Scaler, Segmentation
-from tsclust_model.drift import Reference
-from tsclust_model.forecasting import Ensemble, FoldScores, OutputModel
-from tsclust_model.generation import Generation
-from tsclust_model.intervals import Calibration
-from tsclust_model.search import in_parts
+from tsclust_model._kernels import rows as kernels
+from tsclust_model._kernels.search_tree import in_parts
+from tsclust_model.boosting.blend import Ensemble, FoldScores, OutputModel
+from tsclust_model.boosting.intervals import Calibration
+from tsclust_model.clustering.engine import Scaler, Segmentation
+from tsclust_model.clustering.hdbscan_tree import DensityTree
+from tsclust_model.monitoring.reference import Reference
+from tsclust_model.rows.model import Generation
 
 WEIGHT = 0.5
 Labelled = tuple[np.ndarray, np.ndarray]

@@ -28,14 +28,19 @@ import pandas as pd
 from statsmodels.tsa.forecasting.theta import ThetaModel
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.datasets import make_ward_series
-from tsclust_model.pyfunc import PACKAGE, SegmentForecaster, requirements, seal_generation
-from tsclust_model.pyfunc import signature as signature_of
-from tsclust_model.series_fitting import fit_series_generation
-from tsclust_model.series_input import series_rows
-from tsclust_model.series_table import series_panel
-from tsclust_model.validation import Roles
-from tsclust_model.windows import Windows
+from tsclust_model.data.roles import Roles
+from tsclust_model.data.synthetic import make_ward_series
+from tsclust_model.mlflow_integration.pyfunc import (
+    PACKAGE,
+    SegmentForecaster,
+    requirements,
+    seal_generation,
+)
+from tsclust_model.mlflow_integration.pyfunc import signature as signature_of
+from tsclust_model.series.features import Windows
+from tsclust_model.series.fit import fit_series_generation
+from tsclust_model.series.long_table import series_panel
+from tsclust_model.series.schema import series_rows
 
 HORIZON, PERIODS, CLASSICAL = 12, 84, 50
 ROLES = Roles("beds", (), (), "month", "ward_id", HORIZON)

@@ -31,8 +31,13 @@ import mlflow
 import pandas as pd
 from scoring import Plain, rows_like
 
-from tsclust_model.pyfunc import PACKAGE, SegmentForecaster, requirements, seal_generation
-from tsclust_model.pyfunc import signature as signature_of
+from tsclust_model.mlflow_integration.pyfunc import (
+    PACKAGE,
+    SegmentForecaster,
+    requirements,
+    seal_generation,
+)
+from tsclust_model.mlflow_integration.pyfunc import signature as signature_of
 
 HERE = Path(__file__).parent
 

@@ -26,10 +26,11 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model import PipelineConfig, TimeSeriesClusteringPipeline, make_hospital
-from tsclust_model.generation import fit_generation
-from tsclust_model.registry import load_generation
-from tsclust_model.training import Retraining
-from tsclust_model.validation import Roles, training_data
+from tsclust_model.data.roles import Roles
+from tsclust_model.mlflow_integration.registry import load_generation
+from tsclust_model.rows.fit import fit_generation
+from tsclust_model.rows.table import training_data
+from tsclust_model.training.challenge import Retraining
 
 VITALS = ["age", "heart_rate", "systolic_pressure", "temperature", "oxygen_saturation",
           "creatinine", "c_reactive_protein", "body_mass_index"]  # fmt: skip

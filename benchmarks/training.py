@@ -25,10 +25,11 @@ from sklearn.datasets import make_blobs
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from tsclust_model.boosting.folds import time_ordered_folds
 from tsclust_model.config import PipelineConfig
-from tsclust_model.folds import time_ordered_folds
-from tsclust_model.generation import fit_generation
-from tsclust_model.validation import Feature, Schema, TrainingData
+from tsclust_model.rows.fit import fit_generation
+from tsclust_model.rows.schema import Feature, Schema
+from tsclust_model.rows.table import TrainingData
 
 N_FEATURES, N_CLUSTERS, N_RESOURCES = 10, 50, 3
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model import clustering_analysis_tool, make_hospital
-from tsclust_model.analysis_request import read_request
+from tsclust_model.analysis.schema import read_request
 
 REQUESTS = Path(__file__).parent
 VITALS = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
+import math
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -15,19 +17,28 @@ _DEEPEST = 4
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def messages(path: Path) -> list[tuple[int, str]]:
+def messages(path: Path, package: Sequence[Path] = ()) -> list[tuple[int, str]]:
     """Line and text of what a module raises, warns of or blocks for, with `GAP` for what varies.
 
     Followed are f-strings, sums, conditions, constants of the module, names assigned in the same
-    function, the arguments that a helper of the module is called with, and the texts it returns.
+    function, the arguments that a helper is called with in this module and in those of `package`
+    that import it, and the texts it returns.
     """
-    module = _Module(ast.parse(path.read_text()))
+    modules = [_parsed(other) for other in dict.fromkeys([path, *package])]
+    module = modules[0]
+    for each in modules:
+        each.others = modules
     found = {}
     for function in module.functions:
         for line, argument in _raised(function):
             for text in module.texts(argument, function):
                 found[" ".join(text.split())] = line
     return [(line, text) for text, line in found.items()]
+
+
+@functools.cache
+def _parsed(path: Path) -> _Module:
+    return _Module(ast.parse(path.read_text()))
 
 
 def _raised(function: _Function) -> Iterator[tuple[int, ast.expr]]:
@@ -58,6 +69,21 @@ class _Module:
     def __init__(self, tree: ast.Module) -> None:
         self.tree = tree
         self.functions = [node for node in ast.walk(tree) if isinstance(node, _Function)]
+        self.imported = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        self.others: list[_Module] = [self]
+
+    def _home(self, function: _Function) -> _Module:
+        return next(module for module in self.others if function in module.functions)
+
+    def _callers(self, scope: _Function) -> list[_Function]:
+        """Functions of this module, and of those that import this one."""
+        others = [m for m in self.others if m is not self and scope.name in m.imported]
+        return [function for module in (self, *others) for function in module.functions]
 
     def texts(self, node: ast.expr, scope: _Function, depth: int = 0) -> list[str]:
         """Each text an expression can be."""
@@ -71,21 +97,22 @@ class _Module:
             return self._joined([node.left, node.right], scope, depth)
         if depth == _DEEPEST:
             return [GAP]
-        found = [
-            text
-            for value, place in self._possible(node, scope)
-            for text in self.texts(value, place, depth + 1)
-        ]
-        return found if 0 < len(found) <= _MOST else [GAP]
+        possible = list(self._possible(node, scope))
+        for deeper in (depth + 1, _DEEPEST):  # with less of what varies, where that is too much
+            found = [
+                text
+                for value, place in possible
+                for text in self._home(place).texts(value, place, deeper)
+            ]
+            if len(found) <= _MOST:
+                break
+        return list(dict.fromkeys(found)) or [GAP]
 
     def _joined(self, parts: list[ast.expr], scope: _Function, depth: int) -> list[str]:
         choices = [self.texts(part, scope, depth) for part in parts]
-        n_texts = 1
-        for i, choice in enumerate(choices):
-            n_texts *= len(choice)
-            if n_texts > _MOST:
-                choices[i] = [GAP]
-                n_texts //= len(choice)
+        alone = sum(len(choice) > 1 for choice in choices) == 1
+        while not alone and math.prod(map(len, choices)) > _MOST:
+            choices[max(range(len(choices)), key=lambda i: len(choices[i]))] = [GAP]
         return ["".join(texts) for texts in product(*choices)]
 
     def _possible(self, node: ast.expr, scope: _Function) -> Iterator[tuple[ast.expr, _Function]]:
@@ -112,7 +139,7 @@ class _Module:
             defaults = dict(zip(reversed(parameters), reversed(scope.args.defaults), strict=False))
             if name in defaults:
                 yield defaults[name], scope
-            for caller in self.functions:
+            for caller in self._callers(scope):
                 if caller is scope:
                     continue
                 for call in ast.walk(caller):

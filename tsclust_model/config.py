@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from tsclust_model.config_files import read_yaml
 from tsclust_model.errors import ConfigurationError, suggestion
-from tsclust_model.yaml_files import read_yaml
 
 NAME_PATTERN = re.compile(r"(?!\.|.*\.\.)[A-Za-z0-9._-]{1,64}")
 """Names that users give: models, versions, profiles; they stand in paths."""

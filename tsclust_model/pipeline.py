@@ -16,7 +16,40 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.batches import (
+from tsclust_model.config import PipelineConfig
+from tsclust_model.data.roles import Roles
+from tsclust_model.data.tables import write_table
+from tsclust_model.errors import (
+    ConfigurationError,
+    DataValidationError,
+    MLflowIntegrationError,
+    NotFittedError,
+    PipelineError,
+    PredictionError,
+    RetrainingError,
+)
+from tsclust_model.files import read_state, write_state
+from tsclust_model.mlflow_integration.metric_writer import MetricWriter
+from tsclust_model.mlflow_integration.registry import (
+    CHAMPION,
+    alias_version,
+    load_generation,
+    name_and_version,
+    name_segment,
+    registered_at,
+    rollback,
+    segment_names,
+    versions_trained_on,
+)
+from tsclust_model.mlflow_integration.runs import ExperimentManager
+from tsclust_model.mlflow_integration.storage import ModelStorage, open_storage
+from tsclust_model.mlflow_integration.stores import require_server
+from tsclust_model.models.base import FittedPipeline
+from tsclust_model.monitoring.drift import DriftWindow, Source
+from tsclust_model.monitoring.metrics import Clock, ErrorHandler, PerformanceMonitor, utc_now
+from tsclust_model.report.build import evaluation_report
+from tsclust_model.results import BatchResult, ClusteringResult, PerformanceReport
+from tsclust_model.rows.batches import (
     BatchCosts,
     batch_frame,
     chunked_forecast,
@@ -30,51 +63,12 @@ from tsclust_model.batches import (
     sums_by_cluster,
     training_frame,
 )
-from tsclust_model.config import PipelineConfig
-from tsclust_model.drift import DriftWindow, Source
-from tsclust_model.errors import (
-    ConfigurationError,
-    DataValidationError,
-    MLflowIntegrationError,
-    NotFittedError,
-    PipelineError,
-    PredictionError,
-    RetrainingError,
-)
-from tsclust_model.generation import FittedPipeline, Forecast, Generation
-from tsclust_model.monitoring import (
-    Clock,
-    ErrorHandler,
-    PerformanceMonitor,
-    utc_now,
-)
-from tsclust_model.registry import (
-    CHAMPION,
-    alias_version,
-    load_generation,
-    name_and_version,
-    name_segment,
-    registered_at,
-    rollback,
-    segment_names,
-    versions_trained_on,
-)
-from tsclust_model.reporting import evaluation_report, save_page, watched_batches
-from tsclust_model.results import BatchResult, ClusteringResult, PerformanceReport
-from tsclust_model.retraining import AdaptiveRetrainingManager
+from tsclust_model.rows.model import Forecast, Generation
 from tsclust_model.shown import one_line
-from tsclust_model.storage import ModelStorage, open_storage
-from tsclust_model.tables import write_table
-from tsclust_model.tracking import ExperimentManager, MetricWriter, require_server
-from tsclust_model.training import (
-    Retraining,
-    labelled_window,
-    retrain_model,
-    train_table,
-    waits_for,
-)
-from tsclust_model.validation import Roles
-from tsclust_model.watch_state import read_state, write_state
+from tsclust_model.training.challenge import Retraining, labelled_window, retrain_model, waits_for
+from tsclust_model.training.publish import save_page, watched_batches
+from tsclust_model.training.train import train_table
+from tsclust_model.training.watch import AdaptiveRetrainingManager
 
 # What takes effect at once; everything else when a model is fitted.
 _NOW = frozenset(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 from tsclust_model.shown import one_line
 
 NOISE = -1
+
 _SOURCES = np.array(["hdbscan", "knn", "none"], dtype=object)
 """The label of a row that belongs to no cluster."""
 
@@ -154,3 +157,21 @@ class PerformanceAlert:
     component: str
     message: str
     timestamp: datetime
+
+
+class Stage:
+    """What a step of training tells whoever watches it; this one keeps it to itself."""
+
+    def log(self, figures: Mapping[str, Any]) -> None:
+        """Figures of the step, by name; None is undefined."""
+
+    def progress(self, done: int, total: int) -> None:
+        """`done` of `total` pieces of work are finished."""
+
+
+Stages = Callable[[str], AbstractContextManager[Stage]]
+
+
+def silent(name: str) -> AbstractContextManager[Stage]:
+    """The `Stages` of somebody who does not watch."""
+    return nullcontext(Stage())

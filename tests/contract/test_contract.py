@@ -13,20 +13,22 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import HOSPITAL_ROLES, STAY_ROLES, WARD_ROLES
 
+from tests.support import HOSPITAL_ROLES, STAY_ROLES, WARD_ROLES
 from tsclust_model import PipelineConfig, check_model, make_hospital, make_ward_series, model_checks
-from tsclust_model.baselines import FOREST, LOGISTIC, Baseline, about_baseline, fit_baseline
+from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, DataValidationError, MLflowIntegrationError
-from tsclust_model.generation import Generation, fit_generation
-from tsclust_model.pyfunc import log_generation
-from tsclust_model.series_fitting import fit_series_generation
-from tsclust_model.series_generation import SeriesGeneration
-from tsclust_model.series_table import series_panel
+from tsclust_model.mlflow_integration.pyfunc import log_generation
+from tsclust_model.rows.baseline import FOREST, LOGISTIC, Baseline, about_baseline, fit_baseline
+from tsclust_model.rows.fit import fit_generation
+from tsclust_model.rows.model import Generation
+from tsclust_model.rows.table import training_data
+from tsclust_model.series.fit import fit_series_generation
+from tsclust_model.series.long_table import series_panel
+from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.testing import ModelCheckError
 from tsclust_model.testing.checking import CHECKS
 from tsclust_model.testing.subjects import CaseSubject, Subject, subject_of
-from tsclust_model.validation import Roles, training_data
 
 CALLS = itertools.count(1)
 QUICK = {"num_leaves": 7, "n_estimators": 15, "learning_rate": 0.2}

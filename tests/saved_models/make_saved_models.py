@@ -33,16 +33,16 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from tsclust_model.baseline_training import train_baseline
-from tsclust_model.baselines import log_baseline
 from tsclust_model.config import PipelineConfig
-from tsclust_model.datasets import make_hospital, make_ward_series
-from tsclust_model.pyfunc import log_generation, seal_generation
-from tsclust_model.series_generation import AnyGeneration
-from tsclust_model.series_input import series_rows
-from tsclust_model.state import unpack_arrays, unpack_json
-from tsclust_model.training import train_table
-from tsclust_model.validation import Roles
+from tsclust_model.data.roles import Roles
+from tsclust_model.data.synthetic import make_hospital, make_ward_series
+from tsclust_model.mlflow_integration.baselines import log_baseline
+from tsclust_model.mlflow_integration.kinds import AnyGeneration
+from tsclust_model.mlflow_integration.pyfunc import log_generation, seal_generation
+from tsclust_model.models.state import unpack_arrays, unpack_json
+from tsclust_model.series.schema import series_rows
+from tsclust_model.training.baselines import train_baseline
+from tsclust_model.training.train import train_table
 
 FOLDER = Path(__file__).parent
 SERIALIZATIONS = ("cloudpickle", "code")

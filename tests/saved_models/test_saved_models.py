@@ -15,22 +15,22 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from make_saved_models import cells, structure
 from packaging.version import Version
 
 import tsclust_model
-from tsclust_model.baselines import load_baseline
+from tests.saved_models.make_saved_models import cells, structure
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.kept_models import open_model, seal_model
-from tsclust_model.pyfunc import (
+from tsclust_model.mlflow_integration.baselines import load_baseline
+from tsclust_model.mlflow_integration.pyfunc import (
     SegmentForecaster,
     code_digest,
     open_generation,
     read_parts,
     seal_generation,
 )
-from tsclust_model.registry import load_generation
-from tsclust_model.state import MANIFEST, Parts, digest, seal
+from tsclust_model.mlflow_integration.registry import load_generation
+from tsclust_model.mlflow_integration.sealed_models import open_model, seal_model
+from tsclust_model.models.state import MANIFEST, Parts, digest, seal
 
 FOLDER = Path(__file__).parent
 MODELS = sorted(path.parent for path in FOLDER.glob("*/*/MLmodel"))

@@ -10,12 +10,17 @@ from typing import Any
 
 import click
 
-from tsclust_model.analysis import analyze, recommended_config, require_promotable, with_sweep
-from tsclust_model.analysis_request import AnalysisRequest, read_request
+from tsclust_model.analysis.analyze import (
+    analyze,
+    recommended_config,
+    require_promotable,
+    with_sweep,
+)
+from tsclust_model.analysis.schema import AnalysisRequest, read_request
 from tsclust_model.commands.next_steps import NextSteps
 from tsclust_model.errors import counted
+from tsclust_model.mlflow_integration.runs import ExperimentManager
 from tsclust_model.plots import shown_pictures
-from tsclust_model.tracking import ExperimentManager
 
 _METRICS = (
     *("silhouette_score", "calinski_harabasz_score", "davies_bouldin_score", "inertia"),

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from tsclust_model.commands.kubeflow_steps import advance, ingest
+from tsclust_model.config_files import read_yaml
 from tsclust_model.errors import ConfigurationError
-from tsclust_model.settings import LoopSettings, load_settings
-from tsclust_model.storage import ROOT_VARIABLE
-from tsclust_model.yaml_files import read_yaml
+from tsclust_model.mlflow_integration.storage import ROOT_VARIABLE
+from tsclust_model.operations.settings import LoopSettings, load_settings
 
 # Steps that share a container: to start one costs more than most of them.
 TASKS = {

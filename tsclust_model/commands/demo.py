@@ -8,10 +8,10 @@ import click
 
 from tsclust_model.commands.train import show
 from tsclust_model.config import PipelineConfig
-from tsclust_model.datasets import make_hospital
-from tsclust_model.tables import write_table
-from tsclust_model.training import split_newest, train_table
-from tsclust_model.validation import Roles
+from tsclust_model.data.roles import Roles
+from tsclust_model.data.synthetic import make_hospital
+from tsclust_model.data.tables import write_table
+from tsclust_model.training.train import split_newest, train_table
 
 ROLES = Roles(
     target="length_of_stay_days",

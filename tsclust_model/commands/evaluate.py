@@ -10,26 +10,28 @@ import pandas as pd
 
 from tsclust_model.commands.figures import beside, held_line, naive_line
 from tsclust_model.config import PipelineConfig
+from tsclust_model.data.tables import content_digest, read_table
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.metrics import Metric
-from tsclust_model.out_of_sample import Apart, apart, evaluate_apart, figures
-from tsclust_model.panel import HeldBack, Panel
-from tsclust_model.registry import load_generation, name_and_version
-from tsclust_model.reporting import (
-    evaluation_report,
-    log_report,
-    named_segments,
-    now,
-    series_report,
+from tsclust_model.mlflow_integration.artifacts import ArtifactManager
+from tsclust_model.mlflow_integration.kinds import AnyGeneration
+from tsclust_model.mlflow_integration.registry import load_generation, name_and_version
+from tsclust_model.mlflow_integration.runs import ExperimentManager, log_input
+from tsclust_model.mlflow_integration.thresholds import (
+    below_floor,
+    failed_thresholds,
+    tag_validation,
+    undefined_floor,
 )
-from tsclust_model.retraining import compare
-from tsclust_model.series_generation import AnyGeneration, SeriesGeneration
-from tsclust_model.series_table import series_panel
-from tsclust_model.settings import MonitoringSettings, load_settings
-from tsclust_model.tables import content_digest, read_table
-from tsclust_model.thresholds import below_floor, failed_thresholds, tag_validation, undefined_floor
-from tsclust_model.tracking import ArtifactManager, ExperimentManager, log_input
-from tsclust_model.workspace import FIGURES, score, score_name
+from tsclust_model.models.compare import compare
+from tsclust_model.operations.settings import MonitoringSettings, load_settings
+from tsclust_model.operations.workspace import FIGURES, score, score_name
+from tsclust_model.report.build import evaluation_report, now, series_report
+from tsclust_model.series.long_table import series_panel
+from tsclust_model.series.model import SeriesGeneration
+from tsclust_model.series.panel import HeldBack, Panel
+from tsclust_model.training.out_of_sample import Apart, apart, evaluate_apart, figures
+from tsclust_model.training.publish import log_report, named_segments
 
 # Without a baseline, what is served may be this much worse than its own global model.
 TOLERANCE = 0.01

@@ -10,7 +10,7 @@ def ingest(config: str) -> list:
     import pathlib
     import tempfile
 
-    from tsclust_model import loop
+    from tsclust_model.operations import steps as loop
 
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "pipeline.yaml")
@@ -30,7 +30,7 @@ def advance(steps: list, config: str, data_version: str, outcome: str) -> str:
     import pathlib
     import tempfile
 
-    from tsclust_model import loop
+    from tsclust_model.operations import steps as loop
 
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "pipeline.yaml")

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from tsclust_model.commands.running import typed_in
-from tsclust_model.registry import store_address
-from tsclust_model.tracking import embedded_file, project_of
+from tsclust_model.mlflow_integration.registry import store_address
+from tsclust_model.mlflow_integration.runs import project_of
+from tsclust_model.mlflow_integration.stores import embedded_file
 
 _PROJECT = Path(__file__).resolve().parents[2]
 

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from tsclust_model.commands.figures import naive_line
-from tsclust_model.loop import is_good, run_pipeline
 from tsclust_model.metrics import NAIVE_FIGURES
-from tsclust_model.workspace import FIGURES
+from tsclust_model.operations.steps import is_good, run_pipeline
+from tsclust_model.operations.workspace import FIGURES
 
 
 def run(config: str, json: bool) -> None:

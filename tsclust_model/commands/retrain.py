@@ -6,9 +6,9 @@ import click
 
 from tsclust_model.commands.figures import held_line
 from tsclust_model.config import PipelineConfig
-from tsclust_model.operations import maintain
-from tsclust_model.registry import CHAMPION, check_model_name, load_generation
-from tsclust_model.tables import read_table
+from tsclust_model.data.tables import read_table
+from tsclust_model.mlflow_integration.registry import CHAMPION, check_model_name, load_generation
+from tsclust_model.operations.maintenance import maintain
 
 
 def run(

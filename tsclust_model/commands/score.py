@@ -9,11 +9,12 @@ import click
 import pandas as pd
 from tqdm import tqdm
 
-from tsclust_model.registry import load_generation
-from tsclust_model.series_generation import REPLACED, SET_ASIDE, AnyGeneration, SeriesGeneration
-from tsclust_model.series_scoring import score_series
-from tsclust_model.tables import read_table, write_table
-from tsclust_model.validation import OK
+from tsclust_model.data.columns import OK
+from tsclust_model.data.tables import read_table, write_table
+from tsclust_model.mlflow_integration.kinds import AnyGeneration
+from tsclust_model.mlflow_integration.registry import load_generation
+from tsclust_model.series.model import REPLACED, SET_ASIDE, SeriesGeneration
+from tsclust_model.series.scoring import score_series
 
 
 def run(data: str, model_uri: str, output: str) -> None:

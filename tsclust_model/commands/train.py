@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
+from tsclust_model.boosting.segment_gain import gain_sentence
 from tsclust_model.commands.figures import beside, fold_line, held_line
 from tsclust_model.commands.next_steps import NextSteps
 from tsclust_model.config import PipelineConfig
-from tsclust_model.segment_gain import gain_sentence
-from tsclust_model.series_table import require_series_roles
-from tsclust_model.tables import read_table
-from tsclust_model.training import Training, train_table
-from tsclust_model.validation import Roles
+from tsclust_model.data.roles import Roles
+from tsclust_model.data.tables import read_table
+from tsclust_model.series.long_table import require_series_roles
+from tsclust_model.training.train import Training, train_table
 
 
 def run(

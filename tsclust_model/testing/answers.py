@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.data.columns import OK
 from tsclust_model.errors import (
     DataValidationError,
     listed,
@@ -34,7 +35,6 @@ from tsclust_model.testing.checking import (
     with_cell,
 )
 from tsclust_model.testing.subjects import Subject
-from tsclust_model.validation import OK
 
 _TYPES = {"double": "Float64", "long": "Int64", "array": "object"}
 

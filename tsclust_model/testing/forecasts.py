@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.data.columns import OK
 from tsclust_model.errors import (
     PredictionError,
 )
@@ -22,7 +23,6 @@ from tsclust_model.testing.checking import (
     require_same,
 )
 from tsclust_model.testing.subjects import Subject
-from tsclust_model.validation import OK
 
 _FAR = 1_000
 

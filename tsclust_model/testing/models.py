@@ -13,16 +13,17 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
+from tsclust_model.data.columns import OK
 from tsclust_model.errors import (
     DataValidationError,
     MLflowIntegrationError,
     listed,
 )
 from tsclust_model.metrics import METRICS
-from tsclust_model.pyfunc import SegmentForecaster
+from tsclust_model.mlflow_integration.private_replies import RequestError
+from tsclust_model.mlflow_integration.pyfunc import SegmentForecaster
+from tsclust_model.models.state import MANIFEST, digest
 from tsclust_model.results import NOISE
-from tsclust_model.serving import RequestError
-from tsclust_model.state import MANIFEST, digest
 from tsclust_model.testing.checking import (
     HUGE,
     STRING,
@@ -33,7 +34,6 @@ from tsclust_model.testing.checking import (
     with_cell,
 )
 from tsclust_model.testing.subjects import Subject
-from tsclust_model.validation import OK
 
 _LONGEST_REPR = 300
 _OF_PYTHON = {"builtins", "copyreg", "_codecs"}

@@ -12,18 +12,24 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.out_of_sample import figures
-from tsclust_model.panel import LARGEST_LOSS, HeldBack, Panel
-from tsclust_model.pyfunc import open_generation, reloaded, seal_generation, signature
-from tsclust_model.registry import load_generation
-from tsclust_model.report_rows import SegmentRows, frame_evidence, frame_segments
-from tsclust_model.series_evaluation import newest_origins
-from tsclust_model.series_generation import SeriesGeneration
-from tsclust_model.series_input import LAST_TIMESTAMP, SERIES_ID, last_times, series_rows
-from tsclust_model.series_report_rows import series_evidence, series_segments
-from tsclust_model.series_table import series_panel
-from tsclust_model.series_training import canonical_series_rows
-from tsclust_model.state import Parts
+from tsclust_model.mlflow_integration.pyfunc import (
+    open_generation,
+    reloaded,
+    seal_generation,
+    signature,
+)
+from tsclust_model.mlflow_integration.registry import load_generation
+from tsclust_model.models.evidence import SegmentRows
+from tsclust_model.models.state import Parts
+from tsclust_model.rows.report import frame_evidence, frame_segments
+from tsclust_model.series.evaluation import newest_origins
+from tsclust_model.series.long_table import series_panel
+from tsclust_model.series.model import SeriesGeneration
+from tsclust_model.series.panel import LARGEST_LOSS, HeldBack, Panel
+from tsclust_model.series.report import series_evidence, series_segments
+from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID, last_times, series_rows
+from tsclust_model.series.windows import canonical_series_rows
+from tsclust_model.training.out_of_sample import figures
 
 MOST_ROWS = 200
 _BASIS = "the rows that a check was given"

@@ -2,6 +2,6 @@
 
 import mlflow
 
-from tsclust_model.pyfunc import SegmentForecaster
+from tsclust_model.mlflow_integration.pyfunc import SegmentForecaster
 
 mlflow.models.set_model(SegmentForecaster())

@@ -1,0 +1,168 @@
+"""The bases of series against plain numpy, written from their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tsclust_model.series.base_forecasts import (
+    FILTERS,
+    THETA_ALPHAS,
+    bank_forecasts,
+    seasonal_naive,
+    spans_of,
+    theta_forecasts,
+)
+
+HORIZON = 9
+
+
+def series(n_periods: int, season: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    t = np.arange(n_periods)
+    pattern = 20 * np.sin(2 * np.pi * t / max(season, 2) + rng.uniform(0, 6))
+    return np.maximum(60 + 0.3 * t + pattern + rng.normal(0, 8, n_periods), 0.0)
+
+
+def bank_of_one(y: np.ndarray, season: int, on_logs: bool) -> np.ndarray:
+    """Every filter as a loop over the periods of one series, one filter at a time."""
+    scales = [y, np.log1p(y)] if on_logs else [y]
+    found, errors = [], []
+    for scale, z in enumerate(scales):
+        for alpha, beta, phi, gamma, share in FILTERS.T:
+            level, trend, error = z[:season].mean(), 0.0, 0.0
+            pattern = np.zeros(season)
+            if len(z) >= season:
+                pattern = (z[:season] - level) * share
+            for t, value in enumerate(z):
+                ahead = level + phi * trend
+                miss = value - ahead - pattern[t % season]
+                unit = 1 + y[t] if scale else 1.0
+                error = 0.97 * error + (t >= season) * (unit * miss) ** 2
+                level, trend = ahead + alpha * miss, phi * trend + beta * alpha * miss
+                pattern[t % season] += gamma * (1 - alpha) * miss
+            steps = np.arange(1, HORIZON + 1)
+            damped = np.cumsum(phi**steps)
+            found.append(level + damped * trend + pattern[(len(z) + steps - 1) % season])
+            errors.append(error)
+    forecasts, losses = np.array(found), np.array(errors)
+    losses = losses + losses.mean() * 1e-9 + 1e-300
+    weights = (losses.min() / losses) ** (min(max(len(y) - season, 0), 16) / 2)
+    n = FILTERS.shape[1]
+    total = weights[:n] @ forecasts[:n]
+    if on_logs:
+        total = total + weights[n:].sum() * np.expm1(
+            weights[n:] @ forecasts[n:] / weights[n:].sum()
+        )
+    return total / weights.sum()
+
+
+def theta_of_one(y: np.ndarray, season: int) -> np.ndarray:
+    """The classic Theta of one series."""
+    n, ratios = len(y), y.min() > 0
+    pattern = np.full(season, 1.0 if ratios else 0.0)
+    centred = y - y.mean()
+    if season > 1 and n >= 2 * season and centred.any():
+        r = np.array([centred[k:] @ centred[: n - k] for k in range(1, season + 1)])
+        r = r / (centred @ centred)
+        if abs(r[-1]) > 1.645 * np.sqrt((1 + 2 * (r[:-1] ** 2).sum()) / n):
+            weights = np.ones(season + 1 - season % 2) / season
+            if season % 2 == 0:
+                weights[[0, -1]] /= 2
+            average = np.convolve(y, weights, "valid")
+            half = season // 2
+            inner = y[half : half + len(average)]
+            rest = inner / average if ratios else inner - average
+            places = (np.arange(len(average)) + half) % season
+            pattern = np.array([rest[places == place].mean() for place in range(season)])
+            pattern = pattern / pattern.mean() if ratios else pattern - pattern.mean()
+    at = pattern[np.arange(n) % season]
+    z = y / at if ratios else y - at
+    slope = np.polyfit(np.arange(n), z, 1)[0] if n > max(season, 5) else 0.0
+    best = (np.inf, 0.0, 0.0)
+    for alpha in THETA_ALPHAS:
+        level, squares = z[0], 0.0
+        for value in z[1:]:
+            squares += (value - level) ** 2
+            level += alpha * (value - level)
+        best = min(best, (squares, alpha, level), key=lambda found: found[0])
+    _, alpha, level = best
+    k = np.arange(HORIZON)
+    ahead = level + slope / 2 * (k + (1 - (1 - alpha) ** n) / alpha)
+    future = pattern[(n + k) % season]
+    return ahead * future if ratios else ahead + future
+
+
+@pytest.mark.parametrize("on_logs", [False, True])
+@pytest.mark.parametrize(("n_periods", "season"), [(50, 12), (9, 12), (30, 1), (1, 4), (29, 7)])
+def test_the_bank_is_every_filter_weighed_by_its_errors(n_periods, season, on_logs):
+    y = np.array([series(n_periods, season, seed) for seed in range(3)])
+    found = bank_forecasts(y, np.array([n_periods]), season, HORIZON, on_logs)[:, 0]
+    expected = np.array([bank_of_one(row, season, on_logs) for row in y])
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shift", [0.0, -70.0])
+@pytest.mark.parametrize(("n_periods", "season"), [(50, 12), (9, 12), (30, 1), (1, 4), (29, 7)])
+def test_theta_is_smoothing_with_half_the_slope(n_periods, season, shift):
+    y = np.array([series(n_periods, season, seed) + shift for seed in range(3)])
+    found = theta_forecasts(y, np.array([n_periods]), season, HORIZON)[:, 0]
+    expected = np.array([theta_of_one(row, season) for row in y])
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("forecasts", [theta_forecasts, bank_forecasts])
+def test_a_forecast_at_an_origin_sees_nothing_after_it(forecasts):
+    y = np.array([series(40, 12, 1)])
+    more = (True,) if forecasts is bank_forecasts else ()
+    at = forecasts(y, np.array([5, 20, 33]), 12, HORIZON, *more)
+    for position, origin in enumerate((5, 20, 33)):
+        alone = forecasts(y[:, :origin].copy(), np.array([origin]), 12, HORIZON, *more)
+        np.testing.assert_array_equal(at[:, position], alone[:, 0])
+
+
+@pytest.mark.parametrize("forecasts", [theta_forecasts, bank_forecasts])
+def test_a_series_is_forecast_alike_alone_among_others_and_behind_a_gap(forecasts):
+    more = (True,) if forecasts is bank_forecasts else ()
+    y = np.array([series(40, 12, seed) for seed in range(600)])  # more than one part
+    together = forecasts(y, np.array([40]), 12, HORIZON, *more)
+    alone = forecasts(y[[7]], np.array([40]), 12, HORIZON, *more)
+    late = np.concatenate([np.full((1, 13), np.nan), y[[7]]], axis=1)
+    behind = forecasts(late, np.array([53]), 12, HORIZON, *more)
+    np.testing.assert_array_equal(together[7], alone[0])
+    np.testing.assert_array_equal(behind, alone)
+
+
+def test_origins_outside_a_series_have_no_forecast():
+    y = np.full((2, 10), np.nan)
+    y[0, 3:8] = 5.0
+    found = bank_forecasts(y, np.array([3, 4, 8, 9]), 4, 2, True)
+    np.testing.assert_allclose(found[0, [1, 2]], 5.0)
+    assert np.isnan(found[0, [0, 3]]).all()
+    assert np.isnan(found[1]).all()
+    assert np.isnan(theta_forecasts(y, np.array([3, 9]), 4, 2)).all()
+
+
+def test_a_constant_series_stays_constant():
+    for value in (0.0, 7.0, -3.0):
+        y = np.full((1, 30), value)
+        never_negative = value >= 0
+        bank = bank_forecasts(y, np.array([30]), 12, 5, never_negative)
+        np.testing.assert_allclose(bank, value, atol=1e-12)
+        np.testing.assert_allclose(theta_forecasts(y, np.array([30]), 12, 5), value, atol=1e-12)
+
+
+def test_spans_of_rows_with_values_everywhere_somewhere_and_nowhere():
+    y = np.full((3, 4), np.nan)
+    y[0], y[1, 1:3] = 1.0, 2.0
+    starts, stops = spans_of(y)
+    assert starts.tolist() == [0, 1, 0]
+    assert stops.tolist() == [4, 3, 0]
+
+
+def test_the_seasonal_naive_repeats_the_last_season_or_the_last_value():
+    y = np.array([[1.0, 2, 3, 4, 5, 6], [np.nan, np.nan, np.nan, np.nan, 8, 9]])
+    steps = np.arange(1, 6)
+    for row, expected in ((0, [3, 4, 5, 6, 3]), (1, [9, 9, 8, 9, 9])):
+        found = seasonal_naive(y, np.full(5, row), np.full(5, 6), steps, 4)
+        assert found.tolist() == expected

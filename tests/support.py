@@ -1,0 +1,113 @@
+"""What tests share: names of columns, configurations, a clock set by hand, a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tsclust_model.commands.demo import ROLES
+from tsclust_model.config import PipelineConfig
+from tsclust_model.data.roles import Roles
+
+PROJECT = Path(__file__).parent.parent
+REAL_DATA = PROJECT.parent / "shared" / "data"
+
+HOSPITAL_ROLES = ROLES
+HOSPITAL_CONFIG = PipelineConfig(hdbscan_params={"min_cluster_size": 30, "min_samples": 5})
+
+WARD_ROLES = Roles(
+    "beds",
+    features=("temperature",),
+    resources=("nursing_hours",),
+    time="month",
+    id="ward_id",
+    horizon=6,
+)
+
+VITALS = (
+    "age",
+    "heart_rate",
+    "systolic_pressure",
+    "temperature",
+    "oxygen_saturation",
+    "creatinine",
+    "c_reactive_protein",
+    "body_mass_index",
+)
+QUICK = {"num_leaves": 7, "n_estimators": 20, "learning_rate": 0.2}
+STAY_ROLES = Roles("stay", (), ("nursing_hours",), "admission_time", "patient_id")
+STAY_CONFIG = PipelineConfig(
+    hdbscan_params={"min_cluster_size": 20},
+    lgb_timeseries_params=QUICK,
+    lgb_resource_params=QUICK,
+    serialization="code",
+    missing_values="impute",
+)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Server:
+    """``mlflow server`` on a free port of this machine, over the tests' store."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._folder, self._store = folder, store
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", self._store]
+        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # it starts sooner
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env=environment,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 120
+        while not self._answers():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=0.1)
+            log_text = (self._folder / "server.log").read_text()[-3000:]
+            assert self._process.poll() is None, log_text
+            assert time.monotonic() < deadline, log_text
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as reply:
+                return reply.status == 200
+        except (urllib.error.URLError, OSError):
+            return False

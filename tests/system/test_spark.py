@@ -1,0 +1,103 @@
+"""Batch scoring in Spark through `mlflow.pyfunc.spark_udf`; skipped where there is no Java."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from tsclust_model.series.schema import series_rows
+
+pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark'")
+if shutil.which("java") is None:
+    pytest.skip("there is no Java, which Spark needs", allow_module_level=True)
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # pyspark's and pandas' of one another
+
+
+@pytest.fixture(scope="module")
+def spark():
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    session = (
+        pyspark.sql.SparkSession.builder.master("local[2]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .getOrCreate()
+    )
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def rows(hospital: pd.DataFrame, registered) -> pd.DataFrame:
+    frame = hospital[registered.generation.schema.names].tail(300).reset_index(drop=True)
+    return frame.assign(emergency=frame["emergency"].astype(str), row=range(300))
+
+
+@pytest.mark.parametrize("partitions", [1, 5])
+def test_spark_gives_the_bits_of_python_however_the_rows_are_split(
+    spark, store, registered, rows, partitions
+):
+    rows.loc[7, "age"] = None
+    score = mlflow.pyfunc.spark_udf(spark, registered.model_uri, env_manager="local")
+    table = spark.createDataFrame(rows.astype({"ward": object, "emergency": object}))
+    table = table.repartition(partitions).withColumn("out", score())
+    found = pd.DataFrame(
+        [row["out"].asDict() | {"row": row["row"]} for row in table.select("row", "out").collect()]
+    ).set_index("row")
+    expected = registered.generation.predict(rows)
+    assert found.loc[7, "status"] == "missing: age"
+    for name in expected:
+        got = found.sort_index()[name].astype(object)
+        want = expected[name].astype(object)
+        assert got.where(got.notna(), None).tolist() == want.where(want.notna(), None).tolist()
+
+
+def test_spark_gives_the_classes_of_python(spark, store, registered_classes, stays):
+    generation = registered_classes.generation
+    rows = stays[generation.schema.names].tail(100).reset_index(drop=True).assign(row=range(100))
+    rows.loc[3, "age"] = float("inf")
+    score = mlflow.pyfunc.spark_udf(spark, registered_classes.model_uri, env_manager="local")
+    table = spark.createDataFrame(rows.astype({"ward": object})).repartition(3)
+    table = table.withColumn("out", score())
+    assert table.schema["out"].dataType.names == generation.output_columns
+    found = {row["row"]: row["out"].asDict() for row in table.select("row", "out").collect()}
+    expected = generation.predict(rows).astype(object)
+    assert [found[i] for i in range(100)] == expected.where(expected.notna(), None).to_dict(
+        orient="records"
+    )
+
+
+@pytest.mark.parametrize("partitions", [1, 5])
+def test_series_get_the_bits_of_python_too(spark, store, registered_wards, wards, partitions):
+    rows = series_rows(wards, "ward_id", "month", "beds", ["nursing_hours"], ["temperature"])
+    rows.at[7, "y"] = [None] * 48
+    forecast = mlflow.pyfunc.spark_udf(spark, registered_wards.model_uri, env_manager="local")
+    lists = pyspark.sql.types.ArrayType(pyspark.sql.types.DoubleType())
+    schema = pyspark.sql.types.StructType(
+        [
+            pyspark.sql.types.StructField("series_id", pyspark.sql.types.StringType()),
+            pyspark.sql.types.StructField("last_timestamp", pyspark.sql.types.TimestampType()),
+            *(pyspark.sql.types.StructField(name, lists) for name in rows.columns[2:]),
+        ]
+    )
+    table = spark.createDataFrame(rows, schema).repartition(partitions)
+    answer = table.withColumn("out", forecast()).select("series_id", "out").collect()
+    found = {row["series_id"]: row["out"].asDict() for row in answer}
+    expected = registered_wards.generation.predict(rows)
+    assert found[rows.at[7, "series_id"]]["status"] == "missing: y"
+    for series, (_, want) in zip(rows["series_id"], expected.iterrows(), strict=True):
+        for name, value in want.items():
+            got = found[series][name]
+            if isinstance(value, np.ndarray):
+                assert got == value.tolist(), name
+            else:
+                assert got == (None if pd.isna(value) else value), name

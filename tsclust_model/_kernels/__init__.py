@@ -1,0 +1,1 @@
+"""The compiled hot path: rows, series, the search tree, and the cache of compiled code."""

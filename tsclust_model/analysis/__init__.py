@@ -1,0 +1,1 @@
+"""Which clustering suits a table: algorithms, parameters, evaluation and advice."""

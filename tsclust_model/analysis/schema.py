@@ -1,0 +1,532 @@
+"""What the clustering analysis is asked, and what it answers, as pydantic models.
+
+The JSON Schemas in ``docs/`` are written from these models by ``make docs``.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+)
+
+from tsclust_model.errors import ConfigurationError, listed, suggestion
+
+Algorithm = Literal[
+    "kmeans", "dbscan", "hierarchical", "spectral", "gaussian_mixture", "hdbscan", "optics"
+]
+
+AlgorithmOrAuto = Literal[
+    "kmeans", "dbscan", "hierarchical", "spectral", "gaussian_mixture", "hdbscan", "optics", "auto"
+]
+
+_OTHER_NAMES = {
+    "scatter": "scatter_plot",
+    "silhouette": "silhouette_plot",
+    "heatmap": "cluster_heatmap",
+}
+
+_SHORT_METRICS = {
+    "silhouette": "silhouette_score",
+    "calinski_harabasz": "calinski_harabasz_score",
+    "davies_bouldin": "davies_bouldin_score",
+    "adjusted_rand": "adjusted_rand_score",
+    "normalized_mutual_info": "normalized_mutual_info_score",
+}
+
+
+def _whole(value: Any) -> Any:
+    """3.0 is the integer 3, as in JSON Schema; anything else stays for pydantic to refuse."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+
+Metric = Annotated[
+    Literal[
+        "silhouette_score",
+        "calinski_harabasz_score",
+        "davies_bouldin_score",
+        "inertia",
+        "dbcv",
+        "adjusted_rand_score",
+        "normalized_mutual_info_score",
+        "silhouette",
+        "calinski_harabasz",
+        "davies_bouldin",
+        "adjusted_rand",
+        "normalized_mutual_info",
+    ],
+    AfterValidator(lambda name: _SHORT_METRICS.get(name, name)),
+]
+
+Plot = Annotated[
+    Literal[
+        "scatter_plot",
+        "silhouette_plot",
+        "dendrogram",
+        "cluster_heatmap",
+        "scatter",
+        "silhouette",
+        "heatmap",
+    ],
+    AfterValidator(lambda name: _OTHER_NAMES.get(name, name)),
+]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+ColumnName = Annotated[str, Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ClusteringData(_Strict):
+    """Where the rows are, and which columns count."""
+
+    data_source: Annotated[str, Field(min_length=1, description="path, glob or fsspec URL")]
+    data_format: Annotated[
+        Literal["csv", "json", "parquet", "hdf5"] | None,
+        Field(description="guessed by the suffix when absent"),
+    ] = None
+    features: Annotated[
+        list[ColumnName] | None,
+        Field(min_length=1, description="columns to cluster; null is every numeric column"),
+    ] = None
+    target_variable: Annotated[
+        str | None, Field(description="column of known classes, for evaluation only")
+    ] = None
+    id_column: Annotated[
+        ColumnName | None,
+        Field(description="column whose values name the rows; null is the row's number, from 0"),
+    ] = None
+    metadata: Annotated[
+        dict[str, JsonValue], Field(description="anything; repeated in the result")
+    ] = {}
+
+
+class ClusteringConfiguration(_Strict):
+    """What clusters them."""
+
+    algorithm: Annotated[AlgorithmOrAuto, Field(description="auto takes the best of the sweep")]
+    parameters: Annotated[
+        dict[str, JsonValue], Field(description="arguments of the library's class")
+    ] = {}
+    n_clusters: Annotated[
+        Integer | None, Field(ge=2, description="null is chosen; not for dbscan, hdbscan, optics")
+    ] = None
+    random_state: Annotated[Integer, Field(ge=0, le=2**32 - 1)] = 42
+    recommend: Annotated[
+        bool, Field(description="also sweep the other algorithms; auto always does")
+    ] = False
+    time_budget: Annotated[
+        float,
+        Field(gt=0, description="seconds after which the sweep starts no further candidate"),
+    ] = 300.0
+
+
+class PreprocessingConfiguration(_Strict):
+    """What happens to the columns before."""
+
+    scaling: Literal["standard", "minmax", "robust", "none"] = "standard"
+    dimensionality_reduction: Annotated[
+        Literal["pca", "umap", "tsne", "none"],
+        Field(description="tsne draws the scatter plot and feeds no clustering"),
+    ] = "none"
+    n_components: Annotated[
+        Integer | None, Field(ge=1, description="null: pca keeps 90% of the variance, umap 5")
+    ] = None
+    feature_selection: Annotated[
+        bool, Field(description="leave out columns that repeat another one")
+    ] = False
+    outlier_detection: Annotated[
+        bool, Field(description="leave outliers (isolation forest) out of the clustering")
+    ] = False
+
+
+class EvaluationConfiguration(_Strict):
+    """How the clustering is judged."""
+
+    evaluation_metrics: Annotated[
+        list[Metric] | None, Field(min_length=1, description="null is all of them")
+    ] = None
+    cross_validation: Annotated[
+        bool, Field(description="stability over five refits on random four fifths of the rows")
+    ] = True
+    silhouette_analysis: Annotated[bool, Field(description="silhouettes by cluster")] = True
+    cluster_validation: Annotated[
+        bool, Field(description="compare with the same rows without structure")
+    ] = True
+
+
+class VisualizationConfiguration(_Strict):
+    """What is drawn."""
+
+    generate_plots: bool = True
+    plot_types: Annotated[list[Plot] | None, Field(description="null is all of them")] = None
+    interactive_plots: Annotated[bool, Field(description="plotly HTML instead of PNG")] = False
+    save_plots: Annotated[bool, Field(description="files too, in PLOT_OUTPUT_DIR")] = False
+
+
+class AnalysisRequest(_Strict):
+    """One question: which clustering suits this table?"""
+
+    clustering_data: ClusteringData
+    clustering_configuration: ClusteringConfiguration
+    preprocessing_configuration: PreprocessingConfiguration = PreprocessingConfiguration()
+    evaluation_configuration: EvaluationConfiguration = EvaluationConfiguration()
+    visualization_configuration: VisualizationConfiguration = VisualizationConfiguration()
+
+
+class Sample(_Strict):
+    """How many rows the algorithm saw, where it did not see all."""
+
+    rows_fitted: int
+    rows_assigned: int
+    how: str
+
+
+class ModelInfo(_Strict):
+    algorithm: Algorithm
+    requested_algorithm: AlgorithmOrAuto
+    parameters: dict[str, JsonValue]
+    n_clusters: Annotated[int, Field(ge=0)]
+    noise_ratio: Share
+    training_timestamp: datetime
+    sample: Sample | None
+    notes: list[str]
+
+
+class ClusterAssignment(_Strict):
+    sample_id: Annotated[int | str, Field(description="row's number, or its id_column")]
+    cluster_id: Annotated[int, Field(ge=-1)]
+    confidence: Share
+
+
+class ClusterCenter(_Strict):
+    cluster_id: Annotated[int, Field(ge=0)]
+    center_coordinates: Annotated[
+        list[float], Field(description="in the order of data_statistics.features")
+    ]
+    cluster_size: Annotated[int, Field(ge=1)]
+
+
+class ClusterStatistics(_Strict):
+    cluster_id: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=1)]
+    density: Annotated[float, Field(ge=0)] | None
+    compactness: Annotated[float, Field(ge=0)]
+    separation: Annotated[float, Field(ge=0)] | None
+
+
+class Clusters(_Strict):
+    cluster_assignments: list[ClusterAssignment]
+    cluster_centers: list[ClusterCenter]
+    cluster_statistics: list[ClusterStatistics]
+
+
+class Fold(_Strict):
+    adjusted_rand_score: float
+    n_clusters: int
+    noise_ratio: Share
+    silhouette_score: float | None
+    calinski_harabasz_score: float | None
+    davies_bouldin_score: float | None
+
+
+class CrossValidation(_Strict):
+    folds: list[Fold]
+    mean_adjusted_rand_score: float
+    rows_per_fold: int
+
+
+class ClusterSilhouette(_Strict):
+    cluster_id: int
+    mean_silhouette: float
+    share_negative: Share
+
+
+class ClusterValidation(_Strict):
+    """The silhouette against that of tables whose columns were shuffled one by one."""
+
+    silhouette_score: float | None
+    shuffled_silhouette_scores: list[float | None]
+    excess: float | None
+
+
+class EvaluationMetrics(_Strict):
+    silhouette_score: float | None
+    calinski_harabasz_score: float | None
+    davies_bouldin_score: float | None
+    inertia: float | None
+    dbcv: float | None
+    adjusted_rand_score: float | None
+    normalized_mutual_info_score: float | None
+    undefined: Annotated[dict[str, str], Field(description="why a metric is null")]
+    cross_validation: CrossValidation | None
+    silhouette_analysis: list[ClusterSilhouette] | None
+    cluster_validation: ClusterValidation | None
+
+
+class FeatureImportance(_Strict):
+    feature: str
+    importance: Share
+
+
+class Characteristic(_Strict):
+    mean: float
+    standard_deviation: float
+    overall_mean: float
+    difference: Annotated[float, Field(description="in standard deviations of all rows")]
+
+
+class ClusterProfile(_Strict):
+    cluster_id: int
+    share: Share
+    characteristics: Annotated[
+        dict[str, Characteristic],
+        Field(description="by feature, what sets the cluster apart most first"),
+    ]
+    representative_samples: list[int | str]
+
+
+class OutlierAnalysis(_Strict):
+    outliers: list[int | str]
+    outlier_scores: Annotated[list[Share], Field(description="one a row, in row order")]
+    method: str
+
+
+class ClusterAnalysis(_Strict):
+    feature_importance: list[FeatureImportance]
+    cluster_profiles: list[ClusterProfile]
+    outlier_analysis: OutlierAnalysis
+
+
+class Visualizations(_Strict):
+    scatter_plot: Annotated[str | None, Field(description="base64 PNG, or plotly HTML")]
+    silhouette_plot: str | None
+    dendrogram: str | None
+    cluster_heatmap: str | None
+    files: Annotated[dict[str, str], Field(description="paths, by plot")]
+    omitted: Annotated[dict[str, str], Field(description="why a plot is null")]
+
+
+class SweepRow(_Strict):
+    """One candidate of the sweep; docs/analysis.md has the formulas."""
+
+    algorithm: Algorithm
+    parameters: dict[str, JsonValue]
+    n_clusters: int
+    noise_ratio: Share
+    stability: float | None
+    agreement: float | None
+    connectivity: float | None
+    modularity: float | None
+    dbcv: float | None
+    silhouette_score: float | None
+    mean_rank: float | None
+    support: float | None
+    score: float | None
+    excluded: Annotated[str | None, Field(description="why it is not ranked")]
+
+
+class TendencyFigures(_Strict):
+    silhouette: float
+    valley: float
+    bic_gain: float
+
+
+class TendencyBounds(_Strict):
+    """What single clouds of rows reach by chance."""
+
+    uniform: TendencyFigures
+    normal: TendencyFigures
+
+
+class Groups(_Strict):
+    """Whether there are groups at all; docs/analysis.md has the test."""
+
+    present: bool
+    n_rows: Annotated[int, Field(description="rows it was computed on")]
+    figures: TendencyFigures
+    bounds: TendencyBounds
+
+
+class Recommendations(_Strict):
+    groups: Annotated[Groups | None, Field(description="null without cluster_validation or auto")]
+    optimal_clusters: Annotated[int | None, Field(description="1 where there are no groups")]
+    algorithm_recommendation: Algorithm | None
+    parameter_suggestions: dict[str, JsonValue]
+    interpretation_guidance: list[str]
+    sweep: list[SweepRow]
+    sweep_rows: Annotated[int, Field(description="rows the sweep was made on")]
+    sweep_candidates: Annotated[
+        int, Field(description="how many there are; fewer in sweep: the time budget was used up")
+    ]
+
+
+class ClusteringResults(_Strict):
+    model_info: ModelInfo
+    clusters: Clusters
+    evaluation_metrics: EvaluationMetrics
+    cluster_analysis: ClusterAnalysis
+    visualizations: Visualizations
+    recommendations: Recommendations
+
+
+class DataStatistics(_Strict):
+    n_rows: int
+    n_rows_used: int
+    n_rows_dropped: Annotated[int, Field(description="rows with missing or infinite values")]
+    missing_by_column: dict[str, int]
+    n_outliers_removed: int
+    features: list[str]
+    columns_left_out: Annotated[dict[str, str], Field(description="why, by column")]
+    n_dimensions: Annotated[int, Field(description="columns after reduction")]
+    explained_variance: Share | None
+
+
+class Metadata(_Strict):
+    processing_timestamp: datetime
+    processing_duration: Annotated[float, Field(ge=0, description="seconds")]
+    data_statistics: DataStatistics
+    version: str
+    request_metadata: dict[str, JsonValue]
+
+
+class AnalysisResult(_Strict):
+    """The answer."""
+
+    clustering_results: ClusteringResults
+    metadata: Metadata
+
+
+def parse_request(request: AnalysisRequest | Mapping[str, Any]) -> AnalysisRequest:
+    """The request, checked.
+
+    Raises
+    ------
+    ConfigurationError
+        A field is unknown, missing or impossible; the first one is named, with its value.
+    """
+    if isinstance(request, AnalysisRequest):
+        return request
+    if not isinstance(request, Mapping):
+        raise ConfigurationError(
+            f"the request is {type(request).__name__}; give a mapping, as docs/analysis.md shows"
+        )
+    try:
+        return AnalysisRequest.model_validate(_plain(request))
+    except ValidationError as error:
+        raise ConfigurationError(_first_problem(error)) from error
+
+
+def read_request(path: str | Path) -> AnalysisRequest:
+    """The request of a JSON file; a relative ``data_source`` is looked for beside it first.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ConfigurationError
+        The file is not JSON, or `parse_request` refuses it.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ConfigurationError(f"{path} is not valid JSON{where}") from error
+    except IsADirectoryError as error:
+        raise ConfigurationError(f"{path} is a folder; name the JSON file in it") from error
+    asked = parse_request(content)
+    data = asked.clustering_data
+    beside = Path(path).parent / data.data_source
+    if Path(data.data_source).is_absolute() or not glob.glob(str(beside)):
+        return asked
+    nearer = data.model_copy(update={"data_source": str(beside)})
+    return asked.model_copy(update={"clustering_data": nearer})
+
+
+def _plain(value: Any, path: str = "") -> Any:
+    """The value as JSON has it: numpy's numbers, tuples, arrays and paths become plain ones."""
+    if isinstance(value, Mapping):
+        inside = f"{path}." if path else ""
+        return {key: _plain(item, f"{inside}{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray, pd.Index, pd.Series)):
+        return [_plain(item, f"{path}.{i}") for i, item in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigurationError(f"{path} is {value}, which JSON does not have; give a number")
+    return value
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    path = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        known = _fields_beside(problem["loc"])
+        return f"unknown field '{path}'{suggestion(str(problem['loc'][-1]), known)}"
+    if problem["type"] == "missing":
+        return f"the field '{path}' is missing; it is required"
+    if problem["type"] == "model_type":
+        known = _fields_beside((*problem["loc"], ""))
+        return f"{path} is {_shown(problem['input'])}; give an object with {listed(known)}"
+    return f"{path} is {_shown(problem['input'])}; {problem['msg'].removesuffix('.')}"
+
+
+def _shown(value: Any) -> str:
+    """A value of a message; of anything but JSON the kind, for a table would be its rows."""
+    if value is None:
+        return "null"
+    if isinstance(value, (str, int, float, list, dict)):
+        return f"{value!r:.200}"
+    return f"a {type(value).__name__}"
+
+
+def _fields_beside(place: tuple[int | str, ...]) -> list[str]:
+    """The fields of the model in which a path ends."""
+    model: Any = AnalysisRequest
+    for name in place[:-1]:
+        model = model.model_fields[name].annotation
+    return list(model.model_fields)
+
+
+def write_schemas(folder: str | Path) -> list[Path]:
+    """Write the JSON Schema of the request and of the result, and return their paths."""
+    written = []
+    for name, model in (("request", AnalysisRequest), ("result", AnalysisResult)):
+        path = Path(folder) / f"analysis_{name}.schema.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(schema_text(model))
+        written.append(path)
+    return written
+
+
+def schema_text(model: type[BaseModel]) -> str:
+    """The JSON Schema of a model as it stands in ``docs/``."""
+    return json.dumps(model.model_json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    for schema in write_schemas("docs"):
+        print(schema)

@@ -1,0 +1,1 @@
+"""Segments by density: scaler, HDBSCAN, nearest-neighbour fallback, profiles, lineage."""

@@ -1,0 +1,1 @@
+"""Data comes in: tables, columns, roles, quality, history, synthetic examples."""

@@ -1,0 +1,252 @@
+"""Columns of a table: names, types, markers of missing values and times, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.data.class_labels import ClassTarget
+from tsclust_model.errors import DataValidationError, listed, suggestion
+
+OK = "ok"
+
+# Beyond this a squared, scaled distance overflows and neighbours mean nothing.
+LARGEST = 1e100
+
+RESERVED = frozenset(
+    {"prediction", "prediction_lower", "prediction_upper", "cluster", "cluster_source"}
+    | {"cluster_strength", "cluster_weight", "status"}
+)
+"""Names of the forecast's columns, which no key of the rows may have."""
+
+AS_BOOLEAN = {"1": "true", "1.0": "true", "0": "false", "0.0": "false"}
+
+
+def validate_input_data(
+    X: np.ndarray | pd.DataFrame, y: Sequence[float] | np.ndarray | pd.Series | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Check a matrix of numbers and its target; the caller's data is copied, never changed.
+
+    Parameters
+    ----------
+    X : array-like, shape (n_samples, n_features)
+    y : array-like, shape (n_samples,), optional
+
+    Returns
+    -------
+    X : ndarray of float64, shape (n_samples, n_features), C order, writable
+    y : ndarray of float64, shape (n_samples,), or None
+
+    Raises
+    ------
+    DataValidationError
+        Not two-dimensional, empty, not numbers, missing or infinite; the columns are named.
+    """
+    values = _as_float(X, "X")
+    if values.ndim != 2:
+        raise DataValidationError(f"X has {values.ndim} dimension(s); give (n_samples, n_features)")
+    if 0 in values.shape:
+        raise DataValidationError(f"X has shape {values.shape}; give at least one row and column")
+    names = _names(X)
+    for broken, problem in (
+        (~np.isfinite(values), "missing or infinite values"),
+        (np.abs(values) > LARGEST, f"values beyond {LARGEST:g}"),
+    ):
+        columns = [name for name, found in zip(names, broken.any(axis=0), strict=True) if found]
+        if columns:
+            raise DataValidationError(f"X has {problem} in: {listed(columns)}; remove or fill them")
+    return values, None if y is None else validate_target(y, len(values), "y")
+
+
+def validate_batch_data(
+    X_batch: np.ndarray | pd.DataFrame, expected_features: int | Sequence[str]
+) -> np.ndarray:
+    """Check a batch against the features a model was fitted with.
+
+    Parameters
+    ----------
+    X_batch : array-like, shape (n, n_features)
+        A DataFrame may have its columns in any order, and more of them.
+    expected_features : int or sequence of str
+        Number, or names, of the features.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, n_features)
+
+    Raises
+    ------
+    DataValidationError
+        The features do not fit, or see `validate_input_data`.
+    """
+    names = None
+    if not isinstance(expected_features, (int, np.integer)):
+        names = [str(name) for name in expected_features]
+    if isinstance(X_batch, pd.DataFrame) and names is not None:
+        X_batch = named_strings(X_batch)
+        require_columns(X_batch, names)
+        X_batch = X_batch[names]
+    X, _ = validate_input_data(X_batch)
+    expected = expected_features if names is None else len(names)
+    if X.shape[1] != expected:
+        known = f": {listed(names)}" if names else ""
+        raise DataValidationError(
+            f"the batch has {X.shape[1]} features, the model was fitted with {expected}{known}"
+        )
+    return X
+
+
+def validate_target(values: Any, n_rows: int, name: str) -> np.ndarray:
+    """A target or resource as float64, shape (n_rows,); never missing, never infinite."""
+    y = _as_float(values, name).reshape(-1)
+    if len(y) != n_rows:
+        raise DataValidationError(f"{name} has {len(y)} values for {n_rows} rows; give one a row")
+    broken = int((~np.isfinite(y)).sum())
+    if broken:
+        raise DataValidationError(
+            f"{name} is missing or infinite in {broken} row(s); remove those rows"
+        )
+    return y
+
+
+def in_time_order(frame: pd.DataFrame, time: str | None) -> pd.DataFrame:
+    """The rows ordered by the column `time` (rows of one time keep their order)."""
+    if time is None:
+        return frame.reset_index(drop=True)
+    require_columns(frame, [time])
+    keys = time_keys(frame[time], time)
+    if keys.isna().any():
+        raise DataValidationError(
+            f"time column '{time}' is missing in {int(keys.isna().sum())} row(s); remove those rows"
+        )
+    return frame.iloc[np.argsort(keys.to_numpy(), kind="stable")].reset_index(drop=True)
+
+
+def time_keys(column: pd.Series, time: str) -> pd.Series:
+    """What orders the rows: numbers, or times in UTC without a zone."""
+    keys = column.infer_objects()
+    if pd.api.types.is_numeric_dtype(keys):
+        return keys
+    if not pd.api.types.is_datetime64_any_dtype(keys):
+        try:
+            keys = pd.to_datetime(keys, format="ISO8601", utc=True)
+        except (ValueError, TypeError) as error:
+            raise DataValidationError(
+                f"time column '{time}' is neither numbers nor ISO 8601 dates "
+                "(2026-01-31 or 2026-01-31T08:00); convert it"
+            ) from error
+    return keys.dt.tz_convert("UTC").dt.tz_localize(None) if keys.dt.tz is not None else keys
+
+
+def plain_strings(column: pd.Series, markers: Collection[str]) -> list[str | None]:
+    column = without_markers(column, markers)
+    return [None if gap else str(v) for v, gap in zip(column, column.isna(), strict=True)]
+
+
+def as_boolean(text: str) -> str:
+    lowered = text.strip().lower()
+    return AS_BOOLEAN.get(lowered, lowered)
+
+
+def outcome(frame: pd.DataFrame, name: str, role: str) -> np.ndarray:
+    """The target or a resource of a table as float64, shape (n,)."""
+    require_columns(frame, [name], role)
+    column = frame[name]
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        raise DataValidationError(
+            f"{role} '{name}' is {column.dtype}, not numbers; give a numeric column"
+        )
+    return validate_target(column.to_numpy(np.float64, na_value=np.nan), len(frame), name)
+
+
+def class_outcome(
+    frame: pd.DataFrame, classes: ClassTarget, markers: Collection[str]
+) -> np.ndarray:
+    """The target's classes as texts, shape (n,).
+
+    Raises
+    ------
+    DataValidationError
+        The target is absent, or missing in some rows.
+    """
+    require_columns(frame, [classes.name], "target column")
+    return classes.texts(without_markers(frame[classes.name], markers))
+
+
+def require_columns(frame: pd.DataFrame, names: Sequence[str], role: str = "column") -> None:
+    absent = [name for name in names if name not in frame.columns]
+    if absent:
+        hint = suggestion(absent[0], map(str, frame.columns)) if len(absent) == 1 else ""
+        raise DataValidationError(
+            f"the data has no {role} {listed(map(repr, absent))}{hint}; add it or correct the name"
+        )
+    twice = [name for name in names if isinstance(frame[name], pd.DataFrame)]
+    if twice:
+        raise DataValidationError(f"duplicated column names: {listed(twice)}; rename them")
+
+
+def named_strings(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with its column names as texts (a DataFrame of an array has numbers)."""
+    return frame.rename(columns=str)
+
+
+def _names(X: Any) -> list[str]:
+    if isinstance(X, pd.DataFrame):
+        return [str(name) for name in X.columns]
+    shape = np.shape(X)
+    return [f"column {i}" for i in range(shape[1] if len(shape) == 2 else 1)]
+
+
+def _as_float(values: Any, name: str) -> np.ndarray:
+    if isinstance(values, pd.DataFrame):
+        columns = [
+            _as_float(values.iloc[:, i], f"{name}, column '{column}',")
+            for i, column in enumerate(values.columns)
+        ]
+        return np.array(columns, dtype=np.float64).reshape(len(columns), -1).T.copy(order="C")
+    try:
+        if isinstance(values, pd.Series):
+            if values.dtype.kind in "mM":
+                raise TypeError("a time is no number")
+            values = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.array(values, dtype=np.float64, order="C")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataValidationError(f"{name} holds something that is not a number") from error
+
+
+def without_markers(column: pd.Series, markers: Collection[str]) -> pd.Series:
+    """The column with marker texts as missing; a column without text is returned as it is."""
+    if not (
+        column.dtype == object or isinstance(column.dtype, (pd.StringDtype, pd.CategoricalDtype))
+    ):
+        return column
+    column = column.astype(object)
+    return column.mask(column.isin(list(markers)))
+
+
+def as_numbers(column: pd.Series, markers: Collection[str]) -> np.ndarray:
+    column = without_markers(column, markers)
+    try:
+        if column.dtype == object:
+            column = pd.to_numeric(column)
+        elif column.dtype.kind in "mM":
+            raise TypeError("a time is no number")
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataValidationError(
+            f"column '{column.name}' holds something that is not a number, and the model knows it "
+            "as a number; correct the column, or train again"
+        ) from error
+
+
+def group_codes(column: pd.Series, markers: Collection[str]) -> np.ndarray:
+    codes, _ = pd.factorize(without_markers(column, markers))
+    if (codes < 0).any():
+        raise DataValidationError(
+            f"id column '{column.name}' is missing in {int((codes < 0).sum())} row(s); "
+            "fill or remove them"
+        )
+    return codes.astype(np.int64)

@@ -1,0 +1,326 @@
+"""One MLflow model: a generation behind `mlflow.pyfunc`, and how it is logged.
+
+The logged object holds sealed plain data only (see `models.state`); scikit-learn, hdbscan
+and LightGBM objects are built from it when it is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.pyfunc import PyFuncModel, PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec
+from mlflow.types import Schema as MlflowSchema
+from mlflow.types.schema import Array
+from packaging.version import Version
+
+import tsclust_model
+from tsclust_model import __version__
+from tsclust_model.boosting.blend import ClusterModels, OutputModel
+from tsclust_model.clustering.engine import Scaler
+from tsclust_model.clustering.fallback import KNNFallback
+from tsclust_model.clustering.hdbscan_tree import DensityTree
+from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
+from tsclust_model.mlflow_integration.kinds import AnyGeneration, generation_of_parts
+from tsclust_model.mlflow_integration.private_replies import RequestError, keep_rows_out_of_replies
+from tsclust_model.models.state import Parts, digest, open_sealed, seal
+from tsclust_model.results import NOISE
+from tsclust_model.series.model import SeriesGeneration
+from tsclust_model.series.output_model import SeriesModel
+from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID
+
+Boosters = lgb.Booster | tuple[lgb.Booster, ...]
+
+PACKAGE = Path(tsclust_model.__file__).parent
+
+_REQUIRED = ("mlflow", "numpy", "pandas", "scikit-learn", "hdbscan", "lightgbm", "numba")
+
+_REQUIRED_TOO = ("cloudpickle", "scipy", "pyarrow", "pyyaml", "fsspec")
+
+
+class SegmentForecaster(PythonModel):
+    """The served model.
+
+    Parameters
+    ----------
+    parts : dict of str to bytes, optional
+        The sealed state of a `Generation`; without it the state is read from the artifact
+        ``state`` when the model is loaded (models-from-code).
+
+    Attributes
+    ----------
+    generation : Generation
+        The fitted pipeline, after `load_context`.
+    """
+
+    __module__ = "tsclust_model.pyfunc"  # pickles of every version name one place
+
+    def __init__(self, parts: Parts | None = None) -> None:
+        self.parts = parts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"parts": self.parts}
+
+    def load_context(self, context: Any) -> None:
+        """Check the state and build the generation; called by mlflow once a load."""
+        if self.parts is None:
+            self.parts = read_parts(Path(context.artifacts["state"]))
+        self.generation = open_generation(self.parts)
+        self.generation.predict(self.generation.example())  # parses the models: no cold request
+        keep_rows_out_of_replies()
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Score a table, row by row; see `Generation.predict`.
+
+        Parameters
+        ----------
+        context : object
+            mlflow's; unused.
+        model_input : DataFrame
+            The columns of the signature.
+        params : dict, optional
+            ``coverage``: of the intervals, above 0 and below 1.
+
+        Raises
+        ------
+        RequestError
+            A column or parameter does not fit; never quotes a row.
+        """
+        try:
+            return self.generation.predict(model_input, (params or {}).get("coverage"))
+        except (DataValidationError, PredictionError) as error:
+            raise RequestError(str(error)) from error
+
+    @property
+    def scaler(self) -> Scaler:
+        return self.generation.segmentation.scaler
+
+    @property
+    def clustering(self) -> DensityTree:
+        return self.generation.segmentation.density
+
+    @property
+    def fallback(self) -> KNNFallback | None:
+        return self.generation.segmentation.fallback
+
+    @property
+    def timeseries_models(self) -> dict[int, Boosters]:
+        """The target's models by cluster; of series, one for each base they correct."""
+        return _cluster_boosters(self.generation.target)
+
+    @property
+    def resource_models(self) -> dict[str, dict[int, Boosters]]:
+        """Each resource's models by cluster."""
+        return {name: _cluster_boosters(model) for name, model in self._resources}
+
+    @property
+    def global_models(self) -> dict[str, Boosters]:
+        """The global model of the target and of each resource."""
+        named = [("target", self.generation.target), *self._resources]
+        return {name: _global_boosters(model) for name, model in named}
+
+    @property
+    def _resources(self) -> list[tuple[str, OutputModel | SeriesModel]]:
+        return list(self.generation.resources.items())
+
+    @property
+    def state_digest(self) -> str:
+        """sha256 of the whole state; the registered version carries it as a tag."""
+        if self.parts is None:
+            raise MLflowIntegrationError("the model has no state yet; load it through mlflow")
+        return digest(self.parts)
+
+
+def _cluster_boosters(model: ClusterModels | SeriesModel) -> dict[int, Boosters]:
+    if isinstance(model, ClusterModels):
+        return dict(model.cluster_boosters)
+    return {cluster: _parsed(texts) for cluster, texts in model.texts.items() if cluster != NOISE}
+
+
+def _global_boosters(model: ClusterModels | SeriesModel) -> Boosters:
+    if isinstance(model, ClusterModels):
+        return model.global_booster
+    return _parsed(model.texts.get(NOISE, ()))
+
+
+def _parsed(texts: Iterable[str]) -> tuple[lgb.Booster, ...]:
+    return tuple(lgb.Booster(model_str=text) for text in texts)
+
+
+def seal_generation(generation: AnyGeneration) -> Parts:
+    """The generation's state with checksums and the code it belongs to."""
+    return seal(generation.to_parts(), __version__, code_digest())
+
+
+def open_generation(parts: Parts) -> AnyGeneration:
+    """The generation of a sealed state, after every check.
+
+    One process runs one build of this package, whichever was imported first (mlflow issue 12395).
+    A newer build reads the states of older ones; any other build refuses, because it might
+    answer differently from the code the model was logged with.
+
+    Raises
+    ------
+    MLflowIntegrationError
+        The state was changed, or belongs to a build that this process cannot stand in for.
+    """
+    manifest = open_sealed(parts)
+    logged = str(manifest["package_version"])
+    if manifest["code_digest"] != code_digest() and Version(__version__) <= Version(logged):
+        raise MLflowIntegrationError(
+            f"the model was logged by tsclust_model {logged}, and this process has already "
+            f"imported another build ({__version__}); load the model in a process of its own"
+        )
+    return generation_of_parts(parts)
+
+
+@functools.cache
+def code_digest() -> str:
+    """sha256 of this package's source files."""
+    return source_digest(PACKAGE)
+
+
+def source_digest(package: Path) -> str:
+    """sha256 of the source files of a folder and those below, by relative name."""
+    found = hashlib.sha256()
+    names = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    for name, path in sorted(names.items()):
+        found.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def signature(generation: AnyGeneration) -> ModelSignature:
+    """Input columns by name (numbers as double, categories as string), outputs and `coverage`.
+
+    A model of series takes and gives arrays of double, one row a series.
+    """
+    number: Any = DataType.double
+    inputs: list[Any]
+    if isinstance(generation, SeriesGeneration):
+        number = Array(DataType.double)
+        time = DataType.long if generation.schema.calendar.is_numbered else DataType.datetime
+        inputs = [ColSpec(DataType.string, SERIES_ID), ColSpec(time, LAST_TIMESTAMP)]
+        inputs += [ColSpec(number, name) for name in generation.schema.arrays.values()]
+    else:
+        inputs = [
+            ColSpec(DataType.double if feature.is_number else DataType.string, feature.name)
+            for feature in generation.schema.features
+        ]
+    kinds = {
+        "prediction": number if generation.classes is None else DataType.string,
+        "cluster": DataType.long,
+        "cluster_source": DataType.string,
+        "cluster_strength": DataType.double,
+        "cluster_weight": DataType.double,
+        "status": DataType.string,
+    }
+    outputs: list[Any] = [
+        ColSpec(kinds.get(name, number), name, required=False) for name in generation.output_columns
+    ]
+    if generation.classes is not None:  # they have no bounds
+        return ModelSignature(MlflowSchema(inputs), MlflowSchema(outputs))
+    return ModelSignature(
+        MlflowSchema(inputs),
+        MlflowSchema(outputs),
+        ParamSchema([ParamSpec("coverage", DataType.double, np.float64(generation.coverage))]),
+    )
+
+
+def requirements() -> list[str]:
+    """What the model needs, pinned to what it was made with."""
+    return [f"{name}=={version(name)}" for name in (*_REQUIRED, *_REQUIRED_TOO)]
+
+
+def model_arguments(generation: AnyGeneration) -> tuple[Parts, dict[str, Any]]:
+    """The sealed state, and what mlflow's ``save_model`` and ``log_model`` take beside it."""
+    parts = seal_generation(generation)
+    return parts, {
+        "signature": signature(generation),
+        "input_example": generation.example(),
+        "code_paths": [str(PACKAGE)],
+        "pip_requirements": requirements(),
+        "metadata": {"state_sha256": digest(parts), "tsclust_model": __version__},
+    }
+
+
+def log_generation(generation: AnyGeneration, serialization: str = "cloudpickle") -> ModelInfo:
+    """Log the generation as one MLflow model under the active run.
+
+    Parameters
+    ----------
+    generation : Generation
+    serialization : {'cloudpickle', 'code'}
+        A pickled instance, or models-from-code beside the same state as files.
+
+    Returns
+    -------
+    mlflow.models.model.ModelInfo
+    """
+    return _kept(
+        generation, serialization, functools.partial(mlflow.pyfunc.log_model, name="model")
+    )
+
+
+def save_generation(
+    generation: AnyGeneration, path: Path, serialization: str = "cloudpickle"
+) -> None:
+    """Save the generation as one MLflow model in a new folder; see `log_generation`."""
+    _kept(generation, serialization, functools.partial(mlflow.pyfunc.save_model, path))
+
+
+def reloaded(generation: AnyGeneration, serialization: str) -> PyFuncModel:
+    """The generation as mlflow serves it, after it was saved to a folder and loaded from there."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_generation(generation, Path(folder) / "model", serialization)
+        return mlflow.pyfunc.load_model(str(Path(folder) / "model"))
+
+
+def _kept(generation: AnyGeneration, serialization: str, keep: Callable[..., Any]) -> Any:
+    parts, shared = model_arguments(generation)
+    if serialization == "cloudpickle":
+        with without_pickle_warning():
+            return keep(python_model=SegmentForecaster(parts), **shared)
+    with tempfile.TemporaryDirectory() as folder:
+        write_parts(parts, Path(folder))
+        code = str(PACKAGE / "mlflow_integration" / "models_from_code.py")
+        return keep(python_model=code, artifacts={"state": folder}, **shared)
+
+
+@contextmanager
+def without_pickle_warning() -> Iterator[None]:
+    """Leave mlflow's advice against pickles out: ``serialization: code`` is the choice it means."""
+    logger = logging.getLogger("mlflow.pyfunc")
+    logger.addFilter(_is_no_pickle_warning)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_pickle_warning)
+
+
+def _is_no_pickle_warning(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Passing a Python object as `python_model`")
+
+
+def write_parts(parts: Parts, folder: Path) -> None:
+    for name, part in parts.items():
+        (folder / name).write_bytes(part)
+
+
+def read_parts(folder: Path) -> Parts:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}

@@ -1,0 +1,1 @@
+"""What every fitted model has: its interface, sealed state, comparison and evidence."""

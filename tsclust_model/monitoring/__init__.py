@@ -1,0 +1,1 @@
+"""Drift, metrics over time, and the monitor of a served model."""

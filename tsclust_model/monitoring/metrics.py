@@ -1,0 +1,401 @@
+"""What happened lately: metrics, alerts and errors, in buffers that never grow."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.errors import (
+    ConfigurationError,
+    DataValidationError,
+    NotFittedError,
+    PipelineError,
+    suggestion,
+)
+from tsclust_model.results import PerformanceAlert
+
+ALERT_THRESHOLDS = {"noise_ratio": 0.3, "processing_time": 60.0, "memory_usage": 4096.0}
+"""Highest value without an alert: a ratio, seconds, MB."""
+
+DRIFT_THRESHOLDS = {"noise_ratio_trend": 0.1, "performance_degradation": 0.2}
+"""Rise without drift: of the noise ratio (absolute), of any other metric (relative)."""
+
+_CRITICAL = 1.5
+
+_RECORDS = 1_000
+
+# Of what is kept, the share that the next process sees.
+_KEPT, _KEPT_ALERTS = 20, 100
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One value of a metric."""
+
+    metric_name: str
+    value: float
+    component: str
+    timestamp: datetime
+
+
+class PerformanceMonitor:
+    """The last 1,000 values of each metric, and alerts on them.
+
+    Parameters
+    ----------
+    alert_thresholds : mapping, optional
+        Laid over `ALERT_THRESHOLDS`.
+    drift_thresholds : mapping, optional
+        Laid over `DRIFT_THRESHOLDS`.
+    clock : callable, optional
+        Gives the time (UTC).
+
+    Examples
+    --------
+    >>> monitor = PerformanceMonitor({"noise_ratio": 0.2})
+    >>> monitor.record_metric("noise_ratio", 0.35)
+    >>> [(alert.metric_name, alert.severity) for alert in monitor.check_alerts()]
+    [('noise_ratio', 'critical')]
+    >>> monitor.record_metric("noise_ratio", 0.1)
+    >>> monitor.check_alerts()
+    []
+    """
+
+    def __init__(
+        self,
+        alert_thresholds: Mapping[str, float] | None = None,
+        drift_thresholds: Mapping[str, float] | None = None,
+        *,
+        clock: Clock = utc_now,
+    ) -> None:
+        self.alert_thresholds = dict(ALERT_THRESHOLDS)
+        self.drift_thresholds = dict(DRIFT_THRESHOLDS)
+        self._clock = clock
+        self._records: dict[str, deque[Record]] = {}
+        self._alerts: deque[PerformanceAlert] = deque(maxlen=_RECORDS)
+        self.update_thresholds(alert_thresholds, drift_thresholds)
+
+    def update_thresholds(
+        self,
+        alert_thresholds: Mapping[str, float] | None = None,
+        drift_thresholds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Lay thresholds over those in force.
+
+        Raises
+        ------
+        ConfigurationError
+            An unknown name, or a value that is no number of at least 0.
+        """
+        for own, given in (
+            (self.alert_thresholds, alert_thresholds or {}),
+            (self.drift_thresholds, drift_thresholds or {}),
+        ):
+            if not isinstance(given, Mapping):
+                raise ConfigurationError(
+                    f"thresholds are a {type(given).__name__}; give a mapping of names to numbers"
+                )
+            for name, value in given.items():
+                if name not in own:
+                    raise ConfigurationError(f"no threshold '{name}'{suggestion(name, own)}")
+                if not isinstance(value, (int, float)) or not value >= 0:
+                    raise ConfigurationError(f"threshold {name} must be a number of at least 0")
+                if name == "noise_ratio" and value > 1:
+                    raise ConfigurationError(
+                        "threshold noise_ratio must be 0 to 1, as the ratio is"
+                    )
+        self.alert_thresholds.update(alert_thresholds or {})
+        self.drift_thresholds.update(drift_thresholds or {})
+
+    def record_metric(self, metric_name: str, value: float, component: str = "pipeline") -> None:
+        """Keep a value, and an alert if it is over its threshold.
+
+        Raises
+        ------
+        DataValidationError
+            The value is no number.
+        """
+        if not isinstance(value, (int, float, np.number)):
+            raise DataValidationError(
+                f"the value of {metric_name} is a {type(value).__name__}; give a number"
+            )
+        record = Record(metric_name, float(value), component, self._clock())
+        self._records.setdefault(metric_name, deque(maxlen=_RECORDS)).append(record)
+        self._alerts.extend(self._alerts_of(record))
+
+    def check_alerts(self) -> list[PerformanceAlert]:
+        """Active alerts, oldest first.
+
+        A metric's alert is active while its newest value of that component is over the threshold
+        in force; NaN says nothing. `alerts` has those that are over.
+        """
+        newest = {
+            (record.metric_name, record.component): record
+            for record in self.records()
+            if not math.isnan(record.value)
+        }
+        active = [alert for record in newest.values() for alert in self._alerts_of(record)]
+        return sorted(active, key=lambda alert: alert.timestamp)
+
+    def _alerts_of(self, record: Record) -> list[PerformanceAlert]:
+        limit = self.alert_thresholds.get(record.metric_name)
+        return [_alert(record, limit)] if limit is not None and record.value > limit else []
+
+    def get_performance_summary(self) -> dict[str, dict[str, float]]:
+        """``count``, ``last``, ``mean``, ``min``, ``max`` of each metric that is kept."""
+        return {
+            name: {
+                "count": len(records),
+                "last": records[-1].value,
+                "mean": float(np.mean([record.value for record in records])),
+                "min": min(record.value for record in records),
+                "max": max(record.value for record in records),
+            }
+            for name, records in self._records.items()
+        }
+
+    def detect_drift(self, metric_name: str, window_size: int = 10) -> bool:
+        """Whether the last `window_size` values are higher than the same number before them.
+
+        The rise of the means must be over the drift threshold (of ``noise_ratio``: absolute, of
+        any other metric: relative) and over twice its standard error.
+        """
+        values = [record.value for record in self._records.get(metric_name, ())]
+        if window_size < 2 or len(values) < 2 * window_size:
+            return False
+        before = np.array(values[-2 * window_size : -window_size])
+        now = np.array(values[-window_size:])
+        rise = float(now.mean() - before.mean())
+        if metric_name == "noise_ratio":
+            limit = self.drift_thresholds["noise_ratio_trend"]
+        else:
+            limit = self.drift_thresholds["performance_degradation"] * abs(float(before.mean()))
+        error = float(np.sqrt((before.var(ddof=1) + now.var(ddof=1)) / window_size))
+        return rise > max(limit, 2 * error)
+
+    def records(
+        self, metric_names: Sequence[str] | None = None, time_window: timedelta | None = None
+    ) -> list[Record]:
+        """Values of some metrics (default: all) of the last `time_window` (default: all)."""
+        since = self._since(time_window)
+        if isinstance(metric_names, str):
+            metric_names = [metric_names]
+        names = self._records if metric_names is None else metric_names
+        return [
+            record
+            for name in names
+            for record in self._records.get(name, ())
+            if since is None or record.timestamp >= since
+        ]
+
+    def _since(self, time_window: timedelta | None) -> datetime | None:
+        if time_window is None:
+            return None
+        if not isinstance(time_window, timedelta):
+            raise ConfigurationError(
+                f"time_window is a {type(time_window).__name__}; give a datetime.timedelta"
+            )
+        return self._clock() - time_window
+
+    def alerts(self, time_window: timedelta | None = None) -> list[PerformanceAlert]:
+        """Alerts of the last `time_window` (default: all that are kept), oldest first."""
+        since = self._since(time_window)
+        return [alert for alert in self._alerts if since is None or alert.timestamp >= since]
+
+    def state(self) -> dict[str, Any]:
+        """What the next process needs to go on, as JSON.
+
+        Thresholds, the newest 100 alerts, and of each metric the newest 20 values.
+        """
+        alerts = [asdict(alert) for alert in list(self._alerts)[-_KEPT_ALERTS:]]
+        records = [
+            asdict(record) for found in self._records.values() for record in list(found)[-_KEPT:]
+        ]
+        for entry in (*alerts, *records):
+            entry["timestamp"] = entry["timestamp"].isoformat()
+        return {
+            "alert_thresholds": self.alert_thresholds,
+            "drift_thresholds": self.drift_thresholds,
+            "alerts": alerts,
+            "records": records,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        limits = dict(state["alert_thresholds"])
+        if "noise_ratio" in limits:  # an earlier build took any number; above 1 none alarms
+            limits["noise_ratio"] = min(limits["noise_ratio"], 1.0)
+        self.update_thresholds(limits, state["drift_thresholds"])
+        for entry in state["records"]:
+            record = Record(**entry | {"timestamp": datetime.fromisoformat(entry["timestamp"])})
+            self._records.setdefault(record.metric_name, deque(maxlen=_RECORDS)).append(record)
+        for entry in state["alerts"]:
+            when = datetime.fromisoformat(entry["timestamp"])
+            self._alerts.append(PerformanceAlert(**entry | {"timestamp": when}))
+
+    def table(self) -> pd.DataFrame:
+        """All values as a table: ``timestamp``, ``metric_name``, ``value``, ``component``."""
+        columns = ["timestamp", "metric_name", "value", "component"]
+        rows = [[getattr(record, name) for name in columns] for record in self.records()]
+        return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True)
+class ErrorRecord:
+    """An error as it is kept: our own texts name no row's values, others' are left out.
+
+    Attributes
+    ----------
+    error_type : str
+        Class of the error; of one of ours that translates a foreign one, the foreign class.
+    message : str
+    component : str
+        What failed.
+    timestamp : datetime
+        UTC.
+    severity : str
+        ``warning`` where the batch went on without the component, ``error`` where it raised.
+    """
+
+    error_type: str
+    message: str
+    component: str
+    timestamp: datetime
+    severity: str
+
+
+class ErrorHandler:
+    """Counts errors, keeps the last 1,000, and decides whether a batch goes on without a part.
+
+    Graceful degradation is on until it is turned off.
+
+    Parameters
+    ----------
+    clock : callable, optional
+        Gives the time (UTC).
+    """
+
+    def __init__(self, *, clock: Clock = utc_now) -> None:
+        self._clock = clock
+        self._recent: deque[ErrorRecord] = deque(maxlen=_RECORDS)
+        self._by_type: Counter[str] = Counter()
+        self._by_component: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._open: dict[str, datetime] = {}
+        self.graceful_degradation = True
+
+    def handle_error(self, error: BaseException, context: Mapping[str, Any] | str) -> bool:
+        """Keep an error.
+
+        Parameters
+        ----------
+        error : exception
+        context : mapping with the key ``component``, or its value
+
+        Returns
+        -------
+        bool
+            Whether to go on without that component: graceful degradation is on.
+        """
+        component = context if isinstance(context, str) else str(context.get("component", ""))
+        self._keep(error, component, "warning" if self.graceful_degradation else "error")
+        return self.graceful_degradation
+
+    @contextmanager
+    def refusals(self, component: str) -> Iterator[None]:
+        """Around a call: input that is refused is counted apart, another of our errors is kept.
+
+        Either goes on to the caller.
+        """
+        try:
+            yield
+        except (DataValidationError, NotFittedError, ConfigurationError) as error:
+            self._refused[type(error).__name__] += 1
+            raise
+        except PipelineError as error:
+            self._keep(error, component, "error")
+            raise
+
+    def resolve(self, component: str) -> None:
+        """Say that a component works (again): its errors stay, but are open no longer."""
+        self._open.pop(component, None)
+
+    def open_components(self, time_window: timedelta) -> list[str]:
+        """Components that failed in the last `time_window` and have not worked since."""
+        since = self._clock() - time_window
+        return [component for component, when in self._open.items() if when >= since]
+
+    def get_error_statistics(self) -> dict[str, Any]:
+        """``total_errors``, ``by_type``, ``by_component``, ``refused_calls`` and
+        ``graceful_degradation``.
+
+        A call that was refused for its input raised to its caller; it is no error of the pipeline
+        and only counted in ``refused_calls``, by type.
+        """
+        return {
+            "total_errors": self._by_type.total(),
+            "by_type": dict(self._by_type),
+            "by_component": dict(self._by_component),
+            "refused_calls": dict(self._refused),
+            "graceful_degradation": self.graceful_degradation,
+        }
+
+    def recent(self, limit: int = 10) -> Iterator[ErrorRecord]:
+        """The newest errors, newest first."""
+        return (record for record, _ in zip(reversed(self._recent), range(limit), strict=False))
+
+    def clear_error_history(self) -> None:
+        """Forget errors and counts."""
+        self._recent.clear()
+        self._by_type.clear()
+        self._by_component.clear()
+        self._refused.clear()
+        self._open.clear()
+
+    def enable_graceful_degradation(self, enable: bool = True) -> None:
+        """Go on without a part that fails (the default), or let its error raise."""
+        self.graceful_degradation = enable
+
+    def _keep(self, error: BaseException, component: str, severity: str) -> None:
+        now, name = self._clock(), type(_foreign(error)).__name__
+        message = str(error) if isinstance(error, PipelineError) else f"{name} in {component}"
+        self._recent.append(ErrorRecord(name, message, component, now, severity))
+        self._by_type[name] += 1
+        self._by_component[component] += 1
+        self._open[component] = now
+
+
+def _foreign(error: BaseException) -> BaseException:
+    """The foreign error that one of ours translates, or the error itself."""
+    cause = error
+    while isinstance(cause, PipelineError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    return error if isinstance(cause, PipelineError) else cause
+
+
+def _alert(record: Record, limit: float) -> PerformanceAlert:
+    severity = "critical" if record.value >= _CRITICAL * limit else "warning"
+    message = f"{record.metric_name} {record.value:.4g} is over its threshold {limit:.4g}"
+    return PerformanceAlert(
+        record.metric_name,
+        record.value,
+        limit,
+        severity,
+        record.component,
+        message,
+        record.timestamp,
+    )

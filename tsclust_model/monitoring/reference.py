@@ -1,0 +1,255 @@
+"""What drift is measured against: the distributions of a training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import kolmogorov
+
+from tsclust_model.metrics import RMSE
+from tsclust_model.shown import one_line
+
+MIN_ROWS = 50
+"""A window with fewer rows says nothing; see `DriftMonitor`."""
+
+_QUANTILES = 512
+
+_BINS = 10
+
+_BLOCKS = 20
+
+ALPHA = 0.001
+
+# The least change that matters, of each statistic, whatever the number of rows.
+_KS_EFFECT = 0.15
+
+_PSI_EFFECT = 0.25
+
+_SHIFT_EFFECT = 0.5
+
+# How much further than the training rows' own variation over time a window must be.
+BEYOND = 1.25
+
+
+@one_line
+@dataclass(frozen=True)
+class FeatureReference:
+    """What the training rows looked like, column by column.
+
+    Attributes
+    ----------
+    names : tuple of str
+    quantiles : ndarray of float64, shape (n_features, min(512, n_samples))
+        Evenly spaced order statistics; NaN is left out.
+    mean, scale : ndarray of float64, shape (n_features,)
+    edges : ndarray of float64, shape (n_features, 9)
+        Inner edges of the ten bins of the population stability index.
+    shares : ndarray of float64, shape (n_features, 10)
+        Share of the training rows in each bin.
+    usual : ndarray of float64, shape (3, n_features)
+        Largest Kolmogorov-Smirnov distance, index and relative shift of any of 20 consecutive
+        blocks of the training rows against all of them.
+    """
+
+    names: tuple[str, ...]
+    quantiles: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    edges: np.ndarray
+    shares: np.ndarray
+    usual: np.ndarray
+
+    @classmethod
+    def fit(cls, X: np.ndarray, names: Sequence[str]) -> FeatureReference:
+        """Describe training rows, shape (n_samples, n_features), oldest first."""
+        levels = np.linspace(0, 1, min(_QUANTILES, len(X)))
+        quantiles = np.array([np.nanquantile(x, levels, method="nearest") for x in X.T])
+        edges = np.array([np.nanquantile(x, np.arange(1, _BINS) / _BINS) for x in X.T])
+        mean, scale = np.nanmean(X, axis=0), np.nanstd(X, axis=0)
+        constant = quantiles[:, 0] == quantiles[:, -1]
+        mean, scale = np.where(constant, quantiles[:, 0], mean), np.where(constant, 0.0, scale)
+        shares = np.array([_bin_shares(x, e) for x, e in zip(X.T, edges, strict=True)])
+        found = cls(tuple(names), quantiles, mean, scale, edges, shares, np.zeros((3, X.shape[1])))
+        blocks = [part for part in np.array_split(X, _BLOCKS) if len(part) >= MIN_ROWS]
+        usual = np.zeros((3, X.shape[1]))
+        if blocks:
+            usual = np.max([found.distances(part) for part in blocks], axis=0)
+        return cls(tuple(names), quantiles, mean, scale, edges, shares, usual)
+
+    def distances(self, X: np.ndarray) -> np.ndarray:
+        """How far a window is, shape (3, n_features).
+
+        Kolmogorov-Smirnov distance (0 to 1), population stability index ``sum((p - q) log(p/q))``
+        over ten bins, and shift of the mean in standard deviations.
+        """
+        found = np.zeros((3, X.shape[1]))
+        for i in range(X.shape[1]):
+            values = X[:, i]
+            values = np.sort(values[~np.isnan(values)])
+            if not values.size:
+                continue
+            found[0, i] = _ks_distance(values, self.quantiles[i])
+            found[1, i] = _stability_index(_bin_shares(values, self.edges[i]), self.shares[i])
+            shift = abs(values.mean() - self.mean[i])
+            constant = math.inf if (values != self.mean[i]).any() else 0.0
+            found[2, i] = shift / self.scale[i] if self.scale[i] > 0 else constant
+        return found
+
+    def moved(self, X: np.ndarray) -> list[str]:
+        """The columns that have moved, most first, each with how far."""
+        distances = self.distances(X)
+        known = (~np.isnan(X)).sum(axis=0)
+        p_values = _ks_p_values(distances[0], known, self.quantiles.shape[1])
+        # A column with few known values says nothing, however many rows there are.
+        significant = _false_discovery(np.where(known >= min(MIN_ROWS, len(X)), p_values, 1.0))
+        floors = np.array([_KS_EFFECT, _PSI_EFFECT, _SHIFT_EFFECT])[:, None]
+        limits = np.maximum(floors, BEYOND * self.usual)
+        # The distance decides; index or shift must agree that it matters.
+        large = (distances[0] > limits[0]) & (distances[1:] > limits[1:]).any(axis=0)
+        order = np.argsort(-distances[0])
+        return [
+            f"{self.names[i]} (KS {distances[0, i]:.2f}, PSI {distances[1, i]:.2f}, "
+            + (f"shift {distances[2, i]:.2f} sd)" if self.scale[i] > 0 else "constant until now)")
+            for i in order
+            if significant[i] and large[i]
+        ]
+
+
+@one_line
+@dataclass(frozen=True)
+class Reference:
+    """Everything drift is measured against; it lives inside the model.
+
+    Attributes
+    ----------
+    features : FeatureReference
+    noise_ratio : float
+        Share of noise (0 to 1) that new rows of the training period would have.
+    usual_noise : float
+        Highest such share in any of 20 consecutive blocks of the training rows.
+    loss_mean, loss_sd : float
+        Mean and standard deviation of the loss on rows no model had seen.
+    usual_loss : float
+        Highest mean of it in any of 20 consecutive blocks.
+    loss_rows : int
+        Rows these were computed on.
+    metric : str
+        What the loss is, a name of `tsclust_model.metrics.METRICS`.
+    """
+
+    features: FeatureReference
+    noise_ratio: float
+    usual_noise: float
+    loss_mean: float
+    loss_sd: float
+    usual_loss: float
+    loss_rows: int = 10_000
+    metric: str = RMSE.name
+
+    @classmethod
+    def fit(
+        cls,
+        X: np.ndarray,
+        names: Sequence[str],
+        is_noise: np.ndarray,
+        losses: np.ndarray,
+        metric: str = RMSE.name,
+    ) -> Reference:
+        """Describe training rows, oldest first.
+
+        Parameters
+        ----------
+        X : ndarray of float64, shape (n_samples, n_features)
+        names : sequence of str
+        is_noise : ndarray of bool, shape (n_rows,)
+            Of rows assigned as if they were new.
+        losses : ndarray of float64, shape (n_valid,)
+            Of rows no model had seen.
+        metric : str
+            What the losses are.
+        """
+        return cls(
+            FeatureReference.fit(X, names),
+            float(is_noise.mean()),
+            block_maximum(is_noise),
+            float(losses.mean()),
+            float(losses.std()),
+            block_maximum(losses),
+            len(losses),
+            metric,
+        )
+
+    def of_rows(self, X: np.ndarray, is_noise: np.ndarray | None) -> Reference:
+        """The same of other rows, oldest first; None keeps what is usual of the noise."""
+        features = FeatureReference.fit(X, self.features.names)
+        if is_noise is None:
+            return replace(self, features=features)
+        noise, usual = float(is_noise.mean()), block_maximum(is_noise)
+        return replace(self, features=features, noise_ratio=noise, usual_noise=usual)
+
+    def of_losses(self, losses: np.ndarray) -> Reference:
+        """The same of other losses, oldest first."""
+        return replace(
+            self,
+            loss_mean=float(losses.mean()),
+            loss_sd=float(losses.std()),
+            usual_loss=block_maximum(losses),
+            loss_rows=len(losses),
+        )
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The reference as arrays and JSON-ready values; `from_arrays` reads them back."""
+        features = dict(vars(self.features))
+        names = list(features.pop("names"))
+        values = {k: v for k, v in vars(self).items() if k != "features"}
+        return features, values | {"names": names}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> Reference:
+        numbers = dict(values)
+        names = tuple(numbers.pop("names"))
+        return cls(FeatureReference(names, **arrays), **numbers)
+
+
+def block_maximum(values: np.ndarray) -> float:
+    blocks = [part for part in np.array_split(values, _BLOCKS) if len(part) >= MIN_ROWS]
+    return float(max((part.mean() for part in blocks), default=values.mean()))
+
+
+def _bin_shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    values = values[~np.isnan(values)]
+    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=_BINS)
+    return counts / max(len(values), 1)
+
+
+def _stability_index(found: np.ndarray, expected: np.ndarray) -> float:
+    """Population stability index; an empty bin counts as a tenth of a per cent."""
+    p, q = np.maximum(found, 0.001), np.maximum(expected, 0.001)
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def _ks_distance(ordered: np.ndarray, quantiles: np.ndarray) -> float:
+    """Two-sample Kolmogorov-Smirnov distance of sorted values from sorted quantiles."""
+    points = np.concatenate([ordered, quantiles])
+    own = np.searchsorted(ordered, points, side="right") / len(ordered)
+    other = np.searchsorted(quantiles, points, side="right") / len(quantiles)
+    return float(np.abs(own - other).max())
+
+
+def _ks_p_values(distances: np.ndarray, n: int | np.ndarray, m: int) -> np.ndarray:
+    """Asymptotic two-sided p-values of Kolmogorov-Smirnov distances."""
+    return kolmogorov(distances * np.sqrt(n * m / (n + m)))
+
+
+def _false_discovery(p_values: np.ndarray) -> np.ndarray:
+    """Mask of the discoveries at a false-discovery rate of 0.1% (Benjamini & Hochberg 1995)."""
+    order = np.argsort(p_values)
+    passed = p_values[order] <= ALPHA * np.arange(1, len(order) + 1) / len(order)
+    found = np.zeros(len(order), dtype=bool)
+    if passed.any():
+        found[order[: np.flatnonzero(passed)[-1] + 1]] = True
+    return found

@@ -1,0 +1,1 @@
+"""What a scheduler calls: the loop, its settings, workspace and steps."""

@@ -1,0 +1,1 @@
+"""The kind of model whose table has one row per case."""

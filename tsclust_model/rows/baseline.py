@@ -1,0 +1,243 @@
+"""One scikit-learn model for all rows: what the segments have to beat, in the same loop.
+
+A baseline is trained, registered, compared and served like a `Generation`, and logged with
+``mlflow.sklearn``; what the loop must know of it lies in the metadata of the logged model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from tsclust_model.config import PipelineConfig
+from tsclust_model.data.class_labels import ClassTarget
+from tsclust_model.data.columns import class_outcome, outcome
+from tsclust_model.data.roles import Roles
+from tsclust_model.errors import ConfigurationError, ModelTrainingError
+from tsclust_model.metrics import (
+    LOG_LOSS,
+    RMSE,
+    Metric,
+    calculate_classification_metrics,
+    calculate_model_metrics,
+    calculate_naive_metrics,
+    log_losses,
+    naive_forecast,
+    true_probabilities,
+)
+from tsclust_model.rows.schema import Schema
+from tsclust_model.rows.table import TrainingData, canonical_rows
+from tsclust_model.shown import one_line
+
+LIGHTGBM, LOGISTIC, FOREST = "lightgbm", "logistic", "random_forest"
+
+MODEL_TYPE_TAG = "model_type"
+
+
+@one_line
+@dataclass(frozen=True)
+class Baseline:
+    """A fitted scikit-learn pipeline, and what the loop asks of any model.
+
+    Attributes
+    ----------
+    estimator : sklearn.pipeline.Pipeline
+        Takes a table of the schema's columns.
+    schema : Schema
+    classes : ClassTarget or None
+        None if the target is a number.
+    info : dict
+        As of a `Generation`: ``config``, ``roles``, ``quality``, ``trained_on``, ...
+    """
+
+    estimator: Pipeline
+    schema: Schema
+    classes: ClassTarget | None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def roles(self) -> Roles:
+        """Which column of a training table is what."""
+        found: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in self.info["roles"].items()
+        }
+        return Roles(**found)
+
+    @property
+    def metric(self) -> Metric:
+        """What this model is compared by."""
+        return RMSE if self.classes is None else LOG_LOSS
+
+    def canonical_rows(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows as the history keeps them."""
+        return canonical_rows(frame, self.schema, self.roles, self.classes)
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """The forecast of each row, shape (n,): numbers, or classes as texts."""
+        return np.asarray(self.estimator.predict(_inputs(frame, self.schema)))
+
+    def outcomes(self, frame: pd.DataFrame) -> np.ndarray:
+        """What happened, shape (n,): numbers, or classes as texts."""
+        if self.classes is not None:
+            return class_outcome(frame, self.classes, self.schema.missing_markers)
+        return outcome(frame, self.roles.target, "target column")
+
+    def losses(self, frame: pd.DataFrame) -> np.ndarray:
+        """The loss of each labelled row, shape (n,); NaN where it cannot be scored."""
+        losses = np.full(len(frame), np.nan)
+        rows = np.flatnonzero(self.schema.encode(frame).scorable)
+        if len(rows):
+            part = frame.iloc[rows]
+            y = self.outcomes(part)
+            if self.classes is None:
+                losses[rows] = np.square(y - self.predict(part))
+            else:
+                P, codes = self._probabilities(part, y)
+                losses[rows] = log_losses(true_probabilities(P, codes))
+        return losses
+
+    def figures(self, frame: pd.DataFrame) -> dict[str, float | None]:
+        """Metrics on labelled rows that can be scored."""
+        y, naive = self.outcomes(frame), self.info.get("naive")
+        if self.classes is None:
+            own = calculate_model_metrics(y, self.predict(frame))
+            return own | calculate_naive_metrics(naive, y)
+        P, codes = self._probabilities(frame, y)
+        own = calculate_classification_metrics(codes, P)
+        return own | calculate_naive_metrics(naive, self.classes.codes(y))
+
+    def _probabilities(self, frame: pd.DataFrame, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities, and the position of what happened among their columns (-1: none)."""
+        P = self.estimator.predict_proba(_inputs(frame, self.schema))
+        known = pd.Index(self.estimator.classes_, dtype=object)
+        return P, known.get_indexer(pd.Index(y, dtype=object)).astype(np.int64)
+
+
+def fit_baseline(
+    data: TrainingData,
+    frame: pd.DataFrame,
+    model_type: str,
+    params: Mapping[str, Any] | None = None,
+    random_state: int = 42,
+) -> Pipeline:
+    """Imputer, encoder, scaler and estimator, fitted on a checked table.
+
+    Parameters
+    ----------
+    data : TrainingData
+        Of `frame`.
+    frame : DataFrame
+        The rows in the order of `data`.
+    model_type : {'logistic', 'random_forest'}
+    params : mapping, optional
+        Arguments of the estimator.
+    random_state : int
+
+    Raises
+    ------
+    ConfigurationError
+        A logistic regression of numbers, or an argument that the estimator does not take.
+    ModelTrainingError
+        It could not be fitted.
+    """
+    numbers = [feature.name for feature in data.schema.features if feature.is_number]
+    of_classes = data.classes is not None
+    estimator = unfitted(
+        model_type, of_classes, params, random_state, numbers, data.schema.text_columns
+    )
+    y: Any = data.y
+    if data.classes is not None:
+        y = np.array(data.classes.classes, dtype=object)[data.y.astype(np.int64)].astype(str)
+    return fit_estimator(estimator, _inputs(frame, data.schema), y, model_type)
+
+
+def unfitted(
+    model_type: str,
+    of_classes: bool,
+    params: Mapping[str, Any] | None,
+    random_state: int,
+    numbers: Sequence[Any],
+    strings: Sequence[Any],
+) -> Pipeline:
+    """Imputer, encoder, scaler and estimator; `numbers` and `strings` are names or positions.
+
+    Raises
+    ------
+    ConfigurationError
+        As of `fit_baseline`.
+    """
+    model = _estimator(model_type, of_classes, dict(params or {}), random_state)
+    scaled = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+    encoded = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    inputs = ColumnTransformer(
+        [("numbers", scaled, list(numbers)), ("texts", encoded, list(strings))]
+    )
+    return Pipeline([("inputs", inputs), ("model", model)])
+
+
+def fit_estimator(estimator: Pipeline, X: Any, y: Any, model_type: str) -> Pipeline:
+    """Fit it, in a few words if it cannot be: scikit-learn's own may quote a row.
+
+    Raises
+    ------
+    ModelTrainingError
+    """
+    try:
+        return estimator.fit(X, y)
+    except (ValueError, TypeError) as error:
+        raise ModelTrainingError(
+            f"the {model_type} could not be fitted ({type(error).__name__}); check training.params"
+        ) from error
+
+
+def about_baseline(
+    data: TrainingData, roles: Roles, config: PipelineConfig, model_type: str
+) -> dict[str, Any]:
+    """The info that every baseline starts with."""
+    return {
+        "config": config.to_dict(),
+        "roles": asdict(replace(roles, features=tuple(data.schema.names))),
+        "n_rows": len(data.y),
+        "naive": naive_forecast(data.y, data.n_classes),
+        MODEL_TYPE_TAG: model_type,
+    }
+
+
+def _estimator(model_type: str, of_classes: bool, params: dict[str, Any], random_state: int) -> Any:
+    if model_type == LOGISTIC and not of_classes:
+        raise ConfigurationError(
+            "a logistic regression needs a target of classes; take random_forest or lightgbm, or "
+            "set model.task to classification"
+        )
+    if model_type == LOGISTIC:
+        kind, given = LogisticRegression, {"max_iter": 1000}
+    elif model_type == FOREST:
+        kind, given = (RandomForestClassifier if of_classes else RandomForestRegressor), {}
+    else:
+        raise ConfigurationError(
+            f"model_type is {model_type!r}; it must be one of {LIGHTGBM}, {LOGISTIC}, {FOREST}"
+        )
+    try:
+        return kind(**(given | {"random_state": random_state} | params))
+    except TypeError as error:
+        unknown = sorted(set(params) - set(kind().get_params()))
+        raise ConfigurationError(
+            f"training.params: {kind.__name__} has no argument {', '.join(unknown)}"
+        ) from error
+
+
+def _inputs(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The columns as one type each: numbers as float64, categories as texts or None."""
+    rows = canonical_rows(frame, schema, Roles(target=""))
+    return rows.assign(**{name: rows[name].astype(object) for name in schema.text_columns})

@@ -1,0 +1,426 @@
+"""Between the caller's arrays and the generation: a batch in, a batch's figures out."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial as bound
+from numbers import Number
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.data.class_labels import ClassTarget, holds_classes
+from tsclust_model.data.columns import validate_target
+from tsclust_model.data.history import DataVersioner
+from tsclust_model.errors import DataValidationError
+from tsclust_model.rows.model import Forecast, Generation
+from tsclust_model.shown import one_line
+
+_MEASURED_ROWS = (64, 2048)
+
+_KINDS = {"text": "strings", "number": "numbers", "boolean": "booleans"}
+
+
+def training_frame(
+    X: np.ndarray | pd.DataFrame, y: Any, resources: Mapping[str, Any]
+) -> tuple[pd.DataFrame, str]:
+    """Features, target (numbers, or classes as they come) and resources as one table, and the
+    target's name there."""
+    refuse_other_order(X, y, resources)
+    frame = feature_frame(X, None)
+    named = isinstance(y, pd.Series) and y.name is not None
+    target = str(y.name) if named else "target"
+    columns = {target: y} | dict(resources)
+    taken = sorted(set(columns) & set(frame.columns))
+    if taken:
+        raise DataValidationError(f"X has a column '{taken[0]}', which is predicted; take it out")
+    values: dict[str, Any] = {
+        name: validate_target(v, len(frame), name) for name, v in resources.items()
+    }
+    classes = pd.Series(y)
+    if holds_classes(classes):
+        _one_each(classes, len(frame), target)
+        values[target] = classes.array
+    else:
+        values[target] = validate_target(y, len(frame), target)
+    return frame.assign(**values), target
+
+
+def _one_each(y: pd.Series, n_rows: int, name: str) -> np.ndarray:
+    if len(y) != n_rows:
+        raise DataValidationError(f"{name} has {len(y)} values for {n_rows} rows; give one a row")
+    return y.to_numpy(dtype=object)
+
+
+def refuse_other_order(
+    X: np.ndarray | pd.DataFrame | None, y: Any, resources: Mapping[str, Any]
+) -> None:
+    """Refuse outcomes whose index says that they are in another order than the rows.
+
+    They are paired with the rows by position. An index with other labels than that of X says
+    nothing of the order.
+
+    Parameters
+    ----------
+    X : array-like, shape (n_samples, n_features), or None
+        None where the rows are those of a batch that was processed before: they count from 0.
+    y : array-like, shape (n_samples,)
+    resources : mapping of str to array-like, shape (n_samples,)
+
+    Raises
+    ------
+    DataValidationError
+    """
+    for name, values in ({"y": y} | dict(resources)).items():
+        if not isinstance(values, (pd.Series, pd.DataFrame)):
+            continue
+        if X is None and _permuted(values.index, pd.RangeIndex(len(values))):
+            raise DataValidationError(
+                f"{name} counts the rows in another order; outcomes are by position in the batch: "
+                f"{name}.sort_index(), or {name}.to_numpy() if it is in the batch's order"
+            )
+        if isinstance(X, pd.DataFrame) and _permuted(values.index, X.index):
+            raise DataValidationError(
+                f"{name} has the index of X in another order; reorder it: {name}.loc[X.index]"
+            )
+
+
+def _permuted(index: pd.Index, rows: pd.Index) -> bool:
+    """Whether one index holds the labels of the other in another order."""
+    return len(index) == len(rows) and not index.equals(rows) and set(index) == set(rows)
+
+
+def feature_frame(X: np.ndarray | pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
+    """The batch as a table with text names; arrays get the model's, or ``feature_<i>``."""
+    if isinstance(X, pd.DataFrame):
+        return X.rename(columns=str).reset_index(drop=True)
+    values = np.asarray(X)
+    if values.ndim != 2:
+        raise DataValidationError(f"X has {values.ndim} dimension(s); give (n_samples, n_features)")
+    columns = list(names) if names else [f"feature_{i}" for i in range(values.shape[1])]
+    if len(columns) != values.shape[1]:
+        raise DataValidationError(
+            f"the batch has {values.shape[1]} features, the model was fitted with {len(columns)}: "
+            + ", ".join(columns)
+        )
+    return pd.DataFrame(values, columns=columns)
+
+
+def batch_frame(X: np.ndarray | pd.DataFrame, generation: Generation) -> pd.DataFrame:
+    """The batch's columns that are kept: features, and those that are known by name otherwise."""
+    frame = feature_frame(X, generation.given_features)
+    if frame.empty:
+        raise DataValidationError("the batch has no rows")
+    roles = generation.roles
+    others = [name for name in generation.reported_columns if name not in generation.schema.names]
+    keys = [name for name in (roles.id, roles.time, *others) if name in frame]
+    absent = [name for name in generation.schema.names if name not in frame]
+    if absent:
+        raise DataValidationError(f"the batch has no column '{absent[0]}'; add it")
+    return frame[[*keys, *generation.schema.names]]
+
+
+def scorable_matrix(generation: Generation, frame: pd.DataFrame) -> np.ndarray:
+    """The batch as the model's matrix; every row must be scorable."""
+    encoded = generation.schema.encode(frame)
+    broken = encoded.status[~encoded.scorable]
+    if len(broken):
+        raise DataValidationError(
+            f"{len(broken)} of {len(frame)} rows cannot be scored ({broken[0]}); fill them, set "
+            "missing_values to 'impute', or use the logged model, which leaves such rows null"
+        )
+    return encoded.X
+
+
+def outcome_columns(
+    generation: Generation,
+    n_rows: int,
+    y: Any,
+    resources: Mapping[str, Any],
+    *,
+    partial: bool = False,
+) -> dict[str, np.ndarray]:
+    """Known outcomes by column name: numbers, and classes as texts.
+
+    With `partial` a value may be missing, which is not known yet: NaN, of a class None.
+    """
+    roles = generation.roles
+    given = ({} if y is None else {roles.target: y}) | dict(resources)
+    for name in resources:
+        if name not in roles.resources:
+            raise DataValidationError(f"'{name}' is no resource of this model")
+    classes, known = generation.classes, {}
+    for name, values in given.items():
+        if classes is not None and name == classes.name:
+            known[name] = class_outcomes(classes, values, n_rows, partial=partial)
+        elif partial:
+            known[name] = _partial_numbers(values, n_rows, name)
+        else:
+            known[name] = validate_target(values, n_rows, name)
+    return known
+
+
+def _partial_numbers(values: Any, n_rows: int, name: str) -> np.ndarray:
+    given = values.squeeze(axis=1) if isinstance(values, pd.DataFrame) else values
+    column = pd.Series(np.asarray(given).reshape(-1))
+    found = np.full(n_rows, np.nan)
+    is_known = _known_values(column, n_rows, name)
+    found[is_known] = validate_target(column[is_known], int(is_known.sum()), name)
+    return found
+
+
+def class_outcomes(
+    classes: ClassTarget, values: Any, n_rows: int, *, partial: bool = False
+) -> np.ndarray:
+    """Outcomes as texts, shape (n_rows,); with `partial` None where one is not known yet.
+
+    Raises
+    ------
+    DataValidationError
+        A value is missing (without `partial`), or of another kind than the model's classes. A
+        class that is new is none of these.
+    """
+    column = pd.Series(values)
+    is_known = _known_values(column, n_rows, classes.name) if partial else np.ones(n_rows, bool)
+    found = np.full(n_rows, None, dtype=object)
+    found[is_known] = classes.texts(_one_each(column, n_rows, classes.name)[is_known])
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        _refuse_other_kind(classes, column[is_known], found[is_known])
+    return found
+
+
+def _known_values(column: pd.Series, n_rows: int, name: str) -> np.ndarray:
+    """Mask of the values that are known by now, shape (n_rows,)."""
+    is_known = ~pd.isna(_one_each(column, n_rows, name))
+    if not is_known.any():
+        raise DataValidationError(
+            f"{name} holds no outcome that is known; call again with one, or leave {name} out"
+        )
+    return np.asarray(is_known)
+
+
+def _refuse_other_kind(classes: ClassTarget, values: pd.Series, texts: np.ndarray) -> None:
+    if classes.kind == "text":
+        odd = [isinstance(value, (Number, np.bool_)) for value in values]
+    elif classes.kind == "number":
+        odd = list(pd.to_numeric(pd.Series(texts), errors="coerce").isna())
+    else:
+        odd = [text not in ("true", "false") for text in texts]
+    n_odd = int((np.array(odd, dtype=bool) & (classes.codes(texts) < 0)).sum())
+    if n_odd:
+        raise DataValidationError(
+            f"{classes.name} holds {n_odd} value(s) that can be no class of this model, whose "
+            f"classes are {_KINDS[classes.kind]}; give classes as in training"
+        )
+
+
+@one_line
+@dataclass(frozen=True)
+class Outcomes:
+    """Outcomes of a batch that came later, beside those that it had.
+
+    Attributes
+    ----------
+    columns : dict of str to ndarray, shape (n,)
+        All that are known now: what is not known yet stays as it was.
+    is_new, is_changed : ndarray of bool, shape (n,)
+        Rows whose target is known for the first time, and those where it was another.
+    """
+
+    columns: dict[str, np.ndarray]
+    is_new: np.ndarray
+    is_changed: np.ndarray
+
+
+def later_outcomes(
+    generation: Generation, frame: pd.DataFrame, labelled: Mapping[str, np.ndarray]
+) -> Outcomes:
+    """Join outcomes (see `outcome_columns`) with those that a batch of the history has."""
+    roles = generation.roles
+    before = {
+        name: _held(frame[name]) for name in (roles.target, *roles.resources) if name in frame
+    }
+    columns = before | {
+        name: np.where(pd.isna(values), before.get(name, values), values)
+        for name, values in labelled.items()
+    }
+    nothing = np.full(len(frame), None, dtype=object)
+    old, new = (known.get(roles.target, nothing) for known in (before, labelled))
+    is_given, was_known = ~pd.isna(new), ~pd.isna(old)
+    return Outcomes(columns, is_given & ~was_known, is_given & was_known & (old != new))
+
+
+def _held(column: pd.Series) -> np.ndarray:
+    if pd.api.types.is_numeric_dtype(column):
+        return column.to_numpy(np.float64)
+    return column.astype(object).where(column.notna(), None).to_numpy()
+
+
+def joined(parts: list[Forecast]) -> Forecast:
+    """Chunks of a batch as one forecast."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    assignment = type(first.assignment)(
+        *(
+            np.concatenate([getattr(part.assignment, item.name) for part in parts])
+            for item in fields(first.assignment)
+        )
+    )
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("prediction", "lower", "upper", "weight", "probabilities")
+    }
+    return Forecast(assignment, **arrays, resources={})
+
+
+def class_probabilities(generation: Generation, forecast: Forecast) -> dict[str, np.ndarray]:
+    """The probability of each class by its column's name; empty for numbers."""
+    names = [] if generation.classes is None else generation.classes.columns
+    return dict(zip(names, forecast.probabilities.T, strict=True))
+
+
+@dataclass(frozen=True)
+class BatchCosts:
+    """What a batch costs: what is fixed, and what comes with each row.
+
+    Attributes
+    ----------
+    seconds : tuple of float
+        Of `process_batch`'s work up to the result (its `processing_time`).
+    megabytes : tuple of float
+        The most that Python and numpy hold for it at once, beyond what the process holds anyway.
+    """
+
+    seconds: tuple[float, float]
+    megabytes: tuple[float, float]
+
+    def of(self, n_rows: int) -> dict[str, float]:
+        """``processing_time`` (s) and ``memory_usage`` (MB) of a batch of so many rows."""
+        return {
+            "processing_time": self.seconds[0] + n_rows * self.seconds[1],
+            "memory_usage": self.megabytes[0] + n_rows * self.megabytes[1],
+        }
+
+
+def sums_by_cluster(
+    labels: np.ndarray,
+    resources: Mapping[str, np.ndarray],
+    costs: BatchCosts | None = None,
+) -> dict[int, dict[str, float]]:
+    """Sums over the rows of each cluster: of the resources, or of what the batch costs.
+
+    What is fixed in a batch's costs is shared by its rows.
+    """
+    clusters, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    sums: dict[str, np.ndarray]
+    if costs is not None:
+        shares = counts / len(labels)
+        sums = {k: shares * np.float64(value) for k, value in costs.of(len(labels)).items()}
+    else:
+        sums = {
+            name: np.bincount(inverse, weights=values, minlength=len(clusters))
+            for name, values in resources.items()
+        }
+    return {
+        int(cluster): {name: float(values[i]) for name, values in sums.items()}
+        for i, cluster in enumerate(clusters)
+    }
+
+
+def chunked_forecast(generation: Generation, X: np.ndarray, batch_size: int) -> Forecast:
+    """The forecast of a matrix, `batch_size` rows at a time."""
+    chunks = [X[start : start + batch_size] for start in range(0, len(X), batch_size)]
+    return joined([generation.forecast(chunk, generation.coverage) for chunk in chunks])
+
+
+def measured_costs(
+    generation: Generation,
+    batch_size: int,
+    timer: Callable[[], float] = time.perf_counter,
+) -> BatchCosts:
+    """What a batch costs here, measured on two of synthetic rows.
+
+    They take the way of `process_batch`, into a history of their own in the system's folder for
+    temporary files.
+
+    Parameters
+    ----------
+    generation : Generation
+        Without resources.
+    batch_size : int
+        As in `process_batch`.
+    timer : callable
+        Gives seconds.
+    """
+    rng = np.random.default_rng(0)
+    seconds, megabytes = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        history = DataVersioner(folder)
+
+        def run(rows: pd.DataFrame) -> float:
+            started = timer()
+            frame = batch_frame(rows, generation)
+            X = scorable_matrix(generation, frame)
+            sums_by_cluster(chunked_forecast(generation, X, batch_size).assignment.labels, {})
+            history.register(generation.canonical_rows(frame))
+            return timer() - started
+
+        for n_rows in _MEASURED_ROWS:
+            # The first call parses the models; each batch is another, or it would not be kept.
+            batches = [_synthetic_rows(generation, n_rows, rng) for _ in range(4)]
+            run(batches[0])
+            seconds.append(min(run(batches[1]), run(batches[2])))
+            megabytes.append(_peak_megabytes(bound(run, batches[3])))
+    return BatchCosts(_line(seconds), _line(megabytes))
+
+
+def resident_megabytes() -> float:
+    """MB of memory that this process holds now; the most it ever held where /proc is absent."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except FileNotFoundError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return pages * resource.getpagesize() / 2**20
+
+
+def _synthetic_rows(generation: Generation, n_rows: int, rng: np.random.Generator) -> pd.DataFrame:
+    """The generation's example over and over, its clustered columns shaken so that rows differ."""
+    example = generation.example()
+    frame = pd.concat([example] * (n_rows // len(example) + 1), ignore_index=True).head(n_rows)
+    names = list(generation.schema.cluster_features)
+    shaken = frame[names] + rng.normal(size=(n_rows, len(names))) * (
+        0.1 * generation.segmentation.scaler.scale
+    )
+    return frame.assign(**shaken)
+
+
+def _peak_megabytes(call: Callable[[], object]) -> float:
+    """The most memory that Python and numpy hold at once for a call, in MB."""
+    tracing = tracemalloc.is_tracing()
+    if not tracing:
+        tracemalloc.start()
+    try:
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        call()
+        return (tracemalloc.get_traced_memory()[1] - before) / 2**20
+    finally:
+        if not tracing:
+            tracemalloc.stop()
+
+
+def _line(values: Sequence[float]) -> tuple[float, float]:
+    """What is fixed, and what comes with each row, of values measured at `_MEASURED_ROWS`."""
+    few, many = _MEASURED_ROWS
+    a_row = max(values[1] - values[0], 0.0) / (many - few)
+    return max(values[0] - few * a_row, 0.0), a_row

@@ -1,0 +1,165 @@
+"""How good a generation is on labelled rows, beside its own global model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.data.columns import outcome
+from tsclust_model.errors import DataValidationError
+from tsclust_model.metrics import (
+    calculate_classification_metrics,
+    calculate_model_metrics,
+    calculate_naive_metrics,
+)
+from tsclust_model.rows.model import Forecast, Generation
+
+
+def evaluate_generation(
+    generation: Generation, frame: pd.DataFrame, known: pd.DataFrame | None = None
+) -> dict[str, Any]:
+    """Compare forecasts with what happened.
+
+    Parameters
+    ----------
+    generation : Generation
+    frame : DataFrame
+        The model's columns, and its target; resources are compared where they are there.
+    known : DataFrame, optional
+        Further labelled rows, among which the last value before a row is looked for.
+
+    Returns
+    -------
+    dict
+        ``n_rows``, ``n_not_scored``, ``rmse``, ``mae``, ``r2`` (of what is served),
+        ``rmse_global`` and ``rmse_cluster`` (global model alone, clusters alone), ``coverage``
+        (wanted) and ``interval_coverage`` (reached, 0 to 1), what a model has to beat
+        (`calculate_naive_metrics`; the last value where the model knows a time column),
+        ``noise_ratio``, ``resources``
+        {name: metrics} and ``clusters`` {cluster: metrics}. Of classes: ``accuracy``,
+        ``log_loss``, ``auc``, ``log_loss_global`` and ``log_loss_cluster``, and no intervals.
+
+    Raises
+    ------
+    DataValidationError
+        The target is absent or missing, a column does not fit, or no row can be scored.
+    """
+    y = generation.outcomes(frame)
+    encoded = generation.schema.encode(frame)
+    scored = encoded.scorable
+    if not scored.any():
+        why = f"; the first: {encoded.status[0]}" if len(frame) else ""
+        raise DataValidationError(f"none of {len(frame)} rows can be scored{why}")
+    X, y = encoded.X[scored], y[scored]
+    last = last_values(generation, frame, known)
+    forecast = generation.forecast(X, generation.coverage)
+    labels = forecast.assignment.labels
+    found = forecast.prediction if generation.classes is None else forecast.probabilities
+    figures, metric = _figures(generation), generation.metric.name
+    alone = {
+        f"{metric}_{way}": figures(y, generation.target.predict(X, labels, weight)[0])[metric]
+        for way, weight in (("global", 0.0), ("cluster", 1.0))
+    }
+    return {
+        "n_rows": len(y),
+        "n_not_scored": int((~scored).sum()),
+        **figures(y, found),
+        **alone,
+        **calculate_naive_metrics(
+            generation.info.get("naive"),
+            as_numbers(generation, y),
+            None if last is None else last[scored],
+        ),
+        **_intervals(generation, y, forecast),
+        "noise_ratio": forecast.assignment.noise_ratio,
+        "resources": {
+            name: _known_metrics(frame.loc[scored, name], found)
+            for name, found in forecast.resources.items()
+            if name in frame
+        },
+        "clusters": {
+            int(cluster): figures(y[labels == cluster], found[labels == cluster])
+            | {"n_rows": int((labels == cluster).sum())}
+            for cluster in np.unique(labels)
+        },
+    }
+
+
+def as_numbers(generation: Generation, y: np.ndarray) -> np.ndarray:
+    """Outcomes as `naive_losses` takes them: numbers, or positions of classes."""
+    return y if generation.classes is None else generation.classes.codes(y)
+
+
+def last_values(
+    generation: Generation, frame: pd.DataFrame, known: pd.DataFrame | None = None
+) -> np.ndarray | None:
+    """The outcome before each row, shape (n,), as `naive_losses` takes it.
+
+    It is that of the newest labelled row with an earlier time, of the same id where the model
+    knows one; NaN where there is none. None without a time, or where no row has one.
+
+    Parameters
+    ----------
+    generation : Generation
+    frame : DataFrame
+        Rows with the target where it is known.
+    known : DataFrame, optional
+        Further rows to look among.
+    """
+    roles = generation.roles
+    if roles.time is None or roles.time not in frame:
+        return None
+    columns = {"time": roles.time, "y": roles.target}
+    if roles.id is not None and roles.id in frame:
+        columns["id"] = roles.id
+    tables = [frame] if known is None else [known, frame]
+    rows = [_keyed(generation, table, columns) for table in tables]
+    answers = pd.concat(rows, ignore_index=True).dropna()
+    asked = rows[-1].drop(columns="y").dropna().sort_values("time", kind="stable")
+    found = pd.merge_asof(
+        asked.reset_index(names="row"),
+        answers.sort_values("time", kind="stable"),
+        on="time",
+        by="id" if "id" in columns else None,
+        allow_exact_matches=False,
+    )
+    last = np.full(len(frame), np.nan)
+    last[found["row"].to_numpy()] = found["y"].to_numpy(np.float64)
+    return None if np.isnan(last).all() else last
+
+
+def _keyed(generation: Generation, frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Time, outcome as a number and id of a table, by these names; what it lacks is missing."""
+    rows = generation.canonical_rows(frame)
+    found = pd.DataFrame({key: rows.get(name) for key, name in columns.items()}, index=rows.index)
+    if generation.classes is not None:
+        known = found["y"].notna().to_numpy()
+        codes = np.full(len(found), np.nan)
+        codes[known] = generation.classes.codes(found["y"][known].to_numpy())
+        found["y"] = codes
+    return found
+
+
+def _figures(generation: Generation) -> Callable[..., dict[str, float | None]]:
+    """What makes figures of outcomes and forecasts."""
+    if generation.classes is None:
+        return calculate_model_metrics
+    return partial(calculate_classification_metrics, classes=generation.classes.classes)
+
+
+def _intervals(generation: Generation, y: np.ndarray, forecast: Forecast) -> dict[str, float]:
+    if generation.classes is not None:
+        return {}
+    inside = (forecast.lower <= y) & (y <= forecast.upper)
+    return {"coverage": generation.coverage, "interval_coverage": float(inside.mean())}
+
+
+def _known_metrics(column: pd.Series, forecast: np.ndarray) -> dict[str, float | None]:
+    """The metrics of a resource on the rows where it is known."""
+    known = column.notna().to_numpy()
+    truth = outcome(column[known].to_frame(), str(column.name), "resource column")
+    return calculate_model_metrics(truth, forecast[known])

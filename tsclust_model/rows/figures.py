@@ -1,0 +1,104 @@
+"""What a fit of rows found and what it gains, as figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.boosting.blend import OutputModel, fold_blend
+from tsclust_model.boosting.segment_gain import segment_gain
+from tsclust_model.config import PipelineConfig
+from tsclust_model.metrics import METRICS, calculate_model_metrics
+from tsclust_model.rows.class_target import ClassModel, fold_blend_classes
+from tsclust_model.rows.evaluation import evaluate_generation
+from tsclust_model.rows.fit import FittedGeneration
+from tsclust_model.rows.report import fold_naive_losses
+from tsclust_model.rows.table import TrainingData
+
+
+def shuffled_control(
+    fitted: FittedGeneration, data: TrainingData, config: PipelineConfig
+) -> OutputModel | ClassModel:
+    """The blend on the folds with the segments shuffled among the rows: worth nothing."""
+    labels = np.random.default_rng(config.random_state).permutation(fitted.assignment.labels)
+    fits = (data.X, data.y, labels, fitted.folds, config.lgb_timeseries_params)
+    settings: dict[str, Any] = {
+        "categorical": data.schema.categorical_columns,
+        "min_cluster_rows": config.min_cluster_rows,
+    }
+    if data.classes is None:
+        return fold_blend(*fits, **settings, clip=config.clip_to_support)
+    return fold_blend_classes(*fits, data.classes, **settings)
+
+
+def performance_figures(
+    fitted: FittedGeneration,
+    data: TrainingData,
+    known: pd.DataFrame,
+    unseen: pd.DataFrame,
+    control: OutputModel | ClassModel,
+) -> dict[str, Any]:
+    """What was found and what it is worth, as JSON-ready figures.
+
+    `known` is the table of `data`, in the same order; `unseen` was not fitted.
+
+    ``worth`` holds errors on the folds: of the global model, of clusters alone, of the blend that
+    is served, and of a control, the same blend with the labels shuffled among the rows. ``gain`` is
+    what the segments save beyond the control, and its standard error over rows, folds and whose
+    rows they are.
+    """
+    generation = fitted.generation
+    scores, losses = generation.target.scores, generation.target.fold_losses
+    rows = np.concatenate([fold.valid for fold in fitted.folds])
+    gain = segment_gain(
+        *(losses["global"], losses["blend"], control.fold_losses["blend"]),
+        root=METRICS[scores.metric].squared,
+        parts=np.repeat(np.arange(len(fitted.folds)), [len(fold.valid) for fold in fitted.folds]),
+        units=None if data.groups is None else data.groups[rows],
+    )
+    return {
+        "clustering": fitted.clustering.metrics,
+        "cluster_sizes": generation.info["cluster_sizes"],
+        "worth": {
+            f"{scores.metric}_{way}": value
+            for way, value in (scores.errors | {"control": control.scores.errors["blend"]}).items()
+        }
+        | {f"{name}_blend": value for name, value in scores.served.items()}
+        | _fold_metrics(fitted, data, known)
+        | {"cluster_weight": generation.target.weight},
+        "gain": None if gain is None else gain.to_dict(),
+        "clusters": {str(cluster): figures for cluster, figures in scores.clusters.items()},
+        "resources": {
+            name: {f"rmse_{way}": value for way, value in model.scores.errors.items()}
+            | {"cluster_weight": model.weight}
+            for name, model in generation.resources.items()
+        },
+        "holdout": evaluate_generation(generation, unseen, known) if len(unseen) else None,
+    }
+
+
+def _fold_metrics(
+    fitted: FittedGeneration, data: TrainingData, known: pd.DataFrame
+) -> dict[str, float | None]:
+    """MAE and R² of what is served on the folds, and the metric of naive forecasts there."""
+    target = fitted.generation.target
+    rows = np.concatenate([fold.valid for fold in fitted.folds] or [np.empty(0, dtype=np.int64)])
+    metric = fitted.generation.metric
+    found: dict[str, float | None] = {}
+    if isinstance(target, OutputModel) and len(target.residuals) == len(rows):
+        own = calculate_model_metrics(data.y[rows], data.y[rows] - target.residuals)
+        found = {f"{name}_blend": own[name] for name in ("mae", "r2")}
+    return found | {
+        f"{metric.name}_{way}": metric.of(losses.mean())
+        for way, losses in fold_naive_losses(fitted, data, known).items()
+    }
+
+
+def with_gain(fitted: FittedGeneration, report: Mapping[str, Any]) -> FittedGeneration:
+    """The fit whose generation says what its segments save beyond shuffled ones."""
+    info = fitted.generation.info | {"segment_gain": report["gain"]}
+    return replace(fitted, generation=replace(fitted.generation, info=info))

@@ -1,0 +1,425 @@
+"""One fitted pipeline, immutable: schema, segments and models, and the pass a batch takes.
+
+    table -> schema.encode -> segmentation.assign -> models.predict -> table
+
+Nothing here is edited after the fit: retraining makes another generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsclust_model.boosting.blend import (
+    Ensemble,
+    FoldScores,
+    OutputModel,
+)
+from tsclust_model.boosting.intervals import Calibration, Support
+from tsclust_model.clustering.engine import (
+    Segmentation,
+)
+from tsclust_model.data.class_labels import ClassTarget
+from tsclust_model.data.columns import class_outcome, outcome
+from tsclust_model.data.fitted_rows import FittedRows
+from tsclust_model.errors import MLflowIntegrationError, PredictionError
+from tsclust_model.metrics import METRICS, RMSE, Metric
+from tsclust_model.models.base import FittedPipeline, NullableLong, NullableText
+from tsclust_model.models.state import (
+    Parts,
+    StoredTexts,
+    pack_arrays,
+    pack_json,
+    unpack_arrays,
+    unpack_json,
+)
+from tsclust_model.monitoring.reference import Reference
+from tsclust_model.results import NOISE, Assignment
+from tsclust_model.rows.class_target import ClassModel
+from tsclust_model.rows.schema import Schema
+from tsclust_model.rows.table import canonical_rows
+from tsclust_model.shown import one_line
+
+_EXAMPLE_TRIES = 8
+
+_FITTED = "fitted-rows.npz"
+
+
+@one_line
+@dataclass(frozen=True)
+class Forecast:
+    """The forecast of checked rows, shape (n,) each.
+
+    Attributes
+    ----------
+    assignment : Assignment
+    prediction : ndarray of float64, or of object
+        Units of the target, or its classes as texts.
+    lower, upper : ndarray of float64
+        Units of the target; NaN for classes, which have none.
+    weight : ndarray of float64
+        Share (0 to 1) of the cluster's own model.
+    resources : dict of str to ndarray of float64
+        Units of the resource.
+    probabilities : ndarray of float64, shape (n, n_classes)
+        Of the classes; of numbers there are none (n_classes is 0).
+    """
+
+    assignment: Assignment
+    prediction: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    weight: np.ndarray
+    resources: dict[str, np.ndarray]
+    probabilities: np.ndarray
+
+
+@one_line
+@dataclass(frozen=True)
+class Generation(FittedPipeline):
+    """A fitted pipeline.
+
+    Attributes
+    ----------
+    schema : Schema
+    segmentation : Segmentation
+    target : OutputModel or ClassModel
+        Of a number, or of classes.
+    resources : dict of str to OutputModel
+    reference : Reference
+        What drift is measured against.
+    info : dict
+        What a reader should know, as JSON: ``config``, ``roles``, ``n_rows``, ``clustering``
+        (metrics), ``cluster_sizes``, ``naive`` (see `naive_forecast`), and what training adds.
+    fitted : FittedRows or None
+        Which rows it was fitted on; None is unknown.
+    """
+
+    schema: Schema
+    segmentation: Segmentation
+    target: OutputModel | ClassModel
+    resources: dict[str, OutputModel]
+    reference: Reference
+    info: dict[str, Any] = field(default_factory=dict)
+    fitted: FittedRows | None = field(default=None, repr=False)
+
+    @property
+    def classes(self) -> ClassTarget | None:
+        """The classes of the target; None if it is a number."""
+        return self.target.outcome if isinstance(self.target, ClassModel) else None
+
+    @property
+    def given_features(self) -> list[str]:
+        """The columns of a matrix without names, also those that training left out."""
+        return list(self.info.get("given_features", self.schema.names))
+
+    def assign(self, X: np.ndarray) -> Assignment:
+        """Segments of encoded rows, shape (n, n_features)."""
+        return self.segmentation.assign(X[:, self.schema.cluster_columns])
+
+    def forecast(self, X: np.ndarray, coverage: float) -> Forecast:
+        """Segments and forecasts of encoded rows, shape (n, n_features), all scorable."""
+        assignment = self.assign(X)
+        labels = assignment.labels
+        found = self._ensemble.predict(X, labels)
+        others = found[len(found) - len(self.resources) :]
+        resources = {name: values for name, (values, _) in zip(self.resources, others, strict=True)}
+        if isinstance(self.target, ClassModel):
+            P, weight = self.target.predict(X, labels)
+            prediction, none = self.target.classes[P.argmax(axis=1)], np.full(len(X), np.nan)
+            return Forecast(assignment, prediction, none, none, weight, resources, P)
+        prediction, weight = found[0]
+        lower, upper = self.target.bounds(prediction, labels, coverage)
+        no_classes = np.empty((len(X), 0))
+        return Forecast(assignment, prediction, lower, upper, weight, resources, no_classes)
+
+    @cached_property
+    def _ensemble(self) -> Ensemble:
+        return Ensemble(self._summed)
+
+    @property
+    def _summed(self) -> list[OutputModel]:
+        """The models whose forecasts are numbers."""
+        own = [self.target] if isinstance(self.target, OutputModel) else []
+        return [*own, *self.resources.values()]
+
+    @property
+    def metric(self) -> Metric:
+        """What this model is compared by, watched for and judged on."""
+        return METRICS[self.reference.metric]
+
+    def outcomes(self, frame: pd.DataFrame) -> np.ndarray:
+        """What happened, shape (n,), as `row_losses` takes it: numbers, or classes as texts.
+
+        Raises
+        ------
+        DataValidationError
+            The target is absent, missing or of another type.
+        """
+        if self.classes is not None:
+            return class_outcome(frame, self.classes, self.schema.missing_markers)
+        return outcome(frame, self.roles.target, "target column")
+
+    def canonical_rows(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows as the history keeps them; see `tsclust_model.rows.table.canonical_rows`."""
+        return canonical_rows(frame, self.schema, self.roles, self.classes, self.reported_columns)
+
+    def trained_on(self, frame: pd.DataFrame) -> np.ndarray | None:
+        """Whether the model was fitted on each labelled row, shape (n,); None where unknown."""
+        return None if self.fitted is None else self.fitted.contains(self.canonical_rows(frame))
+
+    def row_losses(self, y: np.ndarray, forecast: Forecast) -> np.ndarray:
+        """The loss of each forecast row, shape (n,), whose mean is the metric (`Metric.of`)."""
+        if isinstance(self.target, ClassModel):
+            return self.target.row_losses(y, forecast.probabilities)
+        return np.square(y - forecast.prediction)
+
+    def losses(self, frame: pd.DataFrame) -> np.ndarray:
+        """The loss of each labelled row of a table, shape (n,); NaN where it cannot be scored."""
+        losses = np.full(len(frame), np.nan)
+        if len(frame):
+            y = self.outcomes(frame)
+            encoded = self.schema.encode(frame)
+            rows = np.flatnonzero(encoded.scorable)
+            forecast = self.forecast(encoded.X[rows], self.coverage)
+            losses[rows] = self.row_losses(y[rows], forecast)
+        return losses
+
+    def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
+        """Score a table; each row's answer depends on that row alone.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            At least the columns of the schema, in any order.
+        coverage : float, optional
+            Of the intervals, above 0 and below 1.
+
+        Returns
+        -------
+        DataFrame
+            `output_columns`, the index of `frame`. A row that cannot be scored is null but for
+            ``status``, which says why; numbers are pandas' nullable types.
+
+        Raises
+        ------
+        DataValidationError
+            A column is absent or of another type.
+        PredictionError
+            The coverage is out of range.
+        """
+        wanted = self.coverage if coverage is None else coverage
+        if not 0 < wanted < 1:
+            raise PredictionError("coverage must be above 0 and below 1")
+        encoded = self.schema.encode(frame)
+        scored = encoded.scorable
+        every_row = bool(scored.all())
+        forecast = self.forecast(encoded.X if every_row else encoded.X[scored], wanted)
+        assignment, masked = forecast.assignment, ~scored
+
+        def spread(values: np.ndarray, filler: Any = 0) -> np.ndarray:
+            if every_row:
+                return values
+            full = np.full(len(scored), filler, dtype=values.dtype)
+            full[scored] = values
+            return full
+
+        def number(values: np.ndarray) -> pd.arrays.FloatingArray:
+            return pd.arrays.FloatingArray(spread(values), masked.copy())
+
+        if self.classes is None:
+            own: list[Any] = list(
+                map(number, (forecast.prediction, forecast.lower, forecast.upper))
+            )
+        else:
+            own = [NullableText(spread(forecast.prediction, pd.NA))]
+            own += map(number, np.ascontiguousarray(forecast.probabilities.T))
+        columns = [
+            *own,
+            NullableLong(spread(assignment.labels), masked.copy()),
+            NullableText(spread(assignment.source, pd.NA)),
+            number(assignment.strength),
+            number(forecast.weight),
+            *map(number, forecast.resources.values()),
+            NullableText(encoded.status),
+        ]
+        answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index, copy=False)
+        answer.columns = self._output_index.copy()  # made once: texts take pandas a while
+        return answer
+
+    @cached_property
+    def _output_index(self) -> pd.Index:
+        return pd.Index(self.output_columns)
+
+    def example(self) -> pd.DataFrame:
+        """Two or more made-up rows that show the input: segment centres, and one noise row.
+
+        No row is a training row: centres are means, and the noise row is beyond them.
+        """
+        scaler = self.segmentation.scaler
+        density = self.segmentation.density
+        centers = [
+            scaler.mean
+            + scaler.scale * density.points[density.label[density.point_cluster] == c].mean(axis=0)
+            for c in np.unique(density.label[density.point_cluster])
+            if c != NOISE
+        ][:2]
+        rows = np.array([*(centers or [scaler.median]), self._noise_row()])
+        columns: dict[str, Any] = {}  # one by one they would fragment a frame
+        for feature in self.schema.features:
+            if feature.name in self.schema.cluster_features:
+                column = rows[:, self.schema.cluster_features.index(feature.name)]
+                position = self.schema.cluster_features.index(feature.name)
+                digits = 4 - int(np.floor(np.log10(scaler.scale[position])))
+                columns[feature.name] = [round(float(value), digits) for value in column]
+            elif feature.is_number:
+                columns[feature.name] = 0.0
+            else:
+                columns[feature.name] = pd.Series([feature.categories[0]] * len(rows), dtype=object)
+        return pd.DataFrame(columns, index=range(len(rows)))
+
+    def _noise_row(self) -> np.ndarray:
+        """A row HDBSCAN calls noise: outwards from the mean, alternating up and down."""
+        scaler = self.segmentation.scaler
+        direction = np.where(np.arange(len(scaler.mean)) % 2, -1.0, 1.0)
+        row = scaler.mean
+        for doubling in range(_EXAMPLE_TRIES):
+            row = scaler.mean + direction * scaler.scale * 4 * 2**doubling
+            if self.segmentation.assign(row.reshape(1, -1)).is_noise[0]:
+                break
+        return row
+
+    def renumbered(self, ids: Mapping[int, int], lineage: Mapping[str, Any]) -> Generation:
+        """The same pipeline with other cluster ids, and where they come from in its info."""
+        return replace(
+            self,
+            segmentation=self.segmentation.renumbered(ids),
+            target=self.target.renumbered(ids),
+            resources={name: model.renumbered(ids) for name, model in self.resources.items()},
+            info=self.info
+            | {
+                "lineage": dict(lineage),
+                "cluster_sizes": {
+                    str(ids.get(int(cluster), int(cluster))): size
+                    for cluster, size in self.info["cluster_sizes"].items()
+                },
+            },
+        )
+
+    def to_parts(self) -> Parts:
+        """The generation as named parts of plain bytes; `from_parts` reads them back."""
+        arrays, values = self.segmentation.to_arrays()
+        reference_arrays, reference_values = self.reference.to_arrays()
+        outputs = {"target": self.target} | {
+            f"resource-{i}": model for i, model in enumerate(self.resources.values())
+        }
+        parts = {
+            "info.json": pack_json(self.info),
+            "schema.json": pack_json(self.schema.to_dict()),
+            "segmentation.json": pack_json(values),
+            "segmentation.npz": pack_arrays(arrays),
+            "reference.json": pack_json(reference_values),
+            "reference.npz": pack_arrays(reference_arrays),
+            "resources.json": pack_json(list(self.resources)),
+            "forest.npz": pack_arrays(self._ensemble.to_arrays()),
+        }
+        for key, model in outputs.items():
+            parts |= output_parts(model, key)
+        if self.fitted is not None:
+            parts[_FITTED] = pack_arrays(self.fitted.to_arrays())
+        return parts
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, bytes]) -> Generation:
+        """The generation of parts that have been checked (`state.open_sealed`)."""
+        try:
+            names = unpack_json(parts["resources.json"])
+            generation = cls(
+                Schema.from_dict(unpack_json(parts["schema.json"])),
+                Segmentation.from_arrays(
+                    unpack_arrays(parts["segmentation.npz"]),
+                    unpack_json(parts["segmentation.json"]),
+                ),
+                _target_from_parts(parts),
+                {name: output_from_parts(parts, f"resource-{i}") for i, name in enumerate(names)},
+                Reference.from_arrays(
+                    unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
+                ),
+                unpack_json(parts["info.json"]),
+                FittedRows.from_arrays(unpack_arrays(parts[_FITTED])) if _FITTED in parts else None,
+            )
+            if "forest.npz" in parts:  # what packing the texts gave when they were written
+                packed = unpack_arrays(parts["forest.npz"])
+                generation.__dict__["_ensemble"] = Ensemble(generation._summed, packed)
+            return generation
+        except KeyError as error:
+            raise MLflowIntegrationError(
+                f"the model's state has no part {error}; log the model again"
+            ) from error
+
+
+def output_parts(model: OutputModel | ClassModel, key: str) -> Parts:
+    """The models of one output as named parts; `output_from_parts` reads them back."""
+    parts: Parts = {}
+    content = {
+        "clusters": model.clusters,
+        "weight": model.weight,
+        "scores": asdict(model.scores),
+    }
+    parts[f"{key}-texts.json"] = pack_json(dict(model.texts))
+    if isinstance(model, ClassModel):
+        content |= {"temperature": model.temperature, "classes": model.outcome.to_dict()}
+    else:
+        content |= {"support": asdict(model.support)}
+        parts[f"{key}.npz"] = pack_arrays(
+            {str(cluster): found for cluster, found in model.calibration.residuals.items()}
+        )
+    parts[f"{key}.json"] = pack_json(content)
+    return parts
+
+
+def _target_from_parts(parts: Mapping[str, bytes]) -> OutputModel | ClassModel:
+    content = unpack_json(parts["target.json"])
+    if "classes" not in content:
+        return output_from_parts(parts, "target")
+    return ClassModel(
+        ClassTarget.from_dict(content["classes"]),
+        StoredTexts([NOISE, *content["clusters"]], parts["target-texts.json"]),
+        content["weight"],
+        content["temperature"],
+        _scores_from(content["scores"]),
+    )
+
+
+def output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
+    """The models of one output of numbers, from its `output_parts`."""
+    content = unpack_json(parts[f"{key}.json"])
+    if "global" in content:  # format 1
+        own = {int(cluster): text for cluster, text in content["clusters"].items()}
+        texts: Mapping[int, str] = {NOISE: content["global"]} | own
+    else:
+        texts = StoredTexts([NOISE, *content["clusters"]], parts[f"{key}-texts.json"])
+    return OutputModel(
+        texts,
+        content["weight"],
+        Calibration(
+            {int(cluster): found for cluster, found in unpack_arrays(parts[f"{key}.npz"]).items()}
+        ),
+        _scores_from(content["scores"]),
+        Support(**content.get("support", {})),  # older builds keep to none
+    )
+
+
+def _scores_from(scores: Mapping[str, Any]) -> FoldScores:
+    return FoldScores(
+        scores["n_rows"],
+        scores["errors"] if "errors" in scores else scores["rmse"],  # older builds
+        {int(cluster): figures for cluster, figures in scores["clusters"].items()},
+        scores.get("metric", RMSE.name),
+        scores.get("served", {}),
+    )

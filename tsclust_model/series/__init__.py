@@ -1,0 +1,1 @@
+"""The kind of model whose table has a series per case."""

@@ -1,0 +1,124 @@
+"""How good forecasts of series are, beside what simpler ones would have said."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tsclust_model.errors import DataValidationError
+from tsclust_model.series.model import SeriesGeneration
+from tsclust_model.series.panel import LARGEST_LOSS, HeldBack, Panel, row_means, scaled_errors
+
+
+def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, Any]:
+    """Compare forecasts with what followed.
+
+    Parameters
+    ----------
+    generation : SeriesGeneration
+    held : HeldBack
+        Series up to an origin, and what followed.
+
+    Returns
+    -------
+    dict
+        ``n_rows`` (series and origins), ``n_not_scored`` (constant series have no scale),
+        ``mase`` (mean over series of the mean absolute error over their scale, the mean absolute
+        difference between values a season apart before the origin), ``median_mase``, ``wape`` (sum
+        of absolute errors over the sum of absolute values), ``rmse``, ``mae``; ``mase_<way>`` and
+        ``wape_<way>`` of ``global`` (the model of all series alone), ``cluster``, ``bank``,
+        ``theta`` and ``seasonal_naive``; ``clipped`` (share of series whose scaled error is above
+        10, which counts as 10 where models are compared), ``coverage`` (wanted),
+        ``interval_coverage`` (reached), ``noise_ratio``, ``resources`` {name: figures} and
+        ``clusters`` {cluster: figures}.
+
+    Raises
+    ------
+    DataValidationError
+        There is no series to compare.
+    """
+    if not len(held):
+        raise DataValidationError(
+            "no series has values before and after the origin; give longer series"
+        )
+    forecast = generation.forecast(held.panel, generation.coverage)
+    labels, steps = forecast.assignment.labels, held.y.shape[1]
+    served = forecast.target
+    known = ~np.isnan(held.y)
+    inside = (served.lower[:, :steps] <= held.y) & (held.y <= served.upper[:, :steps])
+    losses = row_means(scaled_errors(held, served.prediction))
+    figures = series_metrics(held, served.prediction)
+    if figures["mase"] is None:
+        raise DataValidationError(
+            "no series varies before the values that are held back, so that there is no scale to "
+            "judge errors by; give longer series or some that vary, or train without holdout"
+        )
+    for way, found in generation.baselines(held.panel, labels).items():
+        other = series_metrics(held, found)
+        figures |= {f"{name}_{way}": other[name] for name in ("mase", "wape")}
+    return {
+        "n_rows": len(held),
+        "n_not_scored": int(np.isnan(losses).sum()),
+        **figures,
+        "clipped": float((losses[~np.isnan(losses)] > LARGEST_LOSS).mean()),
+        "coverage": generation.coverage,
+        "interval_coverage": float(inside[known].mean()) if known.any() else None,
+        "noise_ratio": forecast.assignment.noise_ratio,
+        "resources": {
+            name: series_metrics(held.of(name), forecast.outputs[name].prediction)
+            for name in generation.resources
+        },
+        "clusters": {
+            int(cluster): _of_cluster(held, served, labels == cluster)
+            for cluster in np.unique(labels)
+        },
+    }
+
+
+def series_metrics(held: HeldBack, forecast: np.ndarray) -> dict[str, float | None]:
+    """``mase``, ``median_mase``, ``wape``, ``rmse`` and ``mae``; None where undefined."""
+    errors = held.y - forecast[:, : held.y.shape[1]]
+    errors = errors[~np.isnan(errors)]
+    scaled = row_means(scaled_errors(held, forecast))
+    scaled = scaled[~np.isnan(scaled)]
+    total = float(np.nansum(np.abs(held.y)))
+    return {
+        "mase": float(scaled.mean()) if scaled.size else None,
+        "median_mase": float(np.median(scaled)) if scaled.size else None,
+        "wape": float(np.abs(errors).sum() / total) if total > 0 else None,
+        "rmse": math.sqrt(float(np.square(errors).mean())) if errors.size else None,
+        "mae": float(np.abs(errors).mean()) if errors.size else None,
+    }
+
+
+def _of_cluster(held: HeldBack, served: Any, rows: np.ndarray) -> dict[str, Any]:
+    own = held.take(rows)
+    steps = held.y.shape[1]
+    known = ~np.isnan(own.y)
+    inside = (served.lower[rows, :steps] <= own.y) & (own.y <= served.upper[rows, :steps])
+    return series_metrics(own, served.prediction[rows]) | {
+        "n_rows": len(own),
+        "interval_coverage": float(inside[known].mean()) if known.any() else None,
+    }
+
+
+def newest_origins(panel: Panel, share: float = 0.0) -> tuple[Panel, HeldBack]:
+    """What a model may be fitted on, and the newest periods it is evaluated on.
+
+    The last `horizon` values of each series are held back, or as many times `horizon` as fit into
+    the newest `share` (0 to 1) of its own values; each of them is forecast from just before it.
+    """
+    horizon, held = panel.horizon, held_lengths(panel, share)
+    parts = [
+        panel.take(held >= drop).held_back(drop, horizon)
+        for drop in range(int(held.max()), 0, -horizon)
+    ]
+    return panel.known(held), HeldBack.joined(parts)
+
+
+def held_lengths(panel: Panel, share: float) -> np.ndarray:
+    """How many values at its end each series has for `newest_origins`, int64, shape (n,)."""
+    horizon = panel.horizon
+    return horizon * np.maximum((panel.lengths * share).astype(np.int64) // horizon, 1)

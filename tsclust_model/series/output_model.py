@@ -1,0 +1,267 @@
+"""What forecasts one output of series: two LightGBM corrections, two bases, and their shares.
+
+All of it is scaled so that an absolute error is a MASE (see `series.features`). Two models
+learn what the bank of exponential filters and the seasonal naive forecast miss; the mean of the two
+corrected forecasts counts, once from models of all series and once from those of the segment. With
+the bank and Theta themselves that makes four ways to forecast, averaged by their `shares`.
+`tsclust_model.series.output_fit` fits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from tsclust_model.boosting.intervals import StepCalibration, Support
+from tsclust_model.boosting.packed_trees import Forest
+from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
+from tsclust_model.results import NOISE
+from tsclust_model.series.features import NO_FLOOR, Rows, Windows
+from tsclust_model.series.panel import without_alone
+from tsclust_model.shown import one_line
+
+WAYS = ("global", "cluster", "bank", "theta")
+"""The ways to forecast, in the order of shares."""
+
+_BASES = 2  # models of a segment: what the bank misses, what the seasonal naive forecast misses
+
+
+@one_line
+@dataclass(frozen=True)
+class SeriesForecast:
+    """Forecasts of some series.
+
+    Attributes
+    ----------
+    prediction, lower, upper : ndarray of float64, shape (n, horizon)
+        Units of the series.
+    weight : ndarray of float64, shape (n,)
+        Share (0 to 1) of the segment's own models.
+    replaced : ndarray of bool, shape (n,)
+        The forecast had left the series' reach, and is the seasonal naive one instead.
+    set_aside : ndarray of bool, shape (n,)
+        The series has values that stand alone, and is forecast without them.
+    """
+
+    prediction: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    weight: np.ndarray
+    replaced: np.ndarray
+    set_aside: np.ndarray
+
+
+@one_line
+@dataclass(frozen=True)
+class SeriesModel:
+    """Everything that forecasts one output: the target, or a resource.
+
+    Attributes
+    ----------
+    texts : mapping of int to sequence of str
+        LightGBM models of the two bases' errors: of each segment that is large enough, and of all
+        series (-1). Empty where there were too few rows for any.
+    shares : mapping of int to sequence of float
+        Share (0 to 1, sum 1) of each of `WAYS`, for each segment and (-1) for series without one.
+    calibration : StepCalibration
+        Of scaled residuals as multiples of the series' spread (see `Rows`).
+    season, horizon : int
+    never_negative : bool
+        No value of the training panel was below 0; so is no forecast, but of series that were.
+    whole : bool
+        All values were whole numbers; so are the bounds (see `Support`).
+    usual_scale, least_scale : float
+        See `tsclust_model.series.features.Windows`.
+    """
+
+    texts: Mapping[int, tuple[str, ...]]
+    shares: Mapping[int, tuple[float, ...]]
+    calibration: StepCalibration
+    season: int
+    horizon: int
+    never_negative: bool
+    usual_scale: float
+    least_scale: float = NO_FLOOR
+    whole: bool = False
+
+    def forecast(
+        self,
+        values: np.ndarray,
+        ends: np.ndarray,
+        covariates: Mapping[str, np.ndarray],
+        labels: np.ndarray,
+        coverage: float,
+    ) -> SeriesForecast:
+        """Forecast the periods after the last column.
+
+        Nothing leaves the reach of a series: twice the range of its known values, and ten times
+        its scale, beyond them. A forecast that does becomes the seasonal naive one. Values that
+        stand alone (see `series.panel.standing_alone`) are not looked at, for none of it.
+
+        Parameters
+        ----------
+        values : ndarray of float64, shape (n, n_periods)
+            Right-aligned: NaN before a series begins, none after.
+        ends : ndarray of int64, shape (n,)
+            Number of the period of the last column.
+        covariates : mapping of str to ndarray of float64, shape (n, n_periods)
+        labels : ndarray of int64, shape (n,)
+            Segments; -1 is none.
+        coverage : float
+            Of the intervals, above 0 and below 1.
+        """
+        values, alone = without_alone(values, self.season)
+        rows, ways = self._ways(values, ends, covariates, labels)
+        shares = self._shares_of(labels)
+        case = np.repeat(np.arange(len(values)), self.horizon)
+        scaled, replaced = rows.within_reach(blended(ways, shares[case]), case)
+        low, high = self.calibration.offsets(labels, coverage)
+        prediction, lower, upper = (
+            self._in_units(rows, found, values)
+            for found in (
+                scaled,
+                rows.clipped(scaled + rows.spread * low.ravel()),
+                rows.clipped(scaled + rows.spread * high.ravel()),
+            )
+        )
+        return SeriesForecast(
+            prediction,
+            *Support(whole=self.whole).bounds(prediction, lower, upper),
+            np.where(replaced, 0.0, shares[:, WAYS.index("cluster")]),
+            replaced,
+            np.asarray(alone.any(axis=1)),
+        )
+
+    def baselines(
+        self,
+        values: np.ndarray,
+        ends: np.ndarray,
+        covariates: Mapping[str, np.ndarray],
+        labels: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """What else would have been forecast, shape (n, horizon) each.
+
+        ``global``, ``cluster`` (the segments' models alone), ``bank``, ``theta`` and
+        ``seasonal_naive``; the parameters are those of `forecast`.
+        """
+        values, _ = without_alone(values, self.season)
+        rows, ways = self._ways(values, ends, covariates, labels)
+        found = dict(zip(WAYS, ways, strict=True)) | {"seasonal_naive": rows.naive}
+        return {name: self._in_units(rows, scaled, values) for name, scaled in found.items()}
+
+    def _ways(
+        self,
+        values: np.ndarray,
+        ends: np.ndarray,
+        covariates: Mapping[str, np.ndarray],
+        labels: np.ndarray,
+    ) -> tuple[Rows, np.ndarray]:
+        """The rows of every series and step, and the ways' scaled forecasts, (4, n * horizon)."""
+        n, n_periods = values.shape
+        origins = np.array([n_periods])
+        windows = Windows(
+            *(values, ends, origins, self.season, self.horizon, self.never_negative),
+            *(covariates, self.usual_scale, self.least_scale),
+        )
+        series = np.repeat(np.arange(n), self.horizon)
+        steps = np.tile(np.arange(1, self.horizon + 1), n)
+        rows = windows.rows(series, np.full(len(series), n_periods), steps)
+        everyone, own = self._corrected(rows, np.repeat(labels, self.horizon))
+        return rows, np.array([everyone, own, rows.bank, rows.theta])
+
+    def _corrected(self, rows: Rows, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Forecasts of the models of all series, and of the segments' own where there are any."""
+        if not self.texts:
+            return rows.bank, rows.bank
+        clusters = np.array(sorted(cluster for cluster in self.texts if cluster != NOISE), int)
+        places = np.searchsorted(clusters, labels)
+        places[np.append(clusters, NOISE)[places] != labels] = len(clusters)
+        models = np.full((len(clusters) + 1, _BASES), NOISE)
+        models[:-1] = _BASES + np.arange(_BASES * len(clusters)).reshape(-1, _BASES)
+        sums = self._forest.predict(rows.X, places, models, np.arange(_BASES))
+        base = (rows.bank + rows.naive) / 2
+        everyone = base + sums[:_BASES].mean(axis=0)
+        own = np.where(places < len(clusters), base + sums[_BASES:].mean(axis=0), everyone)
+        return everyone, own
+
+    @cached_property
+    def _forest(self) -> Forest:
+        """The models of all series first, then segment by segment."""
+        return Forest.pack([text for _, texts in sorted(self.texts.items()) for text in texts])
+
+    def _shares_of(self, labels: np.ndarray) -> np.ndarray:
+        """Shares of the ways for each series, shape (n, 4)."""
+        known, inverse = np.unique(labels, return_inverse=True)
+        table = [self.shares.get(int(label), self.shares[NOISE]) for label in known]
+        return np.array(table).reshape(-1, len(WAYS))[inverse]
+
+    def _in_units(self, rows: Rows, scaled: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Shape (n, horizon), within the support; a series with values below 0 has its own."""
+        found = (rows.level + rows.scale * scaled).reshape(-1, self.horizon)
+        if not self.never_negative:
+            return found
+        is_negative = np.fmin.reduce(known, axis=1) < 0
+        return np.where(is_negative[:, None], found, Support(self.never_negative).clipped(found))
+
+    def renumbered(self, ids: Mapping[int, int]) -> SeriesModel:
+        """The same models under other segment ids."""
+        return replace(
+            self,
+            texts={ids.get(cluster, cluster): texts for cluster, texts in self.texts.items()},
+            shares={ids.get(cluster, cluster): found for cluster, found in self.shares.items()},
+            calibration=self.calibration.renumbered(ids),
+        )
+
+    def to_parts(self, key: str) -> Parts:
+        """The model as parts of plain bytes, whose names begin with `key`."""
+        values = {
+            "shares": {str(cluster): list(found) for cluster, found in self.shares.items()},
+            "counts": {str(cluster): n for cluster, n in self.calibration.counts.items()},
+            "season": self.season,
+            "horizon": self.horizon,
+            "never_negative": self.never_negative,
+            "whole": self.whole,
+            "usual_scale": self.usual_scale,
+            "least_scale": self.least_scale,
+        }
+        residuals = {str(c): found for c, found in self.calibration.residuals.items()}
+        texts = {str(cluster): list(found) for cluster, found in self.texts.items()}
+        return {
+            f"{key}.json": pack_json(values),
+            f"{key}.npz": pack_arrays(residuals),
+            f"{key}-texts.json": pack_json(texts),
+            f"{key}-forest.npz": pack_arrays(self._forest.to_arrays() if self.texts else {}),
+        }
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, bytes], key: str) -> SeriesModel:
+        """The model of parts that have been checked (`state.open_sealed`)."""
+        values = unpack_json(parts[f"{key}.json"])
+        residuals = unpack_arrays(parts[f"{key}.npz"])
+        texts = unpack_json(parts[f"{key}-texts.json"])
+        model = cls(
+            {int(cluster): tuple(found) for cluster, found in texts.items()},
+            {int(cluster): tuple(found) for cluster, found in values["shares"].items()},
+            StepCalibration(
+                {int(cluster): found for cluster, found in residuals.items()},
+                {int(cluster): n for cluster, n in values["counts"].items()},
+            ),
+            values["season"],
+            values["horizon"],
+            values["never_negative"],
+            values["usual_scale"],
+            values.get("least_scale", NO_FLOOR),
+            values.get("whole", False),  # older builds round no bounds
+        )
+        if texts:  # what packing the texts gave when they were written
+            packed = unpack_arrays(parts[f"{key}-forest.npz"])
+            model.__dict__["_forest"] = Forest.from_arrays(packed)
+        return model
+
+
+def blended(ways: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The ways' forecasts, shape (4, m), averaged by the shares of each row, shape (m, 4)."""
+    return (ways * shares.T).sum(axis=0)

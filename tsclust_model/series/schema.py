@@ -1,0 +1,382 @@
+"""One row a series: what a served model of series is asked, made from a long table and read back.
+
+A row holds ``series_id``, ``last_timestamp`` and a list of floats for the target (``y``), each
+resource and each covariate, oldest value first; the lists of a row are equally long. A row's
+answer depends on that row alone, so every row is laid into the same number of columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from tsclust_model.data.columns import OK
+from tsclust_model.data.roles import Roles
+from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
+from tsclust_model.series.frequency import Frequency
+from tsclust_model.series.long_table import naive_times, series_panel
+from tsclust_model.series.panel import Panel, filled
+from tsclust_model.shown import one_line
+
+SERIES_ID, LAST_TIMESTAMP, Y = "series_id", "last_timestamp", "y"
+
+_LARGEST = 1e100
+
+_LISTS = pa.list_(pa.float64())
+
+
+@one_line
+@dataclass(frozen=True)
+class SeriesRows:
+    """Rows as arrays.
+
+    Attributes
+    ----------
+    panel : Panel
+        Right-aligned, one series a row of the table, also for those that cannot be scored.
+    status : ndarray of object, shape (n,)
+        ``ok``, or why the row cannot be scored, naming columns and never values.
+    """
+
+    panel: Panel
+    status: np.ndarray
+
+    @property
+    def scorable(self) -> np.ndarray:
+        """Mask of the rows that can be scored, shape (n,)."""
+        return np.asarray(self.status == OK, dtype=bool)
+
+
+@dataclass(frozen=True)
+class SeriesSchema:
+    """The input of a model of series.
+
+    Attributes
+    ----------
+    target : str
+        Its name in the long table; in a row it is ``y``.
+    resources, covariates : tuple of str
+    frequency : str
+    horizon : int
+        Periods that are forecast.
+    width : int
+        Newest periods of a series that are looked at.
+    id, time : str
+        Columns of the long table.
+    missing_markers : tuple of str
+    """
+
+    target: str
+    resources: tuple[str, ...]
+    covariates: tuple[str, ...]
+    frequency: str
+    horizon: int
+    width: int
+    id: str
+    time: str
+    missing_markers: tuple[str, ...] = ("",)
+
+    @classmethod
+    def of(cls, panel: Panel, roles: Roles, missing_markers: Sequence[str]) -> SeriesSchema:
+        """The input of a model that is fitted on `panel`: two seasons more than it has."""
+        return cls(
+            panel.target,
+            panel.resources,
+            panel.covariates,
+            panel.frequency.name,
+            panel.horizon,
+            panel.n_periods + panel.horizon + 2 * panel.frequency.season,
+            str(roles.id),
+            str(roles.time),
+            tuple(missing_markers),
+        )
+
+    @property
+    def arrays(self) -> dict[str, str]:
+        """Column of a row by name in the long table: the target, resources and covariates."""
+        others = (*self.resources, *self.covariates)
+        return {self.target: Y} | {name: name for name in others}
+
+    @property
+    def names(self) -> list[str]:
+        """Columns of a row that are needed (``series_id`` is not)."""
+        return [LAST_TIMESTAMP, *self.arrays.values()]
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Columns that a csv must not read as numbers: "007" stays "007"."""
+        return [self.id, SERIES_ID]
+
+    @cached_property
+    def calendar(self) -> Frequency:
+        return Frequency.parse(self.frequency)
+
+    def encode(self, frame: pd.DataFrame) -> SeriesRows:
+        """Turn rows into arrays; each row by itself.
+
+        Null elements inside a series become a straight line between their neighbours, those at
+        its end the last value, and those before its first value are left out.
+
+        Raises
+        ------
+        DataValidationError
+            A column is absent.
+        """
+        absent = [name for name in self.names if name not in frame.columns]
+        if absent:
+            hint = suggestion(absent[0], map(str, frame.columns)) if len(absent) == 1 else ""
+            raise DataValidationError(
+                f"the data has no column {listed(map(repr, absent))}{hint}; give one row a series, "
+                "as tsclust_model.series_rows makes them of a long table"
+            )
+        problems: dict[str, list[tuple[str, np.ndarray]]] = {}
+        times, unknown = _times(frame[LAST_TIMESTAMP], self.frequency)
+        _note(problems, "missing", LAST_TIMESTAMP, unknown)
+        lists = {name: _lists(frame[column]) for name, column in self.arrays.items()}
+        values = {name: _right_aligned(found, self.width) for name, found in lists.items()}
+        known = ~np.isnan(values[self.target])
+        inside = np.logical_or.accumulate(known, axis=1)
+        for name, column in self.arrays.items():
+            found = values[name]
+            infinite, huge = np.isinf(found), np.abs(found) > _LARGEST
+            _note(problems, "no list of numbers", column, lists[name].broken)
+            _note(problems, "infinite", column, infinite.any(axis=1))
+            _note(problems, "out of range", column, (huge & ~infinite).any(axis=1))
+            other = lists[name].lengths != lists[self.target].lengths
+            _note(problems, "another length than y", column, other)
+            optional = name in self.covariates
+            empty = lists[name].lengths == 0 if optional else np.isnan(found).all(axis=1)
+            _note(problems, "missing", column, empty & ~lists[name].broken)
+            values[name] = _filled_inside(found, inside)
+        ends = np.where(unknown, 0, self.calendar.ordinals(times))
+        texts = frame[SERIES_ID] if SERIES_ID in frame else pd.Series(index=frame.index, dtype=str)
+        panel = Panel(
+            texts.to_numpy(dtype=object),
+            values,
+            ends,
+            times,
+            self.calendar,
+            self.target,
+            self.resources,
+            self.covariates,
+            self.horizon,
+        )
+        return SeriesRows(panel, _status(problems, len(frame)))
+
+    def laid_out(self, panel: Panel) -> Panel:
+        """Right-aligned series in `width` columns, so that no answer depends on its company."""
+        missing = self.width - panel.n_periods
+        if not missing:
+            return panel
+
+        def laid(values: np.ndarray) -> np.ndarray:
+            if missing < 0:
+                return values[:, -self.width :]
+            return np.pad(values, ((0, 0), (missing, 0)), constant_values=np.nan)
+
+        return replace(panel, values={name: laid(found) for name, found in panel.values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> SeriesSchema:
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in content.items()
+        }
+        return cls(**values)
+
+
+def series_rows(
+    frame: pd.DataFrame,
+    id: str | None = None,
+    time: str | None = None,
+    target: str | None = None,
+    resources: Sequence[str] = (),
+    covariates: Sequence[str] = (),
+    *,
+    frequency: str | None = None,
+    gap_policy: str | None = None,
+    model: Any = None,
+) -> pd.DataFrame:
+    """A long table of series as one row a series: what a model of series is asked.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a series and period, in any order.
+    id, time, target : str, optional
+        Columns that say whose value it is, when, and which; default: those of `model`.
+    resources, covariates : sequence of str
+        Those of the model.
+    frequency : str, optional
+        Such as ``MS``, ``W``, ``D`` or ``h``; default: that of `model`, or guessed.
+    gap_policy : {'error', 'fill', 'drop'}, optional
+        See `PipelineConfig`; default: that of `model`, or 'error'.
+    model : object, optional
+        A model of series as ``mlflow.pyfunc.load_model`` gives it, or its `SeriesGeneration`: every
+        column is the one that it was trained on.
+
+    Returns
+    -------
+    DataFrame
+        ``series_id`` (texts), ``last_timestamp`` (without a zone, or a whole number), ``y``,
+        resources and covariates (lists of floats, oldest first; None where a resource is not known
+        yet).
+
+    Raises
+    ------
+    DataValidationError, ConfigurationError
+
+    Examples
+    --------
+    >>> long = pd.DataFrame({"ward": "A", "month": ["2025-01", "2025-02"], "beds": [3, 4]})
+    >>> series_rows(long, "ward", "month", "beds").loc[0, "y"]
+    [3.0, 4.0]
+    """
+    markers: Sequence[str] = ("",)
+    if model is not None:
+        generation = model.unwrap_python_model().generation if _is_loaded(model) else model
+        schema: SeriesSchema = generation.schema
+        id, time, target = id or schema.id, time or schema.time, target or schema.target
+        resources, covariates = resources or schema.resources, covariates or schema.covariates
+        frequency, markers = frequency or schema.frequency, schema.missing_markers
+        gap_policy = gap_policy or generation.info["config"]["gap_policy"]
+    if id is None or time is None or target is None:
+        raise ConfigurationError("series_rows needs id, time and target, or the model; give one")
+    roles = Roles(target, tuple(covariates), tuple(resources), time, id, 1, frequency)
+    return panel_rows(series_panel(frame, roles, gap_policy or "error", markers))
+
+
+def _is_loaded(model: Any) -> bool:
+    """Whether mlflow has wrapped a model."""
+    return hasattr(model, "unwrap_python_model")
+
+
+def panel_rows(panel: Panel) -> pd.DataFrame:
+    """The series of a panel as rows; see `series_rows`."""
+    aligned = panel.right_aligned()
+    starts = aligned.n_periods - panel.lengths
+    columns: dict[str, Any] = {
+        SERIES_ID: pd.Series(panel.ids, dtype=object),
+        LAST_TIMESTAMP: panel.frequency.shown(panel.last_times),
+    }
+    for name, values in aligned.values.items():
+        cells = [row[start:].tolist() for row, start in zip(values, starts, strict=True)]
+        for i in np.flatnonzero(np.isnan(values).sum(axis=1) > starts):
+            cells[i] = [None if np.isnan(value) else value for value in cells[i]]
+        columns[Y if name == panel.target else name] = pd.Series(cells, dtype=object)
+    return pd.DataFrame(columns)
+
+
+@one_line
+@dataclass(frozen=True)
+class _Lists:
+    """The lists of a column, one after the other; NaN is null."""
+
+    flat: np.ndarray
+    lengths: np.ndarray
+    broken: np.ndarray
+
+
+def _lists(column: pd.Series) -> _Lists:
+    cells = list(column)
+    broken = np.zeros(len(cells), dtype=bool)
+    try:
+        found = pa.array(cells, type=_LISTS, from_pandas=True)
+    except pa.ArrowException:
+        broken = np.array([not _is_list(cell) for cell in cells], dtype=bool)
+        kept = [None if bad else cell for cell, bad in zip(cells, broken, strict=True)]
+        found = pa.array(kept, type=_LISTS, from_pandas=True)
+    flat = found.flatten().to_numpy(zero_copy_only=False)
+    lengths = found.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    return _Lists(flat, lengths.astype(np.int64), broken)
+
+
+def _is_list(cell: Any) -> bool:
+    try:
+        pa.array([cell], type=_LISTS, from_pandas=True)
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _right_aligned(lists: _Lists, width: int) -> np.ndarray:
+    """The newest `width` elements of each list, shape (n, width), NaN to their left."""
+    n = len(lists.lengths)
+    values = np.full((n, width), np.nan)
+    rows = np.repeat(np.arange(n), lists.lengths)
+    stops = np.cumsum(lists.lengths)
+    columns = np.arange(len(lists.flat)) - np.repeat(stops, lists.lengths) + width
+    kept = columns >= 0
+    values[rows[kept], columns[kept]] = lists.flat[kept]
+    return values
+
+
+def _filled_inside(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Nulls after the first value filled; what lies before the target's first value is NaN."""
+    values = np.where(inside, values, np.nan)
+    known = ~np.isnan(values)
+    rows = (np.logical_or.accumulate(known, axis=1) & ~known).any(axis=1)
+    if rows.any():
+        values[rows] = filled(values[rows])
+    return values
+
+
+def last_times(column: pd.Series, frequency: str) -> np.ndarray:
+    """A column of last times without a zone, datetime64[s]; NaT where it is not known."""
+    return _times(column, frequency)[0]
+
+
+def _times(column: pd.Series, frequency: str) -> tuple[np.ndarray, np.ndarray]:
+    """Last times without a zone, datetime64[s], and the mask of those that are not known."""
+    if Frequency.parse(frequency).is_numbered:
+        column = pd.to_numeric(column, errors="coerce")
+        column = column.where(column % 1 == 0)
+    unknown = np.array(column.isna(), dtype=bool)
+    present = column[~unknown]
+    try:
+        found = naive_times(present, LAST_TIMESTAMP, frequency) if len(present) else None
+    except DataValidationError:
+        if pd.api.types.is_numeric_dtype(present):
+            raise
+        parsed = pd.to_datetime(present.astype(str), format="ISO8601", errors="coerce", utc=True)
+        unknown[~unknown] = parsed.isna().to_numpy()
+        found = (
+            naive_times(column[~unknown], LAST_TIMESTAMP, frequency) if not unknown.all() else None
+        )
+    times = np.full(len(column), np.datetime64("NaT"), dtype="M8[s]")
+    if found is not None:
+        daily = Frequency.parse(frequency).is_daily_or_longer
+        times[~unknown] = found.wall if daily else found.utc
+    return times, unknown
+
+
+def _note(
+    problems: dict[str, list[tuple[str, np.ndarray]]], problem: str, column: str, mask: np.ndarray
+) -> None:
+    if mask.any():
+        problems.setdefault(problem, []).append((column, mask))
+
+
+def _status(problems: Mapping[str, list[tuple[str, np.ndarray]]], n: int) -> np.ndarray:
+    status = np.full(n, OK, dtype=object)
+    if not problems:
+        return status
+    masks = [mask for found in problems.values() for _, mask in found]
+    for row in np.flatnonzero(np.logical_or.reduce(masks)):
+        named = {
+            problem: [column for column, mask in found if mask[row]]
+            for problem, found in problems.items()
+        }
+        status[row] = "; ".join(
+            f"{problem}: {', '.join(columns)}" for problem, columns in named.items() if columns
+        )
+    return status

@@ -1,0 +1,1 @@
+"""Train, compare with a challenger, publish, and when to retrain."""

@@ -1,0 +1,165 @@
+"""Logs and registers what a training made."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tsclust_model.config import PipelineConfig
+from tsclust_model.errors import (
+    MLflowIntegrationError,
+)
+from tsclust_model.mlflow_integration.artifacts import ArtifactManager
+from tsclust_model.mlflow_integration.kinds import AnyGeneration
+from tsclust_model.mlflow_integration.pyfunc import log_generation
+from tsclust_model.mlflow_integration.registry import (
+    describe_version,
+    name_and_version,
+    register,
+    segment_names,
+    set_challenger,
+    set_champion,
+    tag_training_data,
+    tag_version,
+)
+from tsclust_model.mlflow_integration.runs import ExperimentManager, log_page
+from tsclust_model.mlflow_integration.stores import translated
+from tsclust_model.models.compare import Comparison
+from tsclust_model.monitoring.metrics import PerformanceMonitor
+from tsclust_model.report.build import now
+from tsclust_model.report.figures import Watched
+from tsclust_model.report.page import model_card, plain_figures, render, run_note
+
+PAGE, FIGURES = "performance-report.html", "performance-report.json"
+
+
+def watched_batches(monitor: PerformanceMonitor, metric: str) -> Watched:
+    """Noise ratio and accuracy over the batches a monitor has seen, and its alerts.
+
+    Parameters
+    ----------
+    monitor : PerformanceMonitor
+    metric : str
+        Name of the accuracy.
+    """
+    history: dict[str, list[float]] = {}
+    for record in monitor.records():
+        if record.metric_name in ("noise_ratio", metric):
+            history.setdefault(record.metric_name, []).append(record.value)
+    return Watched(
+        history,
+        {name: limit for name, limit in monitor.alert_thresholds.items() if name in history},
+        [f"{alert.message} ({alert.severity})" for alert in monitor.alerts()],
+    )
+
+
+def save_page(figures: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Write the page, its figures and its pictures, and return their paths by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "performance_report": (PAGE, render(figures).encode()),
+        "figures": (FIGURES, json.dumps(plain_figures(figures), indent=1).encode()),
+    }
+    for picture in figures["pictures"]:
+        contents[picture["name"]] = (f"{picture['name']}.png", base64.b64decode(picture["png"]))
+    for file_name, content in contents.values():
+        (folder / file_name).write_bytes(content)
+    return {name: str(folder / file_name) for name, (file_name, _) in contents.items()}
+
+
+def log_report(figures: Mapping[str, Any]) -> None:
+    """Log the page and its figures under the active run, and describe the run."""
+    log_page(PAGE, render(figures), FIGURES, plain_figures(figures), run_note(figures))
+
+
+def named_segments(model_uri: str) -> dict[int, str]:
+    """Names that people gave to the segments of a registered model; none for another URI."""
+    try:
+        return segment_names(name_and_version(model_uri)[0])
+    except MLflowIntegrationError:
+        return {}
+
+
+LABELS_TAG = "compared.labels"
+"""Tag of a challenger: which labels it was compared on, as a hash."""
+
+
+def publish_challenger(
+    experiments: ExperimentManager,
+    challenger: AnyGeneration,
+    report: Mapping[str, Any],
+    page: dict[str, Any],
+    config: PipelineConfig,
+    name: str,
+    champion_version: str,
+    comparison: Comparison,
+    promote: bool,
+    labels: str,
+) -> tuple[str, bool]:
+    """Register the challenger, and let it serve if it is better: its version, and whether."""
+    version = publish(experiments, challenger, report, page, config, name)
+    set_challenger(name, version)
+    reason = str(report["reason"])
+    figures = {"comparison": comparison.reason} | comparison.figures
+    told = {"challenged": champion_version, "trigger": reason, LABELS_TAG: labels}
+    tag_version(name, version, told | {"refitted": comparison.better} | figures)
+    promoted = promote and comparison.better
+    if promoted:
+        set_champion(name, version, reason, expected=champion_version, figures=figures)
+    return version, promoted
+
+
+def publish(
+    experiments: ExperimentManager,
+    generation: AnyGeneration,
+    report: Mapping[str, Any],
+    page: dict[str, Any],
+    config: PipelineConfig,
+    name: str,
+) -> str:
+    """Log figures, report and model under the active run; returns the registered version."""
+    experiments.log_metrics(headline(report))
+    ArtifactManager(config.hospital_profile_id).save_report(report, "report.json")
+    with translated("the model cannot be logged"):
+        logged = log_generation(generation, config.serialization)
+    version = register(logged.model_uri, name, (logged.metadata or {})["state_sha256"])
+    tag_training_data(name, str(version.version), generation.info["trained_on"])
+    page["model"]["version"] = str(version.version)
+    describe_version(name, str(version.version), model_card(page))
+    log_report(page)
+    return str(version.version)
+
+
+def about_run(
+    name: str, run_id: str, phase: str, replaced: str | None, source: str
+) -> dict[str, str | None]:
+    """What the report of a fit says of where it is; the version is not known yet."""
+    told = {"phase": phase, "source": source, "model_name": name, "version": "", "run_id": run_id}
+    return told | {"replaced": replaced, "made_at": now()}
+
+
+def run_tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str | None]:
+    """The tags of a run that trains."""
+    return {
+        "phase": phase,
+        "trigger": trigger,
+        "hospital_profile_id": config.hospital_profile_id,
+    }
+
+
+def headline(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a report that a run shows as metrics."""
+    figures = {
+        k: report["clustering"][k] for k in ("n_clusters", "noise_ratio", "silhouette_score")
+    }
+    figures |= {f"fold_{name}": value for name, value in report["worth"].items()}
+    if report["gain"] is not None:
+        figures["fold_saved_beyond_control"] = report["gain"]["beyond"]
+        figures["fold_saved_beyond_control_error"] = report["gain"]["error"]
+    for name, value in (report["holdout"] or {}).items():
+        if not isinstance(value, dict):
+            figures[f"holdout_{name}"] = value
+    return figures

@@ -5,8 +5,12 @@ What is heavy is imported by the fixture that needs it: a unit test starts in a 
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     import pandas as pd
+    from click.testing import Result
 
     from tsclust_model.rows.fit import FittedGeneration
     from tsclust_model.rows.model import Generation
@@ -105,6 +110,53 @@ def _using(store_folder: Path) -> Iterator[None]:
         mlflow.set_tracking_uri(uri)
         yield
         mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def tsclust(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """Run a command in this process: ``tsclust("score", data=..., model_uri=...)``."""
+    from click.testing import CliRunner
+
+    from tsclust_model.commands import main
+
+    # A command changes the loggers and warnings of its process.
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
+
+    def call(name: str, *words: str, **options: object) -> Result:
+        given = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        return CliRunner().invoke(main.tsclust, [name, *words, *given])
+
+    yield call
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+def mlflow_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess]:
+    """Run this project as a user does: ``mlflow_run(folder, "-e", "score", data=...)``."""
+    from tests.support import PROJECT
+
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def call(
+        folder: Path, *words: str, project: object = PROJECT, **given: object
+    ) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "mlflow", "run", str(project), "--env-manager", "local"]
+        command += [word for key, value in given.items() for word in ("-P", f"{key}={value}")]
+        environment = os.environ | {"PATH": path}
+        return subprocess.run(
+            [*command, *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=folder,
+            env=environment,
+        )
+
+    return call
 
 
 @pytest.fixture(scope="session")

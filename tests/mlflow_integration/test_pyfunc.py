@@ -401,3 +401,10 @@ def test_logging_a_model_says_nothing_of_pickles(generation, tmp_path, caplog):
         )
     assert "CloudPickle" not in caplog.text
     assert not logging.getLogger("mlflow.pyfunc").filters
+
+
+def test_where_the_model_is_defined_its_name_for_pickles_is_imported_too():
+    """Without it cloudpickle would write the class itself, which no later build reads."""
+    code = "import sys, tsclust_model.mlflow_integration.pyfunc as p; "
+    code += "assert sys.modules['tsclust_model.pyfunc'].SegmentForecaster is p.SegmentForecaster"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)

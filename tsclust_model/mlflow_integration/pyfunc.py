@@ -324,3 +324,7 @@ def write_parts(parts: Parts, folder: Path) -> None:
 
 def read_parts(folder: Path) -> Parts:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+# Pickles name the class by `tsclust_model.pyfunc`, which must be there when one is written.
+import tsclust_model.pyfunc  # noqa: E402

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from tsclust_model.series.model import SeriesGeneration
     from tsclust_model.training.train import Training
 
+
+# How many examples a property is tried on; a test sets max_examples where it needs fewer.
+settings.register_profile("quick", max_examples=100, deadline=None, database=None)
+settings.register_profile("thorough", max_examples=2000, deadline=None, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 collect_ignore_glob = ["saved_models/*/*/*.py"]  # what those models carry
 

@@ -13,10 +13,10 @@ import cloudpickle
 import hdbscan
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.clustering.test_hdbscan_tree import approximate_predict, fit, knows_its_own_clusters
+from tests.clustering.oracle import approximate_predict, fit, knows_its_own_clusters
 from tsclust_model._kernels import rows as kernels
 from tsclust_model.clustering.engine import Scaler, Segmentation
 from tsclust_model.clustering.fallback import KNNFallback
@@ -227,7 +227,6 @@ def models(draw: st.DrawFn) -> tuple[hdbscan.HDBSCAN, Segmentation, np.ndarray, 
 
 # More classes than half the rows: scikit-learn wonders, of a sample of few rows.
 @pytest.mark.filterwarnings("ignore:The number of unique classes is greater:UserWarning")
-@settings(max_examples=2000, deadline=None, database=None)
 @given(models())
 def test_every_segmentation_assigns_as_the_libraries_do(model):
     clusterer, segmentation, rows, own = model

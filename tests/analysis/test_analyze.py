@@ -1004,7 +1004,6 @@ def requests(draw: st.DrawFn) -> dict:
 
 @settings(
     max_examples=15,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

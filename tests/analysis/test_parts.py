@@ -163,7 +163,7 @@ def test_connectivity_counts_neighbours_in_the_same_cluster(pairs):
     assert connectivity(np.full(100, -1), neighbours) == 0.0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(2, 30).flatmap(lambda n: arrays(np.int64, (3, n), elements=st.integers(-1, 4))))
 def test_the_rand_matrix_is_sklearns_index_of_each_pair(labels):
     found = rand_matrix(list(labels))

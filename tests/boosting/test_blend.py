@@ -9,7 +9,7 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tsclust_model.boosting.blend import (
@@ -388,7 +388,6 @@ def slow_choice(truth, everyone, own, loss) -> float:
     raise AssertionError("the best weight is not worse than itself")
 
 
-@settings(max_examples=150, deadline=None, database=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(st.integers(1, 30), min_size=1, max_size=4),

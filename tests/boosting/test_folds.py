@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tsclust_model.boosting.folds import ORIGINS, Fold, time_ordered_folds
@@ -61,7 +61,6 @@ def test_a_group_across_an_origin_is_validated_and_not_trained_on():
     assert first.valid.tolist() == [5, 6, 7]
 
 
-@settings(deadline=None)
 @given(groups=GROUPS, origins=SHARES)
 def test_folds_are_those_of_the_definition(groups: np.ndarray, origins: list[float]):
     rising = tuple(sorted(origins))
@@ -69,14 +68,12 @@ def test_folds_are_those_of_the_definition(groups: np.ndarray, origins: list[flo
     assert as_lists(folds) == slow_folds(groups.tolist(), rising)
 
 
-@settings(deadline=None)
 @given(groups=GROUPS)
 def test_a_fold_never_parts_a_group(groups: np.ndarray):
     for fold in time_ordered_folds(len(groups), groups):
         assert not set(groups[fold.train]) & set(groups[fold.valid])
 
 
-@settings(deadline=None)
 @given(groups=GROUPS)
 def test_no_fold_trains_on_a_row_newer_than_the_newest_of_a_group_it_validates(groups: np.ndarray):
     newest = {group: row for row, group in enumerate(groups.tolist())}
@@ -84,7 +81,6 @@ def test_no_fold_trains_on_a_row_newer_than_the_newest_of_a_group_it_validates(g
         assert fold.train.max() < min(newest[group] for group in groups[fold.valid].tolist())
 
 
-@settings(deadline=None)
 @given(groups=GROUPS)
 def test_every_row_is_validated_once_at_most_and_the_training_part_grows(groups: np.ndarray):
     folds = time_ordered_folds(len(groups), groups)
@@ -94,7 +90,6 @@ def test_every_row_is_validated_once_at_most_and_the_training_part_grows(groups:
         assert set(earlier.train.tolist()) <= set(later.train.tolist())
 
 
-@settings(deadline=None)
 @given(n_rows=st.integers(0, 200))
 def test_rows_without_groups_are_groups_of_one(n_rows: int):
     alone = time_ordered_folds(n_rows)

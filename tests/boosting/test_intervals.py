@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tsclust_model.boosting.intervals import ENOUGH, Calibration, StepCalibration, Support
@@ -47,7 +47,6 @@ def test_bounds_are_those_of_split_conformal_prediction(n: int, coverage: str):
     assert found == split_conformal(residuals.tolist(), coverage)
 
 
-@settings(deadline=None)
 @given(
     residuals=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=150),
     coverage=st.integers(1, 999).map(lambda thousandth: f"0.{thousandth:03d}"),
@@ -209,7 +208,6 @@ def test_steps_with_few_residuals_ask_their_neighbours():
     st.floats(0.01, 30),
     st.integers(0, 50),
 )
-@settings(max_examples=200, deadline=None, database=None)
 def test_bounds_within_the_support_hold_the_same_outcomes_and_enclose(seed, shift, spread, base):
     rng = np.random.default_rng(seed)
     y = np.maximum(np.round(rng.normal(base, spread, 40)), 0.0)

@@ -199,7 +199,6 @@ def forests(draw: st.DrawFn) -> tuple[list[str], np.ndarray]:
     return texts, probes(np.random.default_rng(seed), X, texts)
 
 
-@settings(max_examples=2000, deadline=None, database=None)
 @given(forests())
 def test_a_forest_forecasts_as_lightgbm_to_the_last_bit(forest):
     assert_same_as_lightgbm(*forest)
@@ -685,7 +684,7 @@ def ensembles(draw: st.DrawFn) -> tuple[list[tuple[int, dict[int, int], float]],
 
 # hypothesis writes a failing example out, and it holds whole models
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=60)
 @example(([(8, {}, 0.0)], 120), 1.0)  # a linear tree forecasts infinity, far outside
 @given(ensembles(), st.sampled_from([None, None, 0.0, 0.25, 1.0]))
 def test_an_ensemble_is_the_blend_of_plain_boosters(texts, unpacked, batch, ensemble, weight):

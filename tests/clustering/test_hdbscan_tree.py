@@ -1,31 +1,17 @@
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
 import hdbscan
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.clustering.oracle import approximate_predict, fit, knows_its_own_clusters
 from tsclust_model.clustering.hdbscan_tree import DensityTree
 from tsclust_model.results import NOISE
-
-
-def fit(X: np.ndarray, **params: Any) -> hdbscan.HDBSCAN:
-    params = {"core_dist_n_jobs": 1, "prediction_data": True} | params
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hdbscan's, of data that is all noise
-        return hdbscan.HDBSCAN(**params).fit(X)
-
-
-def approximate_predict(clusterer: hdbscan.HDBSCAN, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The oracle: one row after the other, in Python."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return hdbscan.approximate_predict(clusterer, X)
 
 
 def assert_same_as_hdbscan(clusterer: hdbscan.HDBSCAN, X: np.ndarray) -> None:
@@ -33,20 +19,6 @@ def assert_same_as_hdbscan(clusterer: hdbscan.HDBSCAN, X: np.ndarray) -> None:
     expected_labels, expected_strength = approximate_predict(clusterer, X)
     np.testing.assert_array_equal(labels, expected_labels)
     np.testing.assert_array_equal(strength, expected_strength)
-
-
-def knows_its_own_clusters(clusterer: hdbscan.HDBSCAN) -> bool:
-    """Whether hdbscan predicts with the clusters it selected.
-
-    It looks for a selected cluster among the clusters that points fall out of, so it mistakes a
-    cluster that splits before a point has fallen out of it for one of its parts.
-    """
-    tree = clusterer.condensed_tree_._raw_tree
-    points = tree[tree["child"] < len(clusterer.labels_)]
-    numbers = clusterer.prediction_data_.cluster_map
-    return all(
-        numbers.get(row["parent"], NOISE) == clusterer.labels_[row["child"]] for row in points
-    )
 
 
 def blobs(seed: int, sizes: tuple[int, ...], spread: float = 0.3) -> np.ndarray:
@@ -100,7 +72,6 @@ def random_models(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, Any], np.ndarr
     return X, params, np.concatenate([X, new])
 
 
-@settings(max_examples=200, deadline=None, database=None)
 @given(random_models())
 def test_prediction_is_hdbscans_to_the_last_bit(model):
     X, params, rows = model

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.data.batches import batch
 from tsclust_model.data.history import DataVersioner
 from tsclust_model.data.tables import content_digest, read_table
 from tsclust_model.data.window import Window
@@ -24,19 +25,6 @@ from tsclust_model.errors import ConfigurationError, DataValidationError
 
 SECRET = "P-SECRET-0815"
 SPAWN = multiprocessing.get_context("spawn")
-
-
-def batch(number: int, n_rows: int = 3) -> pd.DataFrame:
-    """A batch whose every value tells which batch and row it is."""
-    rows = np.arange(n_rows)
-    return pd.DataFrame(
-        {
-            "patient_id": [f"P{number:03d}-{row}" for row in rows],
-            "age": number + rows / 8,
-            "visits": rows,
-            "y": number * 100.0 + rows,
-        }
-    )
 
 
 def batch_file(history: DataVersioner, version_id: str) -> Path:
@@ -341,7 +329,7 @@ def test_a_reader_meets_whole_labels_while_another_process_replaces_them(history
 _WRITERS = """
 import os, random, signal, sys, multiprocessing, numpy as np
 sys.path.insert(0, sys.argv[2])
-from tests.data.test_history import batch
+from tests.data.batches import batch
 from tsclust_model.data.history import DataVersioner
 
 def write(start, told):

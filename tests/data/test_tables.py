@@ -161,7 +161,7 @@ def test_every_format_gives_the_same_plain_columns(tmp_path: Path):
 # What a csv means
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
 def test_a_float_comes_back_from_csv_to_the_last_bit(values: list[float]):
     frame = pd.DataFrame({"x": np.array(values)})
@@ -505,7 +505,7 @@ def frame_of(rows: list[tuple]) -> pd.DataFrame:
     )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(rows=ROWS)
 def test_a_table_has_one_digest_in_csv_in_parquet_and_in_memory(rows: list[tuple]):
     frame = frame_of(rows)
@@ -516,7 +516,6 @@ def test_a_table_has_one_digest_in_csv_in_parquet_and_in_memory(rows: list[tuple
     assert len(digests) == 1
 
 
-@settings(deadline=None)
 @given(rows=ROWS, data=st.data())
 def test_a_digest_is_another_one_when_any_cell_changes(rows: list[tuple], data: st.DataObject):
     frame = frame_of(rows)
@@ -529,7 +528,6 @@ def test_a_digest_is_another_one_when_any_cell_changes(rows: list[tuple], data: 
     assert content_digest(changed) != content_digest(frame)
 
 
-@settings(deadline=None)
 @given(rows=ROWS, order=st.permutations(["n", "x", "text", "flag"]))
 def test_the_order_of_columns_and_the_index_leave_a_digest_as_it_is(
     rows: list[tuple], order: list[str]

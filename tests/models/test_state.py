@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tsclust_model.errors import MLflowIntegrationError
@@ -55,7 +55,6 @@ def test_the_digest_is_that_of_the_manifest_and_the_order_of_parts_means_nothing
     assert digest(backwards) == digest(SEALED) == hashlib.sha256(SEALED[MANIFEST]).hexdigest()
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["a.json", "b.npz"]), st.integers(0), st.integers(1, 255))
 def test_a_part_with_any_byte_changed_is_refused(name: str, position: int, change: int):
     part = bytearray(SEALED[name])
@@ -64,7 +63,6 @@ def test_a_part_with_any_byte_changed_is_refused(name: str, position: int, chang
         open_sealed(SEALED | {name: bytes(part)})
 
 
-@settings(deadline=None)
 @given(st.integers(0), st.integers(1, 255))
 def test_a_manifest_with_any_byte_changed_has_another_digest(position: int, change: int):
     manifest = bytearray(SEALED[MANIFEST])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tsclust_model.config import PipelineConfig
@@ -696,7 +696,6 @@ def slow_encode(row: Mapping[str, Any], missing_values: str) -> tuple[list[float
     return cells, "; ".join(problems) or "ok"
 
 
-@settings(deadline=None)
 @given(rows=ROWS, missing_values=st.sampled_from(["error", "impute"]))
 def test_a_batch_is_encoded_as_its_rows_are_alone(rows: list[dict], missing_values: str):
     schema = Schema(SCHEMA.features, SCHEMA.cluster_features, missing_values)
@@ -709,7 +708,6 @@ def test_a_batch_is_encoded_as_its_rows_are_alone(rows: list[dict], missing_valu
     assert encoded.scorable.tolist() == [status == "ok" for status in encoded.status]
 
 
-@settings(deadline=None)
 @given(rows=ROWS, order=st.permutations([*SCHEMA.names, "extra"]))
 def test_the_order_of_columns_and_extra_columns_do_not_matter(rows: list[dict], order: list[str]):
     frame = pd.DataFrame(rows)

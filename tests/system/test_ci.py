@@ -31,7 +31,7 @@ def test_it_runs_the_make_targets_and_nothing_of_its_own():
 def test_its_tests_are_those_of_make_with_nothing_skipped():
     script = PROJECT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert "TSCLUST_NO_SKIPS=1 make test" in script.read_text()
+    assert "HYPOTHESIS_PROFILE=thorough TSCLUST_NO_SKIPS=1 make test" in script.read_text()
     assert "test" in targets()
 
 

@@ -76,10 +76,8 @@ LACKING = {
         "renumbering_segments_changes_ids_only",
         "segments_of_the_report_are_the_models",
     ),
-    "it does not say which columns hold strings": ("canonical_rows_are_the_same_of_a_csv",),
     "its figures count no rows, and know no global model": ("an_evaluation_is_strict_json",),
     "it has no evidence for the report": ("losses_agree_with_the_report",),
-    "it keeps no hashes of its rows": ("the_model_knows_which_rows_it_was_fitted_on",),
     "it has no reference of drift": ("drift_is_measured_on_columns_of_the_reference",),
     "it has no example": (
         "the_signature_has_the_columns_of_the_schema",
@@ -437,7 +435,7 @@ FAULTS = {
     "renumbering_segments_changes_ids_only": ("regression", {"renumbered": forgets_the_sizes}),
     "the_model_knows_which_rows_it_was_fitted_on": (
         "regression",
-        {"trained_on": lambda self, frame: np.full(len(frame), True)},
+        {"fitted_part": lambda self, frame: np.full(len(frame), True)},
     ),
     "the_model_shows_itself_in_one_line": ("regression", {"__repr__": lambda self: "a\nb"}),
     "the_model_cannot_be_edited": ("regression", {"__setattr__": object.__setattr__}),

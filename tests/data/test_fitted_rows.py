@@ -85,11 +85,11 @@ def test_a_fit_of_a_table_knows_its_rows_from_csv_and_parquet(generation, hospit
     fitted = generation.fitted
     assert len(fitted.contents) == len(fitted.keyed) == len(hospital)
     csv = pd.read_csv(io.StringIO(hospital.sample(frac=1, random_state=0).to_csv()))
-    assert generation.trained_on(csv).all()
+    assert generation.fitted_part(csv).all()
     hospital.to_parquet(tmp_path / "rows.parquet")
-    assert generation.trained_on(pd.read_parquet(tmp_path / "rows.parquet")).all()
+    assert generation.fitted_part(pd.read_parquet(tmp_path / "rows.parquet")).all()
     new = hospital.assign(admission_time=hospital["admission_time"] + pd.Timedelta(days=4000))
-    assert not generation.trained_on(new).any()
+    assert not generation.fitted_part(new).any()
 
 
 def test_a_fit_on_rows_of_the_history_knows_and_reads_booleans_of_the_table(generation, hospital):
@@ -107,9 +107,9 @@ def test_a_fit_on_rows_of_the_history_knows_and_reads_booleans_of_the_table(gene
 
 def test_a_saved_state_keeps_them_and_an_older_one_does_not_know(generation, hospital):
     parts = generation.to_parts()
-    assert Generation.from_parts(parts).trained_on(hospital).all()
+    assert Generation.from_parts(parts).fitted_part(hospital).all()
     older = {name: part for name, part in parts.items() if name != "fitted-rows.npz"}
-    assert Generation.from_parts(older).trained_on(hospital) is None
+    assert Generation.from_parts(older).fitted_part(hospital) is None
     assert "salt" not in repr(generation)
 
 

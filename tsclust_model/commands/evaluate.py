@@ -30,7 +30,7 @@ from tsclust_model.report.build import evaluation_report, now, series_report
 from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.panel import HeldBack, Panel
-from tsclust_model.training.out_of_sample import Apart, apart, evaluate_apart, figures
+from tsclust_model.training.out_of_sample import Apart, apart, evaluate_apart
 from tsclust_model.training.publish import log_report, named_segments
 
 # Without a baseline, what is served may be this much worse than its own global model.
@@ -61,7 +61,7 @@ def run(
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
         metric, before = generation.metric, None
         if baseline is not None and len(parts.fresh):
-            before = figures(baseline, parts.fresh, parts.all)
+            before = baseline.evaluate(parts.fresh, parts.all)
         limit, against = _limit(report, metric, before)
         experiments.log_metrics(_metrics(report) | {f"{metric.name}_limit": limit})
         ArtifactManager(fitted_with.hospital_profile_id).save_report(_json(report), EVALUATION)

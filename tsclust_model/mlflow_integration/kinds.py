@@ -1,18 +1,23 @@
-"""The kinds of generations, and which of them a state is."""
+"""The kinds of models, and which of them a state is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import unpack_json
 from tsclust_model.rows.model import Generation
-from tsclust_model.series.model import KIND, SeriesGeneration
+from tsclust_model.series.model import SeriesGeneration
 
-AnyGeneration = Generation | SeriesGeneration
+AnyGeneration = Any  # until nobody asks which kind it is: then `FittedPipeline`
+
+KINDS: dict[str, type[FittedPipeline]] = {
+    kind.kind: kind for kind in (Generation, SeriesGeneration)
+}
 
 
-def generation_of_parts(parts: Mapping[str, bytes]) -> AnyGeneration:
-    """The generation of checked parts, of whichever kind its info says."""
-    if "info.json" in parts and unpack_json(parts["info.json"]).get("kind") == KIND:
-        return SeriesGeneration.from_parts(parts)
-    return Generation.from_parts(parts)
+def generation_of_parts(parts: Mapping[str, bytes]) -> FittedPipeline:
+    """The model of checked parts, of whichever kind its info says; rows do not say it."""
+    info = unpack_json(parts["info.json"]) if "info.json" in parts else {}
+    return KINDS[info.get("kind", Generation.kind)].from_parts(parts)

@@ -21,9 +21,8 @@ from tsclust_model.mlflow_integration.baselines import how_kept
 from tsclust_model.mlflow_integration.pyfunc import read_parts, save_generation, write_parts
 from tsclust_model.mlflow_integration.sealed_models import Kept, open_model, seal_model
 from tsclust_model.mlflow_integration.stores import translated
+from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import MANIFEST
-from tsclust_model.rows.model import Generation
-from tsclust_model.series.model import SeriesGeneration
 
 _MODEL, _METADATA, _STORE = "model", "metadata.json", "registry.db"
 
@@ -182,7 +181,7 @@ def _write(model: Any, metadata: Mapping[str, Any], folder: Path) -> None:
         (folder / _METADATA).write_text(json.dumps(metadata))
     except (TypeError, ValueError) as error:
         raise MLflowIntegrationError(f"the metadata is not JSON: {error}") from error
-    if isinstance(model, Generation | SeriesGeneration):
+    if isinstance(model, FittedPipeline):
         save_generation(model, folder / _MODEL)
     elif isinstance(model, BaseEstimator):
         mlflow.sklearn.save_model(model, str(folder / _MODEL), **how_kept(model))

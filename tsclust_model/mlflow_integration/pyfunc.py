@@ -35,19 +35,26 @@ from tsclust_model.clustering.engine import Scaler
 from tsclust_model.clustering.fallback import KNNFallback
 from tsclust_model.clustering.hdbscan_tree import DensityTree
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
-from tsclust_model.mlflow_integration.kinds import AnyGeneration, generation_of_parts
+from tsclust_model.mlflow_integration.kinds import generation_of_parts
 from tsclust_model.mlflow_integration.private_replies import RequestError, keep_rows_out_of_replies
+from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import Parts, digest, open_sealed, seal
 from tsclust_model.results import NOISE
-from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.output_model import SeriesModel
-from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID
 
 Boosters = lgb.Booster | tuple[lgb.Booster, ...]
 
 PACKAGE = Path(tsclust_model.__file__).parent
 
 _REQUIRED = ("mlflow", "numpy", "pandas", "scikit-learn", "hdbscan", "lightgbm", "numba")
+
+_TYPES: dict[str, Any] = {
+    "double": DataType.double,
+    "string": DataType.string,
+    "long": DataType.long,
+    "datetime": DataType.datetime,
+    "array": Array(DataType.double),
+}
 
 _REQUIRED_TOO = ("cloudpickle", "scipy", "pyarrow", "pyyaml", "fsspec")
 
@@ -163,12 +170,12 @@ def _parsed(texts: Iterable[str]) -> tuple[lgb.Booster, ...]:
     return tuple(lgb.Booster(model_str=text) for text in texts)
 
 
-def seal_generation(generation: AnyGeneration) -> Parts:
+def seal_generation(generation: FittedPipeline) -> Parts:
     """The generation's state with checksums and the code it belongs to."""
     return seal(generation.to_parts(), __version__, code_digest())
 
 
-def open_generation(parts: Parts) -> AnyGeneration:
+def open_generation(parts: Parts) -> FittedPipeline:
     """The generation of a sealed state, after every check.
 
     One process runs one build of this package, whichever was imported first (mlflow issue 12395).
@@ -205,40 +212,22 @@ def source_digest(package: Path) -> str:
     return found.hexdigest()
 
 
-def signature(generation: AnyGeneration) -> ModelSignature:
+def signature(generation: FittedPipeline) -> ModelSignature:
     """Input columns by name (numbers as double, categories as string), outputs and `coverage`.
 
     A model of series takes and gives arrays of double, one row a series.
     """
-    number: Any = DataType.double
-    inputs: list[Any]
-    if isinstance(generation, SeriesGeneration):
-        number = Array(DataType.double)
-        time = DataType.long if generation.schema.calendar.is_numbered else DataType.datetime
-        inputs = [ColSpec(DataType.string, SERIES_ID), ColSpec(time, LAST_TIMESTAMP)]
-        inputs += [ColSpec(number, name) for name in generation.schema.arrays.values()]
-    else:
-        inputs = [
-            ColSpec(DataType.double if feature.is_number else DataType.string, feature.name)
-            for feature in generation.schema.features
-        ]
-    kinds = {
-        "prediction": number if generation.classes is None else DataType.string,
-        "cluster": DataType.long,
-        "cluster_source": DataType.string,
-        "cluster_strength": DataType.double,
-        "cluster_weight": DataType.double,
-        "status": DataType.string,
-    }
-    outputs: list[Any] = [
-        ColSpec(kinds.get(name, number), name, required=False) for name in generation.output_columns
+    inputs = [ColSpec(_TYPES[kind], name) for name, kind in generation.input_columns.items()]
+    outputs = [
+        ColSpec(_TYPES[kind], name, required=False)
+        for name, kind in generation.output_types.items()
     ]
-    if generation.classes is not None:  # they have no bounds
-        return ModelSignature(MlflowSchema(inputs), MlflowSchema(outputs))
+    coverage = ParamSpec("coverage", DataType.double, np.float64(generation.coverage))
+    has_bounds = "prediction_lower" in generation.output_types
     return ModelSignature(
-        MlflowSchema(inputs),
-        MlflowSchema(outputs),
-        ParamSchema([ParamSpec("coverage", DataType.double, np.float64(generation.coverage))]),
+        MlflowSchema(inputs),  # type: ignore[arg-type]
+        MlflowSchema(outputs),  # type: ignore[arg-type]
+        ParamSchema([coverage]) if has_bounds else None,  # type: ignore[arg-type]
     )
 
 
@@ -247,7 +236,7 @@ def requirements() -> list[str]:
     return [f"{name}=={version(name)}" for name in (*_REQUIRED, *_REQUIRED_TOO)]
 
 
-def model_arguments(generation: AnyGeneration) -> tuple[Parts, dict[str, Any]]:
+def model_arguments(generation: FittedPipeline) -> tuple[Parts, dict[str, Any]]:
     """The sealed state, and what mlflow's ``save_model`` and ``log_model`` take beside it."""
     parts = seal_generation(generation)
     return parts, {
@@ -259,7 +248,7 @@ def model_arguments(generation: AnyGeneration) -> tuple[Parts, dict[str, Any]]:
     }
 
 
-def log_generation(generation: AnyGeneration, serialization: str = "cloudpickle") -> ModelInfo:
+def log_generation(generation: FittedPipeline, serialization: str = "cloudpickle") -> ModelInfo:
     """Log the generation as one MLflow model under the active run.
 
     Parameters
@@ -278,20 +267,20 @@ def log_generation(generation: AnyGeneration, serialization: str = "cloudpickle"
 
 
 def save_generation(
-    generation: AnyGeneration, path: Path, serialization: str = "cloudpickle"
+    generation: FittedPipeline, path: Path, serialization: str = "cloudpickle"
 ) -> None:
     """Save the generation as one MLflow model in a new folder; see `log_generation`."""
     _kept(generation, serialization, functools.partial(mlflow.pyfunc.save_model, path))
 
 
-def reloaded(generation: AnyGeneration, serialization: str) -> PyFuncModel:
+def reloaded(generation: FittedPipeline, serialization: str) -> PyFuncModel:
     """The generation as mlflow serves it, after it was saved to a folder and loaded from there."""
     with tempfile.TemporaryDirectory() as folder:
         save_generation(generation, Path(folder) / "model", serialization)
         return mlflow.pyfunc.load_model(str(Path(folder) / "model"))
 
 
-def _kept(generation: AnyGeneration, serialization: str, keep: Callable[..., Any]) -> Any:
+def _kept(generation: FittedPipeline, serialization: str, keep: Callable[..., Any]) -> Any:
     parts, shared = model_arguments(generation)
     if serialization == "cloudpickle":
         with without_pickle_warning():

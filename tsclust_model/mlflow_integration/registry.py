@@ -23,9 +23,9 @@ from mlflow.exceptions import MlflowException
 
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import ConfigurationError, MLflowIntegrationError
-from tsclust_model.mlflow_integration.kinds import AnyGeneration
 from tsclust_model.mlflow_integration.pyfunc import SegmentForecaster
 from tsclust_model.mlflow_integration.stores import embedded_file, make_stores, translated
+from tsclust_model.models.base import FittedPipeline
 
 CHAMPION = "champion"
 
@@ -49,7 +49,7 @@ _IDS_A_TAG = 60
 
 _MOST_KEPT = 2
 
-_KEPT: dict[str, AnyGeneration] = {}
+_KEPT: dict[str, FittedPipeline] = {}
 
 
 def check_model_name(name: str) -> str:
@@ -312,7 +312,7 @@ def name_and_version(model_uri: str) -> tuple[str, str]:
     return name, version
 
 
-def load_generation(model_uri: str) -> AnyGeneration:
+def load_generation(model_uri: str) -> FittedPipeline:
     """The fitted pipeline of a logged or registered model.
 
     Parameters
@@ -349,7 +349,7 @@ def load_generation(model_uri: str) -> AnyGeneration:
     return model.generation
 
 
-def registered_generation(name: str, version: str) -> AnyGeneration:
+def registered_generation(name: str, version: str) -> FittedPipeline:
     """The fitted pipeline of a registered version; the last two are kept, by their digest.
 
     The steps of the loop ask for the champion one after another, and to fetch it is most of what

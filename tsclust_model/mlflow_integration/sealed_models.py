@@ -17,8 +17,8 @@ from skops.io.exceptions import UnsupportedTypeException
 from tsclust_model.clustering.engine import AdaptiveClusteringEngine, Segmentation
 from tsclust_model.clustering.fallback import KNNFallback
 from tsclust_model.errors import MLflowIntegrationError, NotFittedError, listed
-from tsclust_model.mlflow_integration.kinds import AnyGeneration
 from tsclust_model.mlflow_integration.pyfunc import open_generation, seal_generation
+from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import (
     Parts,
     open_sealed,
@@ -30,11 +30,10 @@ from tsclust_model.models.state import (
 )
 from tsclust_model.results import ClusteringResult
 from tsclust_model.rows.cluster_models import ClusterSpecificModelManager
-from tsclust_model.rows.model import Generation, output_from_parts, output_parts
-from tsclust_model.series.model import SeriesGeneration
+from tsclust_model.rows.model import output_from_parts, output_parts
 
 Kept = (
-    AnyGeneration
+    FittedPipeline
     | AdaptiveClusteringEngine
     | KNNFallback
     | ClusterSpecificModelManager
@@ -71,7 +70,7 @@ def seal_model(model: Any) -> Parts:
     NotFittedError
         It is ours and not fitted.
     """
-    if isinstance(model, Generation | SeriesGeneration):
+    if isinstance(model, FittedPipeline):
         return seal_generation(model)
     if isinstance(model, lgb.Booster):
         return seal({"booster.txt": model.model_to_string().encode()}, "", "")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import norm
 
 from tsclust_model.boosting.intervals import Support
 from tsclust_model.boosting.segment_gain import mean_error
-from tsclust_model.models.base import FittedPipeline
 from tsclust_model.shown import one_line
+
+if TYPE_CHECKING:
+    from tsclust_model.models.base import FittedPipeline
 
 MISSING = "(missing)"
 
@@ -241,4 +243,4 @@ class SegmentRows:
 
 def shows_ids(generation: FittedPipeline) -> bool:
     """Whether reports may name rows by their ids; models of before never asked for it."""
-    return bool(generation.info["config"].get("show_ids", False))
+    return generation.shows_ids

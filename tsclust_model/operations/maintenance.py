@@ -247,7 +247,7 @@ class _Monitor:
         own = row_hashes(frame, champion.roles)
         if own is None:
             return new
-        trained = champion.trained_on(frame) if champion.roles.target in frame else None
+        trained = champion.fitted_part(frame) if champion.roles.target in frame else None
         if trained is not None:
             new &= ~trained
         versions = self.history.list_versions()

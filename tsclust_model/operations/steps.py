@@ -36,6 +36,7 @@ from tsclust_model.mlflow_integration.thresholds import (
     tag_validation,
     undefined_floor,
 )
+from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG
 from tsclust_model.operations.logs import logging_to
 from tsclust_model.operations.maintenance import Observation, maintain, observe
 from tsclust_model.operations.settings import LoopSettings, load_settings, mlflow_variables
@@ -48,7 +49,7 @@ from tsclust_model.operations.workspace import (
     score,
     score_name,
 )
-from tsclust_model.rows.baseline import LIGHTGBM, MODEL_TYPE_TAG, Baseline
+from tsclust_model.rows.baseline import Baseline
 from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.panel import HeldBack
 from tsclust_model.training.baselines import BaselineTraining, retrain_baseline, train_baseline
@@ -620,7 +621,7 @@ def _failures(work: Workspace, found: Mapping[str, Any], rows: Unseen, version: 
 def _neither_fitted(work: Workspace, previous: Model, rows: Unseen) -> Unseen:
     """Those of the rows that another model was not fitted on either."""
     if isinstance(rows, HeldBack):
-        mask = previous.trained_on(rows) if isinstance(previous, SeriesGeneration) else None
+        mask = previous.fitted_part(rows) if isinstance(previous, SeriesGeneration) else None
         return rows if mask is None else rows.only(~mask)
     assert not isinstance(previous, SeriesGeneration)
     return work.without_fitted(previous, rows)

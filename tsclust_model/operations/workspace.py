@@ -27,9 +27,10 @@ from tsclust_model.mlflow_integration.baselines import load_baseline
 from tsclust_model.mlflow_integration.kinds import AnyGeneration
 from tsclust_model.mlflow_integration.registry import registered_generation, version_tags
 from tsclust_model.mlflow_integration.storage import ModelStorage, open_storage
+from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG
 from tsclust_model.monitoring.model_monitor import ModelMonitor
 from tsclust_model.operations.settings import LoopSettings
-from tsclust_model.rows.baseline import LIGHTGBM, MODEL_TYPE_TAG, Baseline
+from tsclust_model.rows.baseline import Baseline
 from tsclust_model.rows.evaluation import evaluate_generation
 from tsclust_model.rows.model import Generation
 from tsclust_model.series.evaluation import evaluate_series

@@ -21,9 +21,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.class_labels import ClassTarget
-from tsclust_model.data.columns import class_outcome, outcome
 from tsclust_model.data.roles import Roles
-from tsclust_model.errors import ConfigurationError, ModelTrainingError
+from tsclust_model.errors import ConfigurationError, DataValidationError, ModelTrainingError
 from tsclust_model.metrics import (
     LOG_LOSS,
     RMSE,
@@ -35,18 +34,18 @@ from tsclust_model.metrics import (
     naive_forecast,
     true_probabilities,
 )
+from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG
+from tsclust_model.rows.cases import RowsModel
 from tsclust_model.rows.schema import Schema
 from tsclust_model.rows.table import TrainingData, canonical_rows
 from tsclust_model.shown import one_line
 
-LIGHTGBM, LOGISTIC, FOREST = "lightgbm", "logistic", "random_forest"
-
-MODEL_TYPE_TAG = "model_type"
+LOGISTIC, FOREST = "logistic", "random_forest"
 
 
 @one_line
 @dataclass(frozen=True)
-class Baseline:
+class Baseline(RowsModel):
     """A fitted scikit-learn pipeline, and what the loop asks of any model.
 
     Attributes
@@ -54,47 +53,43 @@ class Baseline:
     estimator : sklearn.pipeline.Pipeline
         Takes a table of the schema's columns.
     schema : Schema
-    classes : ClassTarget or None
-        None if the target is a number.
+    outcome : ClassTarget or None
+        The classes; None if the target is a number.
     info : dict
         As of a `Generation`: ``config``, ``roles``, ``quality``, ``trained_on``, ...
     """
 
     estimator: Pipeline
     schema: Schema
-    classes: ClassTarget | None
+    outcome: ClassTarget | None
     info: dict[str, Any] = field(default_factory=dict)
+    reference: None = field(default=None, init=False, repr=False)
+    fitted: None = field(default=None, init=False, repr=False)
 
     @property
-    def roles(self) -> Roles:
-        """Which column of a training table is what."""
-        found: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in self.info["roles"].items()
-        }
-        return Roles(**found)
+    def classes(self) -> ClassTarget | None:
+        return self.outcome
 
     @property
     def metric(self) -> Metric:
-        """What this model is compared by."""
         return RMSE if self.classes is None else LOG_LOSS
 
-    def canonical_rows(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Rows as the history keeps them."""
-        return canonical_rows(frame, self.schema, self.roles, self.classes)
+    @property
+    def reported_columns(self) -> list[str]:
+        return []  # there is no report
 
-    def predict(self, frame: pd.DataFrame) -> np.ndarray:
-        """The forecast of each row, shape (n,): numbers, or classes as texts."""
+    def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> np.ndarray:
+        """The forecast of each row, shape (n,): numbers, or classes as texts; no intervals."""
         return np.asarray(self.estimator.predict(_inputs(frame, self.schema)))
 
-    def outcomes(self, frame: pd.DataFrame) -> np.ndarray:
-        """What happened, shape (n,): numbers, or classes as texts."""
-        if self.classes is not None:
-            return class_outcome(frame, self.classes, self.schema.missing_markers)
-        return outcome(frame, self.roles.target, "target column")
+    def evaluate(self, cases: pd.DataFrame, known: Any = None) -> dict[str, Any]:
+        scored = cases[self.schema.encode(cases).scorable]
+        if not len(scored):
+            raise DataValidationError(f"none of {len(cases)} rows can be scored")
+        counts = {"n_rows": len(scored), "n_not_scored": len(cases) - len(scored)}
+        return counts | self.figures(scored)
 
     def losses(self, frame: pd.DataFrame) -> np.ndarray:
-        """The loss of each labelled row, shape (n,); NaN where it cannot be scored."""
         losses = np.full(len(frame), np.nan)
         rows = np.flatnonzero(self.schema.encode(frame).scorable)
         if len(rows):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,9 @@ from tsclust_model.metrics import (
     calculate_model_metrics,
     calculate_naive_metrics,
 )
-from tsclust_model.rows.model import Forecast, Generation
+
+if TYPE_CHECKING:
+    from tsclust_model.rows.model import Forecast, Generation
 
 
 def evaluate_generation(

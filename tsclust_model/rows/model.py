@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +25,11 @@ from tsclust_model.clustering.engine import (
     Segmentation,
 )
 from tsclust_model.data.class_labels import ClassTarget
-from tsclust_model.data.columns import class_outcome, outcome
 from tsclust_model.data.fitted_rows import FittedRows
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.metrics import METRICS, RMSE, Metric
-from tsclust_model.models.base import FittedPipeline, NullableLong, NullableText
+from tsclust_model.models.base import BatchWindow, FittedPipeline, NullableLong, NullableText
+from tsclust_model.models.evidence import Evidence, SegmentRows
 from tsclust_model.models.state import (
     Parts,
     StoredTexts,
@@ -40,10 +40,16 @@ from tsclust_model.models.state import (
 )
 from tsclust_model.monitoring.reference import Reference
 from tsclust_model.results import NOISE, Assignment
+from tsclust_model.rows.cases import RowsModel, new_rows
 from tsclust_model.rows.class_target import ClassModel
+from tsclust_model.rows.evaluation import evaluate_generation
+from tsclust_model.rows.report import frame_evidence, frame_segments
 from tsclust_model.rows.schema import Schema
-from tsclust_model.rows.table import canonical_rows
 from tsclust_model.shown import one_line
+
+if TYPE_CHECKING:
+    from tsclust_model.config import PipelineConfig
+    from tsclust_model.data.history import DataVersioner
 
 _EXAMPLE_TRIES = 8
 
@@ -81,7 +87,7 @@ class Forecast:
 
 @one_line
 @dataclass(frozen=True)
-class Generation(FittedPipeline):
+class Generation(RowsModel, FittedPipeline):
     """A fitted pipeline.
 
     Attributes
@@ -118,6 +124,15 @@ class Generation(FittedPipeline):
         """The columns of a matrix without names, also those that training left out."""
         return list(self.info.get("given_features", self.schema.names))
 
+    @property
+    def target_columns(self) -> list[str]:
+        return super().target_columns if self.classes is None else self.classes.columns
+
+    @property
+    def output_types(self) -> dict[str, str]:
+        types = super().output_types
+        return types if self.classes is None else types | {"prediction": "string"}
+
     def assign(self, X: np.ndarray) -> Assignment:
         """Segments of encoded rows, shape (n, n_features)."""
         return self.segmentation.assign(X[:, self.schema.cluster_columns])
@@ -150,28 +165,7 @@ class Generation(FittedPipeline):
 
     @property
     def metric(self) -> Metric:
-        """What this model is compared by, watched for and judged on."""
         return METRICS[self.reference.metric]
-
-    def outcomes(self, frame: pd.DataFrame) -> np.ndarray:
-        """What happened, shape (n,), as `row_losses` takes it: numbers, or classes as texts.
-
-        Raises
-        ------
-        DataValidationError
-            The target is absent, missing or of another type.
-        """
-        if self.classes is not None:
-            return class_outcome(frame, self.classes, self.schema.missing_markers)
-        return outcome(frame, self.roles.target, "target column")
-
-    def canonical_rows(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Rows as the history keeps them; see `tsclust_model.rows.table.canonical_rows`."""
-        return canonical_rows(frame, self.schema, self.roles, self.classes, self.reported_columns)
-
-    def trained_on(self, frame: pd.DataFrame) -> np.ndarray | None:
-        """Whether the model was fitted on each labelled row, shape (n,); None where unknown."""
-        return None if self.fitted is None else self.fitted.contains(self.canonical_rows(frame))
 
     def row_losses(self, y: np.ndarray, forecast: Forecast) -> np.ndarray:
         """The loss of each forecast row, shape (n,), whose mean is the metric (`Metric.of`)."""
@@ -180,7 +174,6 @@ class Generation(FittedPipeline):
         return np.square(y - forecast.prediction)
 
     def losses(self, frame: pd.DataFrame) -> np.ndarray:
-        """The loss of each labelled row of a table, shape (n,); NaN where it cannot be scored."""
         losses = np.full(len(frame), np.nan)
         if len(frame):
             y = self.outcomes(frame)
@@ -189,6 +182,38 @@ class Generation(FittedPipeline):
             forecast = self.forecast(encoded.X[rows], self.coverage)
             losses[rows] = self.row_losses(y[rows], forecast)
         return losses
+
+    def evaluate(self, cases: pd.DataFrame, known: pd.DataFrame | None = None) -> dict[str, Any]:
+        """See `evaluate_generation`."""
+        return evaluate_generation(self, cases, known)
+
+    def batch(
+        self, history: DataVersioner, batch_id: str, batches: list[str], config: PipelineConfig
+    ) -> BatchWindow:
+        frame, _ = history.load(batch_id)
+        encoded, losses = self.schema.encode(frame), np.full(len(frame), np.nan)
+        if self.roles.target in frame:
+            known = np.flatnonzero(frame[self.roles.target].notna())
+            losses[known] = self.losses(frame.iloc[known])
+        new = new_rows(self, history, batch_id, frame, batches)
+        rows = np.flatnonzero(encoded.scorable & new)
+        return BatchWindow(encoded.X[rows], losses[rows], rows, len(rows))
+
+    def is_noise(self, X: np.ndarray) -> np.ndarray:
+        return self.assign(X).is_noise
+
+    def segments(self, table: pd.DataFrame) -> SegmentRows:
+        return frame_segments(self, table)
+
+    def evidence(self, cases: pd.DataFrame, basis: str) -> Evidence:
+        return frame_evidence(self, cases, self.reported_columns, basis)
+
+    def labelled_example(self) -> pd.DataFrame:
+        frame = self.example()
+        answer = self.predict(frame)["prediction"]
+        known = answer.notna()
+        labels = {self.roles.target: answer[known].to_numpy()}
+        return frame[known].assign(**labels).reset_index(drop=True)
 
     def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
         """Score a table; each row's answer depends on that row alone.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -32,9 +32,11 @@ from tsclust_model.models.evidence import (
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.rows.class_target import ClassModel
 from tsclust_model.rows.evaluation import as_numbers, last_values
-from tsclust_model.rows.fit import FittedGeneration
-from tsclust_model.rows.model import Generation
 from tsclust_model.rows.table import TrainingData
+
+if TYPE_CHECKING:
+    from tsclust_model.rows.fit import FittedGeneration
+    from tsclust_model.rows.model import Generation
 
 _CLASSES = 10
 

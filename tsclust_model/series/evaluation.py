@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tsclust_model.errors import DataValidationError
-from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.panel import LARGEST_LOSS, HeldBack, Panel, row_means, scaled_errors
+
+if TYPE_CHECKING:
+    from tsclust_model.series.model import SeriesGeneration
 
 
 def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, Any]:

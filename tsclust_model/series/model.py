@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,23 +16,41 @@ from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.data.fitted_rows import FittedPeriods
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.metrics import METRICS, Metric
-from tsclust_model.models.base import FittedPipeline, NullableLong, NullableText
+from tsclust_model.models.base import BatchWindow, FittedPipeline, NullableLong, NullableText
+from tsclust_model.models.evidence import Evidence, SegmentRows
 from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.monitoring.reference import Reference
 from tsclust_model.results import Assignment
-from tsclust_model.series.features import shape_features
+from tsclust_model.series.evaluation import evaluate_series, newest_origins
+from tsclust_model.series.features import SHAPE_FEATURES, shape_features
+from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.output_model import SeriesForecast, SeriesModel
 from tsclust_model.series.panel import (
     LARGEST_LOSS,
     HeldBack,
     Panel,
+    mase_scale,
     row_means,
     scaled_errors,
     without_alone,
 )
-from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y
+from tsclust_model.series.report import series_evidence, series_segments
+from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y, last_times
 from tsclust_model.series.segments import assign_shapes
+from tsclust_model.series.windows import (
+    canonical_series_rows,
+    series_batch,
+    series_unseen,
+    series_window,
+    up_to_batch,
+)
 from tsclust_model.shown import one_line
+
+if TYPE_CHECKING:
+    from tsclust_model.config import PipelineConfig
+    from tsclust_model.data.history import DataVersioner
+    from tsclust_model.data.roles import Roles
+    from tsclust_model.data.window import Window
 
 KIND = "series"
 
@@ -90,6 +108,9 @@ class SeriesGeneration(FittedPipeline):
         The last fitted period of each series; None is unknown.
     """
 
+    kind: ClassVar[str] = KIND
+    unit: ClassVar[str] = "series"
+
     schema: SeriesSchema
     segmentation: Segmentation
     target: SeriesModel
@@ -105,8 +126,87 @@ class SeriesGeneration(FittedPipeline):
 
     @property
     def metric(self) -> Metric:
-        """What this model is compared by, watched for and judged on."""
         return METRICS[self.reference.metric]
+
+    @property
+    def score_name(self) -> str:
+        return "forecast accuracy"
+
+    @property
+    def input_columns(self) -> dict[str, str]:
+        time = "long" if self.schema.calendar.is_numbered else "datetime"
+        arrays = dict.fromkeys(self.schema.arrays.values(), "array")
+        return {SERIES_ID: "string", LAST_TIMESTAMP: time} | arrays
+
+    @property
+    def output_types(self) -> dict[str, str]:
+        steps = ("prediction", *self.target_columns, *(f"resource_{n}" for n in self.resources))
+        return super().output_types | dict.fromkeys(steps, "array")
+
+    @property
+    def table_roles(self) -> Roles:
+        """The roles with the frequency that the fit has settled."""
+        return replace(self.roles, frequency=self.schema.frequency)
+
+    def panel(self, table: pd.DataFrame, config: PipelineConfig | None = None) -> Panel:
+        """A long table on its calendar, as a configuration (default: its own) says."""
+        config = config or self.config
+        return series_panel(table, self.table_roles, config.gap_policy, config.missing_markers)
+
+    def canonical_rows(
+        self, table: pd.DataFrame, config: PipelineConfig | None = None
+    ) -> pd.DataFrame:
+        """Rows as the history keeps them; see `canonical_series_rows`."""
+        return canonical_series_rows(table, self.table_roles, config or self.config)
+
+    def checked_rows(self, frame: pd.DataFrame, config: PipelineConfig) -> pd.DataFrame:
+        self.panel(frame, config)
+        return self.canonical_rows(frame, config)
+
+    def labelled_window(self, history: DataVersioner, config: PipelineConfig) -> Window:
+        return series_window(self, history, config)
+
+    def out_of_sample(
+        self, history: DataVersioner, batch_id: str, config: PipelineConfig
+    ) -> HeldBack:
+        return series_unseen(self, up_to_batch(self, history, batch_id, config), config)
+
+    def feature_values(
+        self, history: DataVersioner, batch_id: str, config: PipelineConfig
+    ) -> dict[str, np.ndarray]:
+        panel = self.panel(up_to_batch(self, history, batch_id, config).frame, config)
+        return dict(zip(SHAPE_FEATURES, self.shapes(panel.right_aligned()).T, strict=True))
+
+    def batch(
+        self, history: DataVersioner, batch_id: str, batches: list[str], config: PipelineConfig
+    ) -> BatchWindow:
+        window = series_window(self, history, config, until=batch_id)
+        X, losses = series_batch(self, window, batch_id, config)
+        return BatchWindow(X, losses, np.arange(len(X)))
+
+    def is_noise(self, X: np.ndarray) -> np.ndarray:
+        return self.segmentation.assign(X).is_noise
+
+    def cases(self, table: pd.DataFrame) -> HeldBack:
+        return newest_origins(self.panel(table))[1]
+
+    def part(self, cases: HeldBack, mask: Any) -> HeldBack:
+        return cases.only(mask)
+
+    def can_evaluate(self, cases: HeldBack) -> bool:
+        """Whether any series varies, so that there is a scale to measure errors by."""
+        return bool(np.isfinite(mase_scale(cases.panel)).any())
+
+    def evaluate(self, cases: HeldBack, known: Any = None) -> dict[str, Any]:
+        """See `evaluate_series`."""
+        return evaluate_series(self, cases)
+
+    def segments(self, table: pd.DataFrame | Panel) -> SegmentRows:
+        panel = table if isinstance(table, Panel) else self.panel(table)
+        return series_segments(self, panel, self.assign(panel.right_aligned()))
+
+    def evidence(self, cases: HeldBack, basis: str) -> Evidence | None:
+        return series_evidence(self, cases, basis)
 
     def shapes(self, panel: Panel) -> np.ndarray:
         """Shape features of right-aligned series; NaN rows where a series is too short."""
@@ -148,15 +248,13 @@ class SeriesGeneration(FittedPipeline):
         scaled = scaled_errors(held, forecast)
         return np.minimum(row_means(scaled), LARGEST_LOSS)
 
-    def trained_on(self, held: HeldBack) -> np.ndarray | None:
-        """Whether each value that followed an origin was fitted, shape (n, steps).
-
-        A series was fitted up to its last fitted period; None where that is unknown.
-        """
+    def fitted_part(
+        self, cases: HeldBack, history: DataVersioner | None = None
+    ) -> np.ndarray | None:
         if self.fitted is None:
             return None
-        periods = held.panel.ends[:, None] + 1 + np.arange(held.y.shape[1])
-        return np.asarray(periods <= self.fitted.last_of(held.panel.ids.tolist())[:, None])
+        periods = cases.panel.ends[:, None] + 1 + np.arange(cases.y.shape[1])
+        return np.asarray(periods <= self.fitted.last_of(cases.panel.ids.tolist())[:, None])
 
     def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
         """Forecast a table of one row a series; each row's answer depends on that row alone.
@@ -257,6 +355,26 @@ class SeriesGeneration(FittedPipeline):
         for name in (Y, *self.schema.names[2:]):
             frame[name] = pd.Series([values, values[-4:]], dtype=object)
         return frame
+
+    def labelled_example(self) -> pd.DataFrame:
+        """The example's series as a long table, and their forecasts as what followed."""
+        schema, rows = self.schema, self.example()
+        answer = self.predict(rows)
+        ends = last_times(rows[LAST_TIMESTAMP], schema.frequency)
+        tables = []
+        for i, end in enumerate(ends):
+            steps = np.arange(1 - len(rows[Y][i]), schema.horizon + 1)
+            columns: dict[str, Any] = {
+                schema.id: rows[SERIES_ID][i],
+                schema.time: schema.calendar.shown(schema.calendar.moved(end, steps)),
+            }
+            for name, column in schema.arrays.items():
+                known = rows[column][i]
+                output = "prediction" if name == schema.target else f"resource_{name}"
+                after = answer[output][i] if output in answer else known[-1:] * schema.horizon
+                columns[name] = [*known, *after[: schema.horizon]]
+            tables.append(pd.DataFrame(columns))
+        return pd.concat(tables, ignore_index=True)
 
     def _last_time(self) -> pd.Timestamp | int:
         last = self.info["last_timestamp"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import norm
@@ -20,9 +20,11 @@ from tsclust_model.models.evidence import (
 )
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.series.features import SHAPE_FEATURES
-from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.output_model import SeriesForecast
 from tsclust_model.series.panel import HeldBack, Panel, row_means, scaled_errors
+
+if TYPE_CHECKING:
+    from tsclust_model.series.model import SeriesGeneration
 
 _SHOWN_SEGMENTS = 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,14 @@ from tsclust_model.data.window import Window
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed
 from tsclust_model.monitoring.reference import MIN_ROWS
 from tsclust_model.series.evaluation import held_lengths, newest_origins
-from tsclust_model.series.fit import FittedSeries
 from tsclust_model.series.frequency import Frequency
 from tsclust_model.series.long_table import id_texts, naive_times, series_panel, value_columns
-from tsclust_model.series.model import SeriesGeneration
-from tsclust_model.series.panel import HeldBack, Panel, mase_scale, standing_alone
+from tsclust_model.series.panel import HeldBack, Panel, standing_alone
 from tsclust_model.shown import one_line
+
+if TYPE_CHECKING:
+    from tsclust_model.series.fit import FittedSeries
+    from tsclust_model.series.model import SeriesGeneration
 
 # Beside the values of a window: 1 where the champion was not trained on the row.
 _FRESH = " fresh"
@@ -208,6 +210,20 @@ def series_window(
     )
 
 
+def up_to_batch(
+    champion: SeriesGeneration, history: DataVersioner, batch_id: str, config: PipelineConfig
+) -> Window:
+    """The window of the series of a batch, up to its newest period; the batch is part of it."""
+    rows, _ = history.load(batch_id)
+    window = series_window(champion, history, config)
+    id, time = champion.schema.id, champion.schema.time
+    known = window.frame[id].isin(rows[id]) & (window.frame[time] <= rows[time].max())
+    kept = known.to_numpy()
+    return Window(
+        window.frame[kept].reset_index(drop=True), window.versions[kept], window.rows[kept]
+    )
+
+
 @one_line
 @dataclass(frozen=True)
 class SeriesChallenge:
@@ -240,7 +256,7 @@ def series_unseen(champion: SeriesGeneration, window: Window, config: PipelineCo
     """
     panel, marks = _marked(champion, window, window.outside(champion.info["trained_on"]), config)
     held = _only_fresh(panel, marks, champion.schema.horizon)
-    return held if np.isfinite(mase_scale(held.panel)).any() else held.take(np.arange(0))
+    return held if champion.can_evaluate(held) else held.take(np.arange(0))
 
 
 def series_challenge(

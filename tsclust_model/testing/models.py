@@ -137,11 +137,11 @@ def an_evaluation_of_no_rows_is_refused(subject: Subject) -> None:
 @check()
 def the_model_knows_which_rows_it_was_fitted_on(subject: Subject) -> None:
     """`trained_on` is a mask, or None; what is made of the example is never among them."""
-    seen = subject.model.trained_on(subject.holdout)
+    seen = subject.model.fitted_part(subject.holdout)
     if seen is not None:
         require(seen.dtype == bool and len(seen) == len(subject.holdout), "it is no mask")
         own = subject.evaluated(subject.labelled_example())
-        require(not subject.model.trained_on(own).any(), "a row of the example was fitted")
+        require(not subject.model.fitted_part(own).any(), "a row of the example was fitted")
 
 
 @check()

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tsclust_model.config import PipelineConfig
 from tsclust_model.mlflow_integration.pyfunc import (
     open_generation,
     reloaded,
     seal_generation,
-    signature,
 )
 from tsclust_model.mlflow_integration.registry import load_generation
 from tsclust_model.models.evidence import SegmentRows
 from tsclust_model.models.state import Parts
-from tsclust_model.rows.report import frame_evidence, frame_segments
-from tsclust_model.series.evaluation import newest_origins
-from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.model import SeriesGeneration
-from tsclust_model.series.panel import LARGEST_LOSS, HeldBack, Panel
-from tsclust_model.series.report import series_evidence, series_segments
-from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID, last_times, series_rows
-from tsclust_model.series.windows import canonical_series_rows
-from tsclust_model.training.out_of_sample import figures
+from tsclust_model.series.panel import LARGEST_LOSS, HeldBack
+from tsclust_model.series.schema import series_rows
 
 MOST_ROWS = 200
 _BASIS = "the rows that a check was given"
@@ -79,14 +70,14 @@ class Subject(ABC):
     def predict(self, rows: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
         return self.model.predict(rows, coverage)
 
-    @cached_property
+    @property
     def inputs(self) -> dict[str, str]:
         """Columns of the signature and their types."""
-        return _types(signature(self.model).inputs)
+        return dict(self.model.input_columns)
 
-    @cached_property
+    @property
     def outputs(self) -> dict[str, str]:
-        return _types(signature(self.model).outputs)
+        return dict(self.model.output_types)
 
     @property
     def numbers_and_strings(self) -> dict[str, str]:
@@ -114,11 +105,30 @@ class Subject(ABC):
         """Labelled rows as `losses`, `evaluate` and `trained_on` take them."""
         return self.evaluated(self.table)
 
+    def evaluated(self, table: pd.DataFrame) -> Any:
+        """A table as `losses` and `evaluate` take it."""
+        return self.model.cases(table)
+
+    def part(self, holdout: Any, rows: np.ndarray) -> Any:
+        """Some cases of a holdout, by position."""
+        return holdout.take(rows)
+
+    def canonical_rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table as the history keeps it."""
+        return self.model.canonical_rows(table)
+
+    def labelled_example(self) -> pd.DataFrame:
+        return self.model.labelled_example()
+
+    def segments(self) -> SegmentRows:
+        """Rows and segments for the report."""
+        return self.model.segments(self.table)
+
     def losses(self, holdout: Any) -> np.ndarray:
         return self.model.losses(holdout)
 
     def evaluate(self, holdout: Any) -> dict[str, Any]:
-        return figures(self.model, holdout)
+        return self.model.evaluate(holdout)
 
     @cached_property
     @abstractmethod
@@ -130,32 +140,12 @@ class Subject(ABC):
         """The first rows of a table; with the model's own predictions where it has no target."""
 
     @abstractmethod
-    def labelled_example(self) -> pd.DataFrame:
-        """The model's example as a table for training, labelled with its own predictions."""
-
-    @abstractmethod
-    def canonical_rows(self, table: pd.DataFrame) -> pd.DataFrame:
-        """A table as the history keeps it."""
-
-    @abstractmethod
-    def evaluated(self, table: pd.DataFrame) -> Any:
-        """A table as `losses` and `evaluate` take it."""
-
-    @abstractmethod
-    def part(self, holdout: Any, rows: np.ndarray) -> Any:
-        """Some rows of a holdout, by position."""
-
-    @abstractmethod
     def drift_rows(self) -> np.ndarray:
         """What drift is measured on, shape (n, n_columns)."""
 
     @abstractmethod
     def report_losses(self, holdout: Any) -> np.ndarray:
         """The losses that a report of a holdout is made of, shape (n_scored,)."""
-
-    @abstractmethod
-    def segments(self) -> SegmentRows:
-        """Rows and segments for the report."""
 
 
 class CaseSubject(Subject):
@@ -174,26 +164,14 @@ class CaseSubject(Subject):
         known = answer.notna()
         return frame[known].assign(**{target: answer[known].to_numpy()}).reset_index(drop=True)
 
-    def labelled_example(self) -> pd.DataFrame:
-        return self.labelled(self.model.example())
-
-    def canonical_rows(self, table: pd.DataFrame) -> pd.DataFrame:
-        return self.model.canonical_rows(table)
-
     def evaluated(self, table: pd.DataFrame) -> pd.DataFrame:
-        return self.canonical_rows(table)
-
-    def part(self, holdout: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
-        return holdout.iloc[rows]
+        return self.model.cases(self.canonical_rows(table))
 
     def drift_rows(self) -> np.ndarray:
         return self.model.schema.encode(self.rows).X
 
     def report_losses(self, holdout: pd.DataFrame) -> np.ndarray:
-        return frame_evidence(self.model, holdout, (), _BASIS).losses["blend"]
-
-    def segments(self) -> SegmentRows:
-        return frame_segments(self.model, self.table)
+        return self.model.evidence(holdout, _BASIS).losses["blend"]
 
 
 class SeriesSubject(Subject):
@@ -207,56 +185,14 @@ class SeriesSubject(Subject):
         ids = frame[self.model.schema.id]
         return frame[ids.isin(ids.unique()[:MOST_ROWS])].reset_index(drop=True)
 
-    def labelled_example(self) -> pd.DataFrame:
-        """The example's series, and their forecasts as what followed."""
-        schema, rows = self.model.schema, self.model.example()
-        answer, horizon = self.predict(rows), self.model.schema.horizon
-        ends = last_times(rows[LAST_TIMESTAMP], schema.frequency)
-        tables = []
-        for i, end in enumerate(ends):
-            steps = np.arange(1 - len(rows[schema.arrays[schema.target]][i]), horizon + 1)
-            columns: dict[str, Any] = {
-                schema.id: rows[SERIES_ID][i],
-                schema.time: schema.calendar.shown(schema.calendar.moved(end, steps)),
-            }
-            for name, column in schema.arrays.items():
-                known = rows[column][i]
-                output = "prediction" if name == schema.target else f"resource_{name}"
-                after = answer[output][i] if output in answer else known[-1:] * horizon
-                columns[name] = [*known, *after[:horizon]]
-            tables.append(pd.DataFrame(columns))
-        return pd.concat(tables, ignore_index=True)
-
-    def canonical_rows(self, table: pd.DataFrame) -> pd.DataFrame:
-        roles = replace(self.model.roles, frequency=self.model.schema.frequency)
-        return canonical_series_rows(table, roles, self._config)
-
-    @property
-    def _config(self) -> PipelineConfig:
-        return PipelineConfig.from_dict(self.model.info["config"])
-
-    def _panel(self, table: pd.DataFrame) -> Panel:
-        roles = replace(self.model.roles, frequency=self.model.schema.frequency)
-        return series_panel(table, roles, self._config.gap_policy, self._config.missing_markers)
-
-    def evaluated(self, table: pd.DataFrame) -> HeldBack:
-        return newest_origins(self._panel(table))[1]
-
-    def part(self, holdout: HeldBack, rows: np.ndarray) -> HeldBack:
-        return holdout.take(rows)
-
     def drift_rows(self) -> np.ndarray:
-        shapes = self.model.shapes(self._panel(self.table).right_aligned())
+        shapes = self.model.shapes(self.model.panel(self.table).right_aligned())
         return shapes[~np.isnan(shapes).any(axis=1)]
 
     def report_losses(self, holdout: HeldBack) -> np.ndarray:
-        evidence = series_evidence(self.model, holdout, _BASIS)
+        evidence = self.model.evidence(holdout, _BASIS)
         losses = np.empty(0) if evidence is None else evidence.losses["blend"]
         return np.minimum(losses, LARGEST_LOSS)
-
-    def segments(self) -> SegmentRows:
-        panel = self._panel(self.table)
-        return series_segments(self.model, panel, self.model.assign(panel.right_aligned()))
 
 
 def subject_of(model: Any, frame: pd.DataFrame | None = None) -> Subject:
@@ -269,7 +205,3 @@ def subject_of(model: Any, frame: pd.DataFrame | None = None) -> Subject:
         model = model.unwrap_python_model().generation
     kind = SeriesSubject if isinstance(model, SeriesGeneration) else CaseSubject
     return kind(model, frame)
-
-
-def _types(schema: Any) -> dict[str, str]:
-    return {item["name"]: item["type"] for item in schema.to_dict()}

@@ -13,7 +13,6 @@ from tsclust_model.errors import (
     MLflowIntegrationError,
 )
 from tsclust_model.mlflow_integration.artifacts import ArtifactManager
-from tsclust_model.mlflow_integration.kinds import AnyGeneration
 from tsclust_model.mlflow_integration.pyfunc import log_generation
 from tsclust_model.mlflow_integration.registry import (
     describe_version,
@@ -27,6 +26,7 @@ from tsclust_model.mlflow_integration.registry import (
 )
 from tsclust_model.mlflow_integration.runs import ExperimentManager, log_page
 from tsclust_model.mlflow_integration.stores import translated
+from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.compare import Comparison
 from tsclust_model.monitoring.metrics import PerformanceMonitor
 from tsclust_model.report.build import now
@@ -89,7 +89,7 @@ LABELS_TAG = "compared.labels"
 
 def publish_challenger(
     experiments: ExperimentManager,
-    challenger: AnyGeneration,
+    challenger: FittedPipeline,
     report: Mapping[str, Any],
     page: dict[str, Any],
     config: PipelineConfig,
@@ -114,7 +114,7 @@ def publish_challenger(
 
 def publish(
     experiments: ExperimentManager,
-    generation: AnyGeneration,
+    generation: FittedPipeline,
     report: Mapping[str, Any],
     page: dict[str, Any],
     config: PipelineConfig,

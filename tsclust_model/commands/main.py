@@ -1,7 +1,7 @@
 """``tsclust``: the commands, their options and examples.
 
-What a command does is the `run` of the module of its name. It is imported when the command runs, so
-that ``--help`` does not wait for pandas, MLflow and scikit-learn.
+A command calls `run` of the module of its name. It is imported only then, so that ``--help`` does
+not wait for pandas, MLflow and scikit-learn.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ _SETTINGS = {
     "token_normalize_func": lambda name: name.replace("_", "-"),
     "max_content_width": 100,
 }
-_DATA = "path, glob or URL of csv, tsv, parquet, json, xlsx or hdf5"
-_OWN_DEFAULTS = "the defaults of PipelineConfig"
+_DATA = "path, glob or URL of a csv, tsv, parquet, json, xlsx or hdf5 file"
+_SETTINGS_FILE = "YAML file of settings (the fields of PipelineConfig)"
 
 
-@click.group(context_settings=_SETTINGS, epilog="Options and an example: tsclust COMMAND --help")
+@click.group(
+    context_settings=_SETTINGS,
+    epilog="tsclust COMMAND --help shows the options of a command and an example.",
+)
 @click.version_option(__version__, prog_name="tsclust")
 def tsclust() -> None:
-    """Segments by density, a forecast for each of them, and one MLflow model around both."""
+    """Find segments, forecast each of them, and serve both as one MLflow model."""
 
 
 def command(example: str) -> Callable[[Callable[..., None]], click.Command]:
@@ -59,9 +62,9 @@ def _working_dir() -> click.Option:
     return click.Option(
         ["--working-dir"],
         default=".",
-        show_default="this folder",
+        show_default="the current folder",
         type=click.Path(exists=True, file_okay=False),
-        help="folder that relative paths and the embedded store start from",
+        help="folder from which relative paths and mlflow.db are looked up",
     )
 
 
@@ -96,16 +99,24 @@ _engine = click.option(
     type=click.Choice(["local", "spark"]),
     callback=_only_local,
     expose_value=False,
-    help="where it runs; spark is reserved for a later version",
+    help="what runs the command; spark is reserved for a later version",
 )
-_model_uri = click.option("--model-uri", required=True, help="the model: models:/<name>@champion")
-_model_name = _optional("--model-name", "registered model", "that of the settings")
+_model_uri = click.option(
+    "--model-uri", required=True, help="the model, such as models:/stays@champion"
+)
+_model_name = _optional(
+    "--model-name", "name of the registered model", "from the settings, else timeseries-clustering"
+)
 
 
 @command("tsclust demo")
 @click.option("--folder", default="demo", help="where the synthetic tables are written")
 def demo() -> None:
-    """Train on a synthetic hospital and register the model."""
+    """Train on a synthetic hospital and register the model.
+
+    Writes a table of admissions, its holdout and a table of new patients, and prints what to do
+    next.
+    """
 
 
 @command(
@@ -114,70 +125,88 @@ def demo() -> None:
 )
 @click.option("--data", required=True, help=_DATA)
 @click.option("--target", required=True, help="column to predict")
-@_names("--features", "input columns, separated by commas", "all others; of series none")
+@_names(
+    "--features",
+    "input columns, separated by commas",
+    "all columns without another role; for series none",
+)
 @_names("--resources", "further columns to predict, separated by commas", "none")
-@_optional("--time", "column that orders the rows", "the order of the rows")
-@_optional("--id", "column that says whose row it is", "none")
+@_optional("--time", "column that orders the rows", "the order in the file")
+@_optional("--id", "column that says whose row it is, such as a patient", "none")
 @click.option(
-    "--horizon", default=0, help="periods of a series to predict; 0 predicts each row's own target"
+    "--horizon", default=0, help="number of periods of each series to forecast; 0 for no series"
 )
-@_optional("--frequency", "length of a period of a series: MS, W, D, h, period/12 ...", "guessed")
+@_optional(
+    "--frequency",
+    "length of a period of series: MS, W, D, h, period/12 ...",
+    "the most common step",
+)
 @click.option(
-    "--holdout", default=0.0, help="newest share that is not trained on, only evaluated on"
+    "--holdout", default=0.0, help="newest share of the rows, only evaluated on and never fitted"
 )
-@_names("--drop-columns", "columns not to use, separated by commas", "those of the settings")
+@_names(
+    "--drop-columns",
+    "columns not to use, in addition to those of the settings, separated by commas",
+    "none",
+)
 @click.option(
     "--task",
     default="",
-    show_default="that of the settings",
+    show_default="from the settings, else auto",
     type=click.Choice(["", "auto", "regression", "classification"]),
     metavar="[auto|regression|classification]",
-    help="what the target is",
+    help="whether the target is a number or a class",
 )
-@_optional("--config", "YAML file of PipelineConfig", _OWN_DEFAULTS)
+@_optional("--config", _SETTINGS_FILE, "the defaults of PipelineConfig")
 @_model_name
 @_engine
 def train() -> None:
-    """Find segments and fit their models.
+    """Train a model on a table and register it.
 
-    They are registered as one MLflow model, whose newest version is @champion.
+    Finds segments, fits a global model and one model per segment, and registers all of it as one
+    MLflow model. The new version becomes @champion.
     """
 
 
 @command("tsclust retrain --data newest.csv --model-name stays --if-due true")
-@_optional("--data", f"new rows: {_DATA}", "none: with the rows that are kept")
+@_optional("--data", f"new rows: {_DATA}", "none; uses the rows that are stored")
 @_model_name
-@click.option("--reason", default="Manual request", help="why, for the record")
-@click.option("--if-due", default=False, type=bool, help="only if the data has drifted")
-@click.option("--promote", default=True, type=bool, help="let the challenger serve if it is better")
-@_optional("--config", "YAML file of PipelineConfig", "that of the champion")
+@click.option("--reason", default="Manual request", help="reason to record with the new version")
+@click.option(
+    "--if-due",
+    default=False,
+    type=bool,
+    help="retrain only if the data has drifted or accuracy fell",
+)
+@click.option("--promote", default=True, type=bool, help="promote the challenger if it is better")
+@_optional("--config", _SETTINGS_FILE, "the champion's")
 @_engine
 def retrain() -> None:
-    """Add rows to a model's history and retrain it.
+    """Add new rows to a model's history and retrain it.
 
-    A challenger is fitted and compared with the champion; with --if-due only after drift. A
-    scheduler may call it at any time: rows that were added before count once.
+    Trains a challenger, compares it with the champion, and promotes it if it is better. A scheduler
+    may call this at any time: rows that were added before count once.
     """
 
 
 @command("tsclust evaluate --data newest.csv --model-uri models:/stays@champion")
 @click.option("--data", required=True, help=_DATA)
 @_model_uri
-@_optional("--baseline-uri", "model to compare with on the same rows", "none")
+@_optional("--baseline-uri", "second model to evaluate on the same rows", "none")
 @click.option(
     "--fail-on-regression",
     default=False,
     type=bool,
-    help="exit 1 if the error is above the baseline's, or without one 1% above the global model's",
+    help="exit with 1 if the error is above the baseline's or, without a baseline, more than 1% "
+    "above that of the model's own global model",
 )
 @_optional(
     "--config",
-    "YAML file of `tsclust pipeline`, whose monitoring.thresholds decide instead: exit 1 if one is "
-    "missed",
+    "YAML file of `tsclust pipeline`: exit with 1 if one of its monitoring.thresholds is missed",
     "none",
 )
 def evaluate() -> None:
-    """Compare forecasts with what happened.
+    """Compare forecasts with outcomes.
 
     Only rows that the model was not trained on count.
     """
@@ -186,21 +215,23 @@ def evaluate() -> None:
 @command("tsclust score --data new.csv --model-uri models:/stays@champion --output scored.csv")
 @click.option("--data", required=True, help=_DATA)
 @_model_uri
-@click.option("--output", required=True, help="path or URL of a .parquet or .csv file to write")
+@click.option("--output", required=True, help="path or URL of the .parquet or .csv file to write")
 @_engine
 def score() -> None:
-    """Write the forecast of each row.
+    """Write a forecast for each row of a table.
 
-    Id and time stand beside it where the table has them.
+    The id and time columns are written too, if the table has them.
     """
 
 
 @command("tsclust analyze --request request.json --output analysis --promote-to-config train.yaml")
-@click.option("--request", required=True, help="JSON file; docs/analysis.md has the fields")
+@click.option(
+    "--request", required=True, help="JSON file with the question; docs/analysis.md has the fields"
+)
 @click.option(
     "--output",
     required=True,
-    help="folder of result.json and the plots, or a file that ends in .json",
+    help="folder for result.json and the plots, or a file that ends in .json",
 )
 @_optional(
     "--promote-to-config",
@@ -208,17 +239,23 @@ def score() -> None:
     "none",
 )
 def analyze() -> None:
-    """Say which clustering suits a table."""
+    """Find out which clustering suits a table.
+
+    Runs one clustering, or with algorithm "auto" many, and writes figures, plots and a
+    recommendation.
+    """
 
 
 @command("tsclust pipeline --config pipeline.yaml")
-@click.option("--config", required=True, help="YAML file; docs/configuration_guide.md has the keys")
-@click.option("--json", default=False, type=bool, help="print JSON only")
+@click.option(
+    "--config", required=True, help="YAML file; docs/configuration_guide.md explains the keys"
+)
+@click.option("--json", default=False, type=bool, help="print the result as JSON, and nothing else")
 def pipeline() -> None:
     """Run the whole operations loop.
 
-    Ingest, check, retrain if needed, evaluate and record; exit 1 if a person has to look. A
-    scheduler may call it at any time.
+    Ingests and checks the data, retrains if that is due, evaluates and records. Exits with 1 if
+    something needs attention. A scheduler may call this at any time.
     """
 
 
@@ -228,10 +265,12 @@ def pipeline() -> None:
 @click.option(
     "--image", default=f"tsclust-model:{__version__}", help="image of every step; it must have kfp"
 )
-@click.option("--claim", default="tsclust-data", help="PersistentVolumeClaim the steps share")
-@click.option("--mount", default="/var/lib/tsclust", help="where it is mounted in every step")
+@click.option("--claim", default="tsclust-data", help="PersistentVolumeClaim that the steps share")
+@click.option(
+    "--mount", default="/var/lib/tsclust", help="where the claim is mounted in every step"
+)
 def compile_kfp() -> None:
-    """Compile the loop for Kubeflow Pipelines.
+    """Compile the operations loop for Kubeflow Pipelines.
 
     CONFIG is the YAML file of `tsclust pipeline`.
     """

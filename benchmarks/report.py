@@ -22,10 +22,11 @@ from sklearn.datasets import make_blobs
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.report.advice import next_steps
-from tsclust_model.report.build import fit_report
+from tsclust_model.report.build import build_report
 from tsclust_model.report.page import render
 from tsclust_model.rows.figures import shuffled_control
 from tsclust_model.rows.fit import fit_generation
+from tsclust_model.rows.report import fit_inputs
 from tsclust_model.rows.table import training_data
 
 MOST_SECONDS, MOST_MIB, MOST_BYTES = 20.0, 1536.0, 3_000_000
@@ -76,7 +77,8 @@ def measure(n_rows: int, n_segments: int) -> dict[str, float]:
     control = shuffled_control(fitted, data, config).fold_losses["blend"]
     forget_peak()
     started = time.perf_counter()
-    figures = fit_report(fitted, data, known, unseen, {"phase": "training"}, control)
+    inputs = fit_inputs(fitted, data, known, unseen, control)
+    figures = build_report(fitted.generation, inputs, {"phase": "training"})
     drawn = time.perf_counter()
     page = render(figures)
     done = time.perf_counter()

@@ -47,7 +47,7 @@ from tsclust_model.mlflow_integration.stores import require_server
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.monitoring.drift import DriftWindow, Source
 from tsclust_model.monitoring.metrics import Clock, ErrorHandler, PerformanceMonitor, utc_now
-from tsclust_model.report.build import evaluation_report
+from tsclust_model.report.build import build_report
 from tsclust_model.results import BatchResult, ClusteringResult, PerformanceReport
 from tsclust_model.rows.batches import (
     BatchCosts,
@@ -534,11 +534,11 @@ class TimeSeriesClusteringPipeline:
                 "version": serving.version,
                 "source": "history",
             }
-            figures = evaluation_report(
+            fresh = window.frame[window.outside(generation.info["trained_on"])]
+            figures = build_report(
                 generation,
-                window.frame,
+                generation.report_inputs(window.frame, fresh),
                 about,
-                unseen=window.frame[window.outside(generation.info["trained_on"])],
                 watched=watched_batches(self._monitor, generation.metric.name),
                 names=segment_names(self._model_name),
             )

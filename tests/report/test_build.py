@@ -24,7 +24,7 @@ from tsclust_model.data.synthetic import make_hospital
 from tsclust_model.mlflow_integration.storage import open_storage
 from tsclust_model.models.compare import compare
 from tsclust_model.report.advice import next_steps
-from tsclust_model.report.build import evaluation_report, fit_report, period
+from tsclust_model.report.build import build_report
 from tsclust_model.report.figures import Watched
 from tsclust_model.report.page import (
     SECTIONS,
@@ -36,9 +36,9 @@ from tsclust_model.report.page import (
     signed,
 )
 from tsclust_model.rows.evaluation import evaluate_generation
-from tsclust_model.rows.figures import shuffled_control
+from tsclust_model.rows.figures import performance_figures, shuffled_control, with_gain
 from tsclust_model.rows.fit import fit_generation
-from tsclust_model.rows.report import frame_segments
+from tsclust_model.rows.report import fit_inputs, frame_segments, period, table_inputs
 from tsclust_model.rows.table import training_data
 from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.report import series_evidence
@@ -88,8 +88,10 @@ def labelled(hospital: pd.DataFrame):
 @pytest.fixture(scope="module")
 def figures(labelled) -> dict[str, Any]:
     fitted, data, known, unseen = labelled
-    control = shuffled_control(fitted, data, CONFIG).fold_losses["blend"]
-    return fit_report(fitted, data, known, unseen, ABOUT, control, names={0: "lung"})
+    control = shuffled_control(fitted, data, CONFIG)
+    fitted = with_gain(fitted, performance_figures(fitted, data, known, unseen, control))
+    inputs = fit_inputs(fitted, data, known, unseen, control.fold_losses["blend"])
+    return build_report(fitted.generation, inputs, ABOUT, names={0: "lung"})
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +221,7 @@ def test_a_group_that_is_served_worse_is_found_and_named(labelled):
     worse = unseen.assign(
         length_of_stay_days=unseen["length_of_stay_days"] + np.where(odd, 4.0, 0.0)
     )
-    found = evaluation_report(fitted.generation, worse, ABOUT)
+    found = build_report(fitted.generation, table_inputs(fitted.generation, worse), ABOUT)
     column = found["subgroups"][0]
     group = next(group for group in column["groups"] if group["group"] == "cardiology")
     losses = fitted.generation.losses(worse)
@@ -261,12 +263,13 @@ def test_typical_rows_are_named_by_id_only_if_asked(labelled):
     fitted, data, known, unseen = labelled
     asked = fitted.generation.info["config"] | {"show_ids": True}
     generation = replace(fitted.generation, info=fitted.generation.info | {"config": asked})
-    figures = fit_report(replace(fitted, generation=generation), data, known, unseen, ABOUT)
+    inputs = fit_inputs(replace(fitted, generation=generation), data, known, unseen)
+    figures = build_report(generation, inputs, ABOUT)
     typical = {id for item in figures["segments"]["found"] for id in item["representatives"]}
     assert typical
     assert typical <= set(known["patient_id"])
-    assert frame_segments(generation, known).ids[:2] == known["patient_id"].tolist()[:2]
-    assert frame_segments(fitted.generation, known).ids[:2] == ["row 0", "row 1"]
+    assert frame_segments(generation, known).sample_ids[:2] == known["patient_id"].tolist()[:2]
+    assert frame_segments(fitted.generation, known).sample_ids[:2] == ["row 0", "row 1"]
     assert "Typical rows are given by id only." in render(figures)
 
 
@@ -309,7 +312,8 @@ def test_a_table_with_hostile_columns_is_reported(tmp_path):
     config = replace(CONFIG, audit_columns=["<b>ward</b>"], planning_columns=["<b>ward</b>"])
     data = training_data(table, HOSPITAL_ROLES, config)
     fitted = fit_generation(data, config, {"roles": vars(HOSPITAL_ROLES)})
-    page = render(fit_report(fitted, data, table, table[:0], ABOUT, names={0: HOSTILE}))
+    inputs = fit_inputs(fitted, data, table, table[:0])
+    page = render(build_report(fitted.generation, inputs, ABOUT, names={0: HOSTILE}))
     read = Page(page)
     assert "b" not in read.tags or "<b>ward" not in page
     assert "<script" not in page
@@ -332,7 +336,8 @@ def test_a_model_without_worthy_segments_is_reported(size, config):
     roles = Roles("length_of_stay_days", time="admission_time", id="patient_id")
     data = training_data(table, roles, settings)
     fitted = fit_generation(data, settings, {"roles": vars(roles)})
-    figures = fit_report(fitted, data, table, table[:0], ABOUT)
+    inputs = fit_inputs(fitted, data, table, table[:0])
+    figures = build_report(fitted.generation, inputs, ABOUT)
     read = Page(render(figures))
     assert {name for name, _ in SECTIONS} <= set(read.ids)
     assert figures["accuracy"]["resources"] == []
@@ -344,7 +349,9 @@ def test_a_model_without_worthy_segments_is_reported(size, config):
 
 def test_nothing_known_of_accuracy_is_said(labelled):
     fitted, _, known, _ = labelled
-    figures = evaluation_report(fitted.generation, known, ABOUT, unseen=known[:0])
+    figures = build_report(
+        fitted.generation, table_inputs(fitted.generation, known, known[:0]), ABOUT
+    )
     text = Page(render(figures)).text
     assert text.count("no row with a known outcome was forecast unseen") == 3
     assert "Not measured" in model_card(figures)
@@ -368,7 +375,8 @@ def test_batches_and_alerts_are_shown(labelled):
         {"noise_ratio": 0.3},
         ["noise_ratio 0.5 is over its threshold 0.3 (critical)"],
     )
-    figures = evaluation_report(fitted.generation, unseen, ABOUT, watched=watched)
+    inputs = table_inputs(fitted.generation, unseen)
+    figures = build_report(fitted.generation, inputs, ABOUT, watched=watched)
     read = Page(render(figures))
     assert "1 alert noise_ratio 0.5 is over its threshold" in read.text
     assert [p["name"] for p in figures["pictures"]][-1] == "batches"
@@ -378,7 +386,7 @@ def test_batches_and_alerts_are_shown(labelled):
 def test_moved_features_are_named(labelled):
     fitted, _, _, unseen = labelled
     moved = unseen.assign(creatinine=unseen["creatinine"] + 300)
-    figures = evaluation_report(fitted.generation, moved, ABOUT)
+    figures = build_report(fitted.generation, table_inputs(fitted.generation, moved), ABOUT)
     assert figures["drift"]["newest"]["moved"][0].startswith("creatinine (KS ")
     assert "1 feature(s) moved" in Page(render(figures)).text
     assert any("creatinine (KS" in text for text in figures["next"])
@@ -389,7 +397,8 @@ def test_a_comparison_says_what_is_saved_and_how_surely(labelled):
     generation = fitted.generation
     worse = replace(generation, target=replace(generation.target, weight=0.0))
     comparison = replace(compare(worse, generation, unseen, 0.01), better=True)
-    figures = evaluation_report(generation, unseen, ABOUT, comparison=comparison)
+    inputs = table_inputs(generation, unseen)
+    figures = build_report(generation, inputs, ABOUT, comparison=comparison)
     found = figures["generations"]["comparison"]
     assert (found["old"], found["new"]) == (comparison.champion, comparison.challenger)
     assert found["improvement_error"] == pytest.approx(

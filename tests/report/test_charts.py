@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from tsclust_model import create_cluster_visualization, create_performance_plots
 from tsclust_model.errors import ConfigurationError, DataValidationError
+from tsclust_model.models.evidence import ShownForecast
 from tsclust_model.plots import COLOURS, GREY, as_png
 from tsclust_model.report.charts import (
     MAP_ROWS,
@@ -129,8 +131,8 @@ def test_values_over_their_threshold_are_marked():
 
 
 def test_forecasts_follow_what_was_known():
-    one = {"name": "A", "past": [1.0, 2.0], "prediction": [3.0], "lower": [2.0], "upper": [4.0]}
-    figure = forecast_plot([one, one | {"name": "B", "actual": [3.5]}, one], "beds")
+    one = ShownForecast("A", *map(np.array, ([1.0, 2.0], [3.0], [2.0], [4.0])))
+    figure = forecast_plot([one, replace(one, name="B", actual=np.array([3.5])), one], "beds")
     shown = [plot for plot in figure.axes if plot.get_visible()]
     assert [plot.get_title() for plot in shown] == ["A", "B", "A"]
     past, forecast = shown[0].lines

@@ -16,7 +16,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import in_time_order
 from tsclust_model.data.synthetic import make_hospital
 from tsclust_model.models.evidence import Measure, OutputRows, Pool
-from tsclust_model.report.groups import moved_rows, shown_groups
+from tsclust_model.report.groups import segment_changes, shown_groups
 from tsclust_model.rows.evaluation import evaluate_generation
 from tsclust_model.rows.fit import fit_generation
 from tsclust_model.rows.model import Generation
@@ -152,22 +152,23 @@ def test_classes_have_a_total_each_and_know_what_was_right(hospital):
     data = training_data(table, roles, HOSPITAL_CONFIG)
     found = fit_generation(data, HOSPITAL_CONFIG, {"roles": vars(roles)})
     evidence = fold_evidence(found, data, in_time_order(table, roles.time), [])
-    assert evidence.target is None
-    assert evidence.resources == ("nursing_hours",)
+    assert list(evidence.resources) == ["nursing_hours"]
     assert evidence.measure.label == "log-loss"
     assert evidence.measure.value(evidence.losses["blend"]) == pytest.approx(
         found.generation.target.scores.errors["blend"]
     )
-    assert evidence.classes.hits.mean() == found.generation.target.scores.served["accuracy"]
+    assert (
+        evidence.target.probabilities.argmax(axis=1) == evidence.target.codes
+    ).mean() == found.generation.target.scores.served["accuracy"]
     everyone = np.ones(len(evidence.labels), dtype=bool)
     long, short = (evidence.outputs[f"stay: {name}"] for name in ("long", "short"))
     totals = [output.total(everyone, 0.9) for output in (long, short)]
     assert sum(total["expected"] for total in totals) == pytest.approx(len(everyone))
-    p = evidence.classes.probabilities[:, 0]
+    p = evidence.target.probabilities[:, 0]
     half = norm.ppf(0.95) * math.sqrt((p * (1 - p)).sum())
     assert totals[0]["upper"] - totals[0]["expected"] == pytest.approx(half)
     again = frame_evidence(found.generation, table, [], "the same rows")
-    assert (again.classes.codes == found.generation.classes.codes(table["stay"])).all()
+    assert (again.target.codes == found.generation.classes.codes(table["stay"])).all()
 
 
 def test_numbers_are_parted_at_rounded_quartiles_and_texts_are_not():
@@ -213,7 +214,7 @@ def test_beyond_twenty_groups_the_rest_is_one():
 def test_who_moved_is_counted_and_small_flows_are_not_shown():
     old = np.repeat([0, 0, 1, 1], [30, 12, 20, 4])
     new = np.repeat([0, 5, 1, 0], [30, 12, 20, 4])
-    assert moved_rows(old, new) == {
+    assert segment_changes(old, new) == {
         "n_rows": 66,
         "moved": 16,
         "flows": [
@@ -230,7 +231,7 @@ def test_segments_of_the_training_are_those_of_the_fit(fitted, hospital_data, ho
     assert (rows.labels == fitted.clustering.labels).all()
     assert rows.original[:, 0].tolist() == hospital["age"].tolist()
     assert rows.X.mean(axis=0) == pytest.approx(0, abs=1e-9)
-    assert rows.ids[:2] == hospital["patient_id"].tolist()[:2]
+    assert rows.sample_ids[:2] == hospital["patient_id"].tolist()[:2]
 
 
 def test_segments_of_a_table_leave_out_what_cannot_be_scored(generation, new_rows):
@@ -238,4 +239,4 @@ def test_segments_of_a_table_leave_out_what_cannot_be_scored(generation, new_row
     broken.loc[3, "age"] = np.nan
     rows = frame_segments(generation, broken)
     assert len(rows.labels) == 299
-    assert rows.ids[2:4] == ["row 2", "row 4"]
+    assert rows.sample_ids[2:4] == ["row 2", "row 4"]

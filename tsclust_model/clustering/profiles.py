@@ -6,7 +6,7 @@ into the result as they are. Formulas are in docs/analysis.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.stats import entropy
@@ -24,6 +24,19 @@ DENSITY_ROWS = 1_000
 REPRESENTATIVES = 5
 
 _DENSITY_NEIGHBOURS = 5
+
+
+class Profiled(Protocol):
+    """Rows that profiles are made of; see `Prepared`."""
+
+    @property
+    def X(self) -> np.ndarray: ...  # noqa: N802
+    @property
+    def original(self) -> np.ndarray: ...
+    @property
+    def features(self) -> list[str]: ...
+    @property
+    def sample_ids(self) -> list[Any]: ...
 
 
 def assignments(
@@ -96,7 +109,7 @@ def feature_importance(
     return [{"feature": data.features[i], "importance": float(shares[i])} for i in order]
 
 
-def profiles(data: Prepared, labels: np.ndarray) -> list[dict[str, Any]]:
+def profiles(data: Profiled, labels: np.ndarray) -> list[dict[str, Any]]:
     """Each cluster's features, those that set it apart most first, and its most central rows."""
     mean, deviation = data.original.mean(axis=0), data.original.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1.0)
@@ -162,7 +175,7 @@ def _density(members: np.ndarray, random_state: int) -> float | None:
     return 1 / mean if mean > 0 else None
 
 
-def _representatives(data: Prepared, rows: np.ndarray) -> list[Any]:
+def _representatives(data: Profiled, rows: np.ndarray) -> list[Any]:
     distances = ((data.X[rows] - data.X[rows].mean(axis=0)) ** 2).sum(axis=1)
     nearest = np.argsort(distances, kind="stable")[:REPRESENTATIVES]
     return [data.sample_ids[i] for i in rows[nearest]]

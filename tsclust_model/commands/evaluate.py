@@ -26,7 +26,8 @@ from tsclust_model.mlflow_integration.thresholds import (
 from tsclust_model.models.compare import compare
 from tsclust_model.operations.settings import MonitoringSettings, load_settings
 from tsclust_model.operations.workspace import FIGURES, score, score_name
-from tsclust_model.report.build import evaluation_report, now, series_report
+from tsclust_model.report.build import build_report, now
+from tsclust_model.report.schema import Figures
 from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.panel import HeldBack, Panel
@@ -154,26 +155,14 @@ def _page(
     panel: Panel | None,
     parts: Apart,
     told: dict[str, Any],
-) -> dict[str, Any]:
+) -> Figures:
     """The report's figures: segments of all rows, accuracy of those the model was not fitted on."""
     names = named_segments(str(told["model_name"]))
     comparison = None if baseline is None else compare(baseline, generation, parts.fresh, 0.0)
-    if isinstance(generation, SeriesGeneration):
-        assert panel is not None
-        assert isinstance(parts.fresh, HeldBack)
-        return series_report(
-            generation, panel, parts.fresh, told, comparison=comparison, names=names
-        )
-    assert isinstance(parts.all, pd.DataFrame)
-    assert isinstance(parts.fresh, pd.DataFrame)
-    return evaluation_report(
-        generation,
-        parts.all,
-        told,
-        unseen=parts.fresh,
-        comparison=comparison,
-        names=names,
-    )
+    certain = told["n_trained_on"] is not None
+    table = parts.all if panel is None else panel
+    inputs = generation.report_inputs(table, parts.fresh, certain=certain)
+    return build_report(generation, inputs, told, comparison=comparison, names=names)
 
 
 def _limit(

@@ -28,7 +28,7 @@ from tsclust_model.shown import one_line
 if TYPE_CHECKING:  # a model that only scores needs none of these
     from tsclust_model.data.history import DataVersioner
     from tsclust_model.data.window import Window
-    from tsclust_model.models.evidence import Evidence, SegmentRows
+    from tsclust_model.models.evidence import Evidence, ReportInputs, SegmentRows
 
 LIGHTGBM = "lightgbm"
 
@@ -350,6 +350,14 @@ class FittedPipeline(FittedModel):
     @abstractmethod
     def evidence(self, cases: Any, basis: str) -> Evidence | None:
         """Cases that the model was not fitted on; `basis` says which, in words."""
+
+    @abstractmethod
+    def report_inputs(self, table: Any, fresh: Any, *, certain: bool = True) -> ReportInputs:
+        """What a report on a labelled table (or a `Panel`) is made of.
+
+        Accuracy and drift are those of the `fresh` cases, which the model was not fitted on as far
+        as it is `certain`.
+        """
 
     # -- state -------------------------------------------------------------------------------
 

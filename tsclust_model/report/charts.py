@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from tsclust_model.errors import ConfigurationError, DataValidationError
+from tsclust_model.models.evidence import ShownForecast
 from tsclust_model.plots import COLOURS, DPI, GREY, SIZE, colour, marker, new_figure, shown_text
 from tsclust_model.results import NOISE
 
@@ -284,37 +285,22 @@ def history_plot(
     return figure
 
 
-def forecast_plot(series: Sequence[Mapping[str, Any]], unit: str) -> Figure:
-    """Forecasts of some series with their intervals, one panel each, after what was known.
-
-    Parameters
-    ----------
-    series : sequence of mapping
-        ``name``, ``past`` (the newest known values), ``prediction``, ``lower``, ``upper`` (one
-        value a step) and, where it is known, ``actual``.
-    unit : str
-    """
+def forecast_plot(series: Sequence[ShownForecast], unit: str) -> Figure:
+    """Forecasts of some series with their intervals, one panel each, after what was known."""
     columns = 2 if len(series) > 1 else 1
     rows = max(-(-len(series) // columns), 1)
     figure = Figure(figsize=(SIZE[0], 1.6 * rows + 0.6), dpi=DPI, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for plot, found in zip(panels, series, strict=False):
-        past = np.asarray(found["past"], dtype=np.float64)
-        steps = np.arange(1, len(found["prediction"]) + 1)
-        plot.plot(np.arange(1 - len(past), 1), past, color=GREY, linewidth=1, label="known")
-        plot.fill_between(
-            *(steps, found["lower"], found["upper"]),
-            color=COLOURS[5],
-            alpha=0.4,
-            linewidth=0,
-            label="interval",
-        )
-        plot.plot(steps, found["prediction"], color=COLOURS[0], linewidth=1.5, label="forecast")
-        if found.get("actual") is not None:
-            plot.plot(
-                *(steps, found["actual"]), color=COLOURS[3], linewidth=1, ls="--", label="actual"
-            )
-        plot.set_title(shown_text(str(found["name"])), fontsize=8)
+    for plot, shown in zip(panels, series, strict=False):
+        steps = np.arange(1, len(shown.prediction) + 1)
+        before = np.arange(1 - len(shown.past), 1)
+        plot.plot(before, shown.past, color=GREY, linewidth=1, label="known")
+        interval = {"color": COLOURS[5], "alpha": 0.4, "linewidth": 0, "label": "interval"}
+        plot.fill_between(steps, shown.lower, shown.upper, **interval)
+        plot.plot(steps, shown.prediction, color=COLOURS[0], linewidth=1.5, label="forecast")
+        if shown.actual is not None:
+            plot.plot(steps, shown.actual, color=COLOURS[3], linewidth=1, ls="--", label="actual")
+        plot.set_title(shown_text(shown.name), fontsize=8)
         plot.tick_params(labelsize=7)
     for plot in panels[len(series) :]:
         plot.set_visible(False)

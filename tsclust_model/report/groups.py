@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tsclust_model.report.schema import Changes
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
 
@@ -38,11 +39,11 @@ def shown_groups(values: np.ndarray, names: Mapping[Any, str] | None = None) -> 
     ----------
     values : ndarray, shape (n,)
     names : mapping, optional
-        What to call a value; default: itself.
+        Names of segments; default: a value is its own name.
     """
     if not len(values):
         return []
-    found, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    distinct, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable").tolist()
     small = [i for i in order if counts[i] < SMALLEST_GROUP]
     large = [i for i in order if counts[i] >= SMALLEST_GROUP]
@@ -50,26 +51,24 @@ def shown_groups(values: np.ndarray, names: Mapping[Any, str] | None = None) -> 
         large, small = large[:SHOWN], large[SHOWN:] + small
     if small and counts[small].sum() < SMALLEST_GROUP and large:
         small.append(large.pop())
-    groups = [Group(_name(found[i], names), inverse == i) for i in large]
+
+    def name(i: int) -> str:
+        return str(distinct[i]) if names is None else segment_name(int(distinct[i]), names)
+
+    groups = [Group(name(i), inverse == i) for i in large]
     if small and counts[small].sum() >= SMALLEST_GROUP:
-        name = f"{len(small)} others together" if len(small) > 1 else _name(found[small[0]], names)
-        groups.append(Group(name, np.isin(inverse, small), len(small)))
+        together = f"{len(small)} others together" if len(small) > 1 else name(small[0])
+        groups.append(Group(together, np.isin(inverse, small), len(small)))
     return groups
 
 
-def moved_rows(old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
-    """Who is in another segment than before.
+def segment_changes(old: np.ndarray, new: np.ndarray) -> Changes:
+    """Which rows are in another segment than before, as flows of ten rows or more, 20 at most.
 
     Parameters
     ----------
     old, new : ndarray of int64, shape (n,)
         Segments of the same rows by both generations; -1 is no segment.
-
-    Returns
-    -------
-    dict
-        ``n_rows``, ``moved`` (rows whose segment has another id), ``flows`` (the 20 largest, of ten
-        rows or more: ``from``, ``to``, ``rows``) and ``other_rows`` (in smaller flows).
     """
     pairs, counts = np.unique(np.column_stack([old, new]), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -90,7 +89,3 @@ def segment_name(cluster: int, names: Mapping[int, str]) -> str:
     if cluster == NOISE:
         return "no segment"
     return names.get(cluster, f"segment {cluster}")
-
-
-def _name(value: Any, names: Mapping[Any, str] | None) -> str:
-    return str(value) if names is None else segment_name(int(value), names)

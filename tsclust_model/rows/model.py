@@ -29,7 +29,7 @@ from tsclust_model.data.fitted_rows import FittedRows
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.metrics import METRICS, RMSE, Metric
 from tsclust_model.models.base import BatchWindow, FittedPipeline, NullableLong, NullableText
-from tsclust_model.models.evidence import Evidence, SegmentRows
+from tsclust_model.models.evidence import Evidence, ReportInputs, SegmentRows
 from tsclust_model.models.state import (
     Parts,
     StoredTexts,
@@ -43,7 +43,7 @@ from tsclust_model.results import NOISE, Assignment
 from tsclust_model.rows.cases import RowsModel, new_rows
 from tsclust_model.rows.class_target import ClassModel
 from tsclust_model.rows.evaluation import evaluate_generation
-from tsclust_model.rows.report import frame_evidence, frame_segments
+from tsclust_model.rows.report import frame_evidence, frame_segments, table_inputs
 from tsclust_model.rows.schema import Schema
 from tsclust_model.shown import one_line
 
@@ -207,6 +207,11 @@ class Generation(RowsModel, FittedPipeline):
 
     def evidence(self, cases: pd.DataFrame, basis: str) -> Evidence:
         return frame_evidence(self, cases, self.reported_columns, basis)
+
+    def report_inputs(
+        self, table: pd.DataFrame, fresh: pd.DataFrame, *, certain: bool = True
+    ) -> ReportInputs:
+        return table_inputs(self, table, fresh, certain=certain)
 
     def labelled_example(self) -> pd.DataFrame:
         frame = self.example()

@@ -1,8 +1,7 @@
-"""What a report is made of: rows whose outcome is known, and how they were forecast.
+"""What the report of a model of rows is made of.
 
 `fold_evidence` takes the rows of the folds of a fit, `frame_evidence` a labelled table that the
-model has not seen. Everything in a report about accuracy, totals and intervals comes from one
-`Evidence`; everything about segments from one `SegmentRows`.
+model was not fitted on.
 """
 
 from __future__ import annotations
@@ -26,9 +25,11 @@ from tsclust_model.models.evidence import (
     Measure,
     OutputRows,
     Pool,
+    ReportInputs,
     SegmentRows,
-    shows_ids,
+    Traits,
 )
+from tsclust_model.monitoring.drift import DriftWindow
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.rows.class_target import ClassModel
 from tsclust_model.rows.evaluation import as_numbers, last_values
@@ -36,11 +37,135 @@ from tsclust_model.rows.table import TrainingData
 
 if TYPE_CHECKING:
     from tsclust_model.rows.fit import FittedGeneration
-    from tsclust_model.rows.model import Generation
+    from tsclust_model.rows.model import Forecast, Generation
+
+LEAST_ROWS = 10
+"""Accuracy is shown of so many rows or more."""
 
 _CLASSES = 10
 
 _DISTINCT = 10  # a column of more different numbers is shown in four parts
+
+
+def fit_inputs(
+    fitted: FittedGeneration,
+    data: TrainingData,
+    known: pd.DataFrame,
+    unseen: pd.DataFrame,
+    control: np.ndarray | None = None,
+    *,
+    champion: Generation | None = None,
+    evaluated: Generation | None = None,
+) -> ReportInputs:
+    """What the report of a training or a retrain is made of.
+
+    Parameters
+    ----------
+    fitted : FittedGeneration
+    data : TrainingData
+    known : DataFrame
+        The table of `data`, in the same order.
+    unseen : DataFrame
+        Newer labelled rows; may be empty.
+    control : ndarray of float64, optional
+        Losses on the folds of the blend with shuffled segments.
+    champion : Generation, optional
+        The generation before, for which rows changed their segment.
+    evaluated : Generation, optional
+        A model that was fitted without `unseen`, if this one was not; accuracy is its own.
+    """
+    generation = fitted.generation
+    folds = fold_evidence(fitted, data, known, generation.reported_columns, control)
+    evidence, fold_methods, newest = folds, None, None
+    if _n_scorable(evaluated or generation, unseen) >= LEAST_ROWS:
+        fold_methods = folds.methods if len(folds.labels) else None
+        newest = _drift_window(evaluated or generation, unseen)
+        evidence = _holdout_evidence(generation, evaluated, unseen)
+    roles = generation.roles
+    ids = known[roles.id].tolist() if roles.id is not None and generation.shows_ids else None
+    return ReportInputs(
+        traits(generation),
+        measure_of(generation),
+        training_segments(fitted, data, ids),
+        evidence,
+        {"n_holdout": 0 if evaluated else len(unseen), "period": period(known, roles.time)},
+        fold_methods,
+        newest,
+        None if champion is None else _relabelled(champion, generation, known),
+    )
+
+
+def table_inputs(
+    generation: Generation,
+    frame: pd.DataFrame,
+    fresh: pd.DataFrame | None = None,
+    *,
+    certain: bool = True,
+) -> ReportInputs:
+    """What the report of a model on a labelled table is made of.
+
+    Parameters
+    ----------
+    generation : Generation
+    frame : DataFrame
+        Whose segments are shown.
+    fresh : DataFrame, optional
+        Those of the rows that the model was not fitted on; default: all. Accuracy and drift are
+        theirs.
+    certain : bool
+        Whether it is known that they were not fitted.
+    """
+    segments = frame_segments(generation, frame)
+    fresh = frame if fresh is None else fresh
+    n = _n_scorable(generation, fresh)
+    evidence, newest = None, None
+    if n:
+        basis = "{n} rows that were not fitted"
+        if not certain:
+            basis = "{n} rows, of which some may have been fitted: the model does not know"
+        columns = generation.reported_columns
+        evidence = frame_evidence(generation, fresh, columns, basis)
+        newest = _drift_window(generation, fresh)
+    facts = {
+        "n_evaluated": n,
+        "n_not_scored": len(frame) - len(segments.labels),
+        "period": period(frame, generation.roles.time),
+    }
+    return ReportInputs(
+        *(traits(generation), measure_of(generation), segments, evidence, facts), newest=newest
+    )
+
+
+def traits(generation: Generation) -> Traits:
+    """What a report says of a model of rows and only it knows."""
+    model = generation.target
+    return Traits(
+        rows_are=generation.unit,
+        clustered=list(generation.schema.cluster_features),
+        weight=model.weight,
+        own_shares={cluster: model.weight for cluster in model.texts if cluster != NOISE},
+        gain=generation.info.get("segment_gain"),
+        importance=_importance(generation),
+        least_rows=generation.info["config"]["min_cluster_rows"],
+    )
+
+
+def measure_of(generation: Generation) -> Measure:
+    """What a model is evaluated by; only a root of squares is in the target's unit."""
+    metric = generation.metric
+    unit = generation.roles.target if metric.squared else ""
+    return Measure(metric.name, metric.label, unit, metric.squared)
+
+
+def period(frame: pd.DataFrame, time: str | None) -> list[str] | None:
+    """First and last day (or number) of the time column; None without one."""
+    if time is None or time not in frame or not len(frame):
+        return None
+    column = frame[time].infer_objects()
+    if pd.api.types.is_numeric_dtype(column):
+        return [f"{column.min():g}", f"{column.max():g}"]
+    days = pd.to_datetime(column, format="ISO8601", utc=True)
+    return [days.min().date().isoformat(), days.max().date().isoformat()]
 
 
 def fold_evidence(
@@ -50,7 +175,7 @@ def fold_evidence(
     columns: Collection[str],
     control: np.ndarray | None = None,
 ) -> Evidence:
-    """The rows of the folds, each forecast by models that had not seen it.
+    """The rows of the folds, each forecast by models of other rows.
 
     An interval, and the error of a total, is calibrated on the other folds.
 
@@ -67,40 +192,40 @@ def fold_evidence(
         Losses on the folds of the blend with shuffled segments.
     """
     generation, target = fitted.generation, fitted.generation.target
-    labels, coverage = fitted.assignment.labels, generation.coverage
     rows = np.concatenate([fold.valid for fold in fitted.folds])
     losses = dict(target.fold_losses) | fold_naive_losses(fitted, data, frame)
     if control is not None:
         losses["control"] = control
-    classes, outputs = None, {}
+
+    def on_folds(truth: np.ndarray, model: OutputModel, folds: Sequence[Fold]) -> OutputRows:
+        labels = fitted.assignment.labels
+        return _picked(_on_folds(truth, model, folds, labels, generation.coverage), rows)
+
+    own: OutputRows | ClassRows
     if isinstance(target, ClassModel):
         codes = data.y[rows].astype(np.int64)
-        classes = ClassRows(target.outcome.classes, codes, target.fold_probabilities)
-        outputs = _class_outputs(generation, codes, target.fold_probabilities)
+        own = ClassRows(target.outcome.classes, codes, target.fold_probabilities)
     else:
-        found = _on_folds(data.y, target, fitted.folds, labels, coverage)
-        outputs[generation.roles.target] = _picked(found, rows)
+        own = on_folds(data.y, target, fitted.folds)
+    resources = {}
     for name, model in generation.resources.items():
         known = np.flatnonzero(np.isfinite(data.resources[name]))
         groups = None if data.groups is None else data.groups[known]
-        folds = [
-            Fold(known[fold.train], known[fold.valid])
-            for fold in time_ordered_folds(len(known), groups)
-        ]
-        found = _on_folds(data.resources[name], model, folds, labels, coverage)
-        outputs[name] = _picked(found, rows)
+        folds = time_ordered_folds(len(known), groups)
+        folds = [Fold(known[fold.train], known[fold.valid]) for fold in folds]
+        resources[name] = on_folds(data.resources[name], model, folds)
     return Evidence(
-        f"{len(rows):,} training rows, each forecast by models of older rows only "
+        basis=f"{len(rows):,} training rows, each forecast by models of older rows only "
         f"({len(fitted.folds)} folds)",
-        labels[rows],
-        np.repeat(np.arange(len(fitted.folds)), [len(fold.valid) for fold in fitted.folds]),
-        losses,
-        outputs,
-        tuple(generation.resources),
-        row_groups(frame.iloc[rows], columns),
-        measure_of(generation),
-        classes,
-        None if data.groups is None else data.groups[rows],
+        labels=fitted.assignment.labels[rows],
+        parts=np.repeat(np.arange(len(fitted.folds)), [len(fold.valid) for fold in fitted.folds]),
+        losses=losses,
+        name=generation.roles.target,
+        target=own,
+        resources=resources,
+        groups=row_groups(frame.iloc[rows], columns),
+        measure=measure_of(generation),
+        units=None if data.groups is None else data.groups[rows],
     )
 
 
@@ -125,8 +250,8 @@ def fold_naive_losses(
         )
         for fold in fitted.folds
     ]
-    ways = parts[0] if parts else {}
-    return {way: np.concatenate([part[way] for part in parts]) for way in ways}
+    methods = parts[0] if parts else {}
+    return {method: np.concatenate([part[method] for part in parts]) for method in methods}
 
 
 def frame_evidence(
@@ -141,58 +266,65 @@ def frame_evidence(
     columns : collection of str
         To group by; those that the table does not have are left out.
     basis : str
-        Which rows they are, in words.
+        Which rows they are, in words; ``{n}`` is how many.
     """
     encoded = generation.schema.encode(frame)
     rows = np.flatnonzero(encoded.scorable)
     known = frame.iloc[rows]
     y = generation.outcomes(known)
-    X = encoded.X[rows]
-    forecast = generation.forecast(X, generation.coverage)
-    labels = forecast.assignment.labels
-    losses = {"blend": generation.row_losses(y, forecast)}
-    for way, weight in (("global", 0.0), ("cluster", 1.0)):
-        alone = generation.target.predict(X, labels, weight)[0]
-        if generation.classes is None:
-            other = replace(forecast, prediction=alone)
-        else:
-            other = replace(forecast, probabilities=alone)
-        losses[way] = generation.row_losses(y, other)
-    if "naive" in generation.info:
-        last = last_values(generation, frame)
-        losses |= naive_losses(
-            generation.info["naive"],
-            as_numbers(generation, y),
-            None if last is None else last[rows],
-        )
-    classes, outputs = None, {}
-    if isinstance(generation.target, ClassModel):
-        codes = generation.target.outcome.codes(y)
-        classes = ClassRows(generation.target.outcome.classes, codes, forecast.probabilities)
-        outputs = _class_outputs(generation, codes, forecast.probabilities)
+    forecast = generation.forecast(encoded.X[rows], generation.coverage)
+    labels, target = forecast.assignment.labels, generation.target
+
+    def calibrated(truth: np.ndarray, prediction: np.ndarray, model: OutputModel) -> OutputRows:
+        fit = (model.calibration, generation.coverage, model.support)
+        return _calibrated(truth, prediction, labels, *fit)
+
+    own: OutputRows | ClassRows
+    if isinstance(target, ClassModel):
+        own = ClassRows(target.outcome.classes, target.outcome.codes(y), forecast.probabilities)
     else:
-        outputs[generation.roles.target] = _calibrated(
-            *(y, forecast.prediction, labels, generation.target.calibration, generation.coverage),
-            generation.target.support,
-        )
-    for name, model in generation.resources.items():
-        if name in known:
-            truth = known[name].to_numpy(np.float64, na_value=np.nan)
-            outputs[name] = _calibrated(
-                *(truth, forecast.resources[name], labels, model.calibration, generation.coverage),
-                model.support,
-            )
+        own = calibrated(y, forecast.prediction, target)
     return Evidence(
-        basis,
-        labels,
-        np.zeros(len(rows), dtype=np.int64),
-        losses,
-        outputs,
-        tuple(name for name in generation.resources if name in outputs),
-        row_groups(known, columns),
-        measure_of(generation),
-        classes,
+        basis=basis.format(n=f"{len(rows):,}"),
+        labels=labels,
+        parts=np.zeros(len(rows), dtype=np.int64),
+        losses=_frame_losses(generation, encoded.X[rows], y, forecast)
+        | _frame_naive_losses(generation, frame, rows, y),
+        name=generation.roles.target,
+        target=own,
+        resources={
+            name: calibrated(
+                known[name].to_numpy(np.float64, na_value=np.nan), forecast.resources[name], model
+            )
+            for name, model in generation.resources.items()
+            if name in known
+        },
+        groups=row_groups(known, columns),
+        measure=measure_of(generation),
     )
+
+
+def _frame_losses(
+    generation: Generation, X: np.ndarray, y: np.ndarray, forecast: Forecast
+) -> dict[str, np.ndarray]:
+    """Losses of what is served, of the global model and of segments' models alone."""
+    losses, labels = {"blend": generation.row_losses(y, forecast)}, forecast.assignment.labels
+    for method, weight in (("global", 0.0), ("cluster", 1.0)):
+        alone = generation.target.predict(X, labels, weight)[0]
+        losses[method] = generation.row_losses(
+            y, replace(forecast, prediction=alone, probabilities=alone)
+        )
+    return losses
+
+
+def _frame_naive_losses(
+    generation: Generation, frame: pd.DataFrame, rows: np.ndarray, y: np.ndarray
+) -> dict[str, np.ndarray]:
+    if "naive" not in generation.info:  # of an older build
+        return {}
+    last = last_values(generation, frame)
+    truth = as_numbers(generation, y)
+    return naive_losses(generation.info["naive"], truth, None if last is None else last[rows])
 
 
 def training_segments(
@@ -208,16 +340,9 @@ def frame_segments(generation: Generation, frame: pd.DataFrame) -> SegmentRows:
     rows = np.flatnonzero(encoded.scorable)
     assignment = generation.assign(encoded.X[rows])
     column = generation.roles.id
-    named = shows_ids(generation) and column is not None and column in frame
+    named = generation.shows_ids and column is not None and column in frame
     ids = frame[column].iloc[rows].tolist() if named else [f"row {row}" for row in rows.tolist()]
     return _segments(generation, encoded.X[rows], assignment, ids)
-
-
-def measure_of(generation: Generation) -> Measure:
-    """What a model is judged by; only a root of squares is in the target's unit."""
-    metric = generation.metric
-    unit = generation.roles.target if metric.squared else ""
-    return Measure(metric.name, metric.label, unit, metric.squared)
 
 
 def row_groups(frame: pd.DataFrame, columns: Collection[str]) -> dict[str, np.ndarray]:
@@ -308,28 +433,6 @@ def _calibrated(
     return OutputRows(truth, prediction, lower, upper, variance, pool, pools, support=support)
 
 
-def _class_outputs(
-    generation: Generation, codes: np.ndarray, probabilities: np.ndarray
-) -> dict[str, OutputRows]:
-    """The ten likeliest classes as outputs, whose totals are how many rows are of them."""
-    classes = generation.classes
-    assert classes is not None
-    likeliest = np.argsort(-probabilities.sum(axis=0), kind="stable")[:_CLASSES].tolist()
-    nothing, first = np.full(len(codes), np.nan), np.zeros(len(codes), dtype=np.int64)
-    return {
-        f"{generation.roles.target}: {classes.classes[code]}": OutputRows(
-            (codes == code).astype(np.float64),
-            probabilities[:, code],
-            nothing,
-            nothing,
-            probabilities[:, code] * (1 - probabilities[:, code]),
-            first,
-            [Pool(0.0, 0.0, 1)],
-        )
-        for code in likeliest
-    }
-
-
 def _picked(found: OutputRows, rows: np.ndarray) -> OutputRows:
     names = ("truth", "prediction", "lower", "upper", "variance", "pool")
     return replace(found, **{name: getattr(found, name)[rows] for name in names})
@@ -349,3 +452,61 @@ def _segments(
         assignment.strength,
         [f"row {i}" for i in range(len(X))] if ids is None else list(ids),
     )
+
+
+def _holdout_evidence(
+    generation: Generation, evaluated: Generation | None, unseen: pd.DataFrame
+) -> Evidence:
+    """Accuracy of the model that did not fit the rows, by the segments of the other."""
+    if evaluated is None:
+        basis = "the newest {n} rows, which were not fitted"
+        return frame_evidence(generation, unseen, generation.reported_columns, basis)
+    basis = "the newest {n} rows, by the same fit without them"
+    evidence = frame_evidence(evaluated, unseen, evaluated.reported_columns, basis)
+    own = generation.schema.encode(unseen)
+    if own.scorable.sum() == len(evidence.labels):
+        labels = generation.assign(own.X[own.scorable]).labels
+        evidence = replace(evidence, labels=labels)
+    return evidence
+
+
+def _n_scorable(generation: Generation, frame: pd.DataFrame) -> int:
+    return int(generation.schema.encode(frame).scorable.sum()) if len(frame) else 0
+
+
+def _drift_window(generation: Generation, frame: pd.DataFrame) -> DriftWindow:
+    encoded = generation.schema.encode(frame)
+    X = encoded.X[encoded.scorable]
+    return DriftWindow(X, generation.assign(X).is_noise)
+
+
+def _relabelled(
+    champion: Generation, generation: Generation, frame: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray]:
+    """Segments of the rows that both can score, by each."""
+    before, after = (one.schema.encode(frame) for one in (champion, generation))
+    rows = before.scorable & after.scorable
+    return champion.assign(before.X[rows]).labels, generation.assign(after.X[rows]).labels
+
+
+def _importance(generation: Generation) -> dict[str, tuple[float, float]]:
+    """Share of the target's gain of each feature, globally and as served, the largest first."""
+    model = generation.target
+    everyone = _gain_shares(model.global_booster)
+    served = everyone
+    if model.weight > 0 and model.clusters:
+        sizes = {int(k): n for k, n in generation.info["cluster_sizes"].items() if int(k) != NOISE}
+        total = max(sum(sizes.values()), 1)
+        own = sum(
+            _gain_shares(booster) * sizes.get(cluster, 0) / total
+            for cluster, booster in model.cluster_boosters.items()
+        )
+        covered = sum(sizes.get(cluster, 0) for cluster in model.clusters) / total
+        served = (1 - model.weight * covered) * everyone + model.weight * own
+    names, order = generation.schema.names, np.argsort(-served, kind="stable")
+    return {names[i]: (float(everyone[i]), float(served[i])) for i in order}
+
+
+def _gain_shares(booster: Any) -> np.ndarray:
+    gains = np.asarray(booster.feature_importance("gain"), dtype=np.float64)
+    return gains / gains.sum() if gains.sum() > 0 else gains

@@ -17,7 +17,7 @@ from tsclust_model.data.fitted_rows import FittedPeriods
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.metrics import METRICS, Metric
 from tsclust_model.models.base import BatchWindow, FittedPipeline, NullableLong, NullableText
-from tsclust_model.models.evidence import Evidence, SegmentRows
+from tsclust_model.models.evidence import Evidence, ReportInputs, SegmentRows
 from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.monitoring.reference import Reference
 from tsclust_model.results import Assignment
@@ -34,7 +34,7 @@ from tsclust_model.series.panel import (
     scaled_errors,
     without_alone,
 )
-from tsclust_model.series.report import series_evidence, series_segments
+from tsclust_model.series.report import series_evidence, series_inputs, series_segments
 from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y, last_times
 from tsclust_model.series.segments import assign_shapes
 from tsclust_model.series.windows import (
@@ -202,11 +202,16 @@ class SeriesGeneration(FittedPipeline):
         return evaluate_series(self, cases)
 
     def segments(self, table: pd.DataFrame | Panel) -> SegmentRows:
-        panel = table if isinstance(table, Panel) else self.panel(table)
-        return series_segments(self, panel, self.assign(panel.right_aligned()))
+        return series_segments(self, table if isinstance(table, Panel) else self.panel(table))
 
     def evidence(self, cases: HeldBack, basis: str) -> Evidence | None:
         return series_evidence(self, cases, basis)
+
+    def report_inputs(
+        self, table: pd.DataFrame | Panel, fresh: HeldBack, *, certain: bool = True
+    ) -> ReportInputs:
+        panel = table if isinstance(table, Panel) else self.panel(table)
+        return series_inputs(self, panel, fresh)
 
     def shapes(self, panel: Panel) -> np.ndarray:
         """Shape features of right-aligned series; NaN rows where a series is too short."""

@@ -161,7 +161,7 @@ def segments_of_the_report_are_the_models(subject: Subject) -> None:
     require(set(found.labels) <= set(found.served) | {NOISE}, "labels and served disagree")
     column, config = subject.model.roles.id, subject.model.info["config"]
     if column in subject.table and not config.get("show_ids", False):
-        named = set(map(str, found.ids)) & set(map(str, subject.table[column]))
+        named = set(map(str, found.sample_ids)) & set(map(str, subject.table[column]))
         require(not named, "the report names rows by their id")
 
 

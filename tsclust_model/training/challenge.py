@@ -30,7 +30,7 @@ from tsclust_model.mlflow_integration.runs import ExperimentManager, log_config
 from tsclust_model.mlflow_integration.storage import open_storage, refuse_lost_rows
 from tsclust_model.models.compare import Comparison, compare
 from tsclust_model.monitoring.drift import Source
-from tsclust_model.report.build import fit_report, series_report
+from tsclust_model.report.build import build_report
 from tsclust_model.report.figures import Watched
 from tsclust_model.results import NOISE, Assignment, ClusteringResult, Stages, silent
 from tsclust_model.rows.baseline import Baseline
@@ -38,9 +38,11 @@ from tsclust_model.rows.evaluation import evaluate_generation
 from tsclust_model.rows.figures import performance_figures, shuffled_control, with_gain
 from tsclust_model.rows.fit import FittedGeneration, OutOfSample, with_newest
 from tsclust_model.rows.model import Generation
+from tsclust_model.rows.report import fit_inputs
 from tsclust_model.rows.table import TrainingData, training_data
 from tsclust_model.series.figures import series_figures
 from tsclust_model.series.model import SeriesGeneration
+from tsclust_model.series.report import series_inputs
 from tsclust_model.series.windows import (
     series_challenge,
     series_window,
@@ -315,18 +317,22 @@ def _challenge(
             fitted = with_gain(fitted, report)
             challenger = fitted.generation
             about = about_run(name, run_id, "retraining", champion_version, "history")
-            page = fit_report(
+            inputs = fit_inputs(
                 fitted,
                 fit.data,
                 fit.known,
                 newest,
-                about | {"reason": reason},
                 control.fold_losses["blend"],
                 champion=champion if isinstance(champion, Generation) else None,
+                evaluated=compared,
+            )
+            page = build_report(
+                challenger,
+                inputs,
+                about | {"reason": reason},
                 comparison=comparison,
                 watched=watched,
                 names=segment_names(name),
-                evaluated=compared,
             )
             stage.log(headline(report) | {"improvement": comparison.improvement})
         version, promoted = publish_challenger(
@@ -449,13 +455,13 @@ def _challenge_series(
                 "lineage": challenger.info["lineage"],
                 "reason": reason,
             }
-            page = series_report(
-                *(challenger, panel, held),
+            page = build_report(
+                challenger,
+                series_inputs(challenger, panel, held, compared),
                 about_run(name, run_id, "retraining", champion_version, "history")
                 | {"reason": reason},
                 comparison=comparison,
                 names=segment_names(name),
-                evaluated=compared,
             )
             stage.log(headline(report) | {"improvement": comparison.improvement})
         version, promoted = publish_challenger(

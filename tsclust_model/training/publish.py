@@ -32,6 +32,7 @@ from tsclust_model.monitoring.metrics import PerformanceMonitor
 from tsclust_model.report.build import now
 from tsclust_model.report.figures import Watched
 from tsclust_model.report.page import model_card, plain_figures, render, run_note
+from tsclust_model.report.schema import Figures
 
 PAGE, FIGURES = "performance-report.html", "performance-report.json"
 
@@ -56,7 +57,7 @@ def watched_batches(monitor: PerformanceMonitor, metric: str) -> Watched:
     )
 
 
-def save_page(figures: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def save_page(figures: Figures, folder: Path) -> dict[str, str]:
     """Write the page, its figures and its pictures, and return their paths by name."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
@@ -70,7 +71,7 @@ def save_page(figures: Mapping[str, Any], folder: Path) -> dict[str, str]:
     return {name: str(folder / file_name) for name, (file_name, _) in contents.items()}
 
 
-def log_report(figures: Mapping[str, Any]) -> None:
+def log_report(figures: Figures) -> None:
     """Log the page and its figures under the active run, and describe the run."""
     log_page(PAGE, render(figures), FIGURES, plain_figures(figures), run_note(figures))
 
@@ -91,7 +92,7 @@ def publish_challenger(
     experiments: ExperimentManager,
     challenger: FittedPipeline,
     report: Mapping[str, Any],
-    page: dict[str, Any],
+    page: Figures,
     config: PipelineConfig,
     name: str,
     champion_version: str,
@@ -116,7 +117,7 @@ def publish(
     experiments: ExperimentManager,
     generation: FittedPipeline,
     report: Mapping[str, Any],
-    page: dict[str, Any],
+    page: Figures,
     config: PipelineConfig,
     name: str,
 ) -> str:

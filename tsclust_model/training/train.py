@@ -27,15 +27,17 @@ from tsclust_model.mlflow_integration.registry import (
 )
 from tsclust_model.mlflow_integration.runs import ExperimentManager, log_config, log_input
 from tsclust_model.mlflow_integration.storage import open_storage
-from tsclust_model.report.build import fit_report, series_report
+from tsclust_model.report.build import build_report
 from tsclust_model.results import ClusteringResult, Stages
 from tsclust_model.rows.figures import performance_figures, shuffled_control, with_gain
 from tsclust_model.rows.fit import FittedGeneration, fit_generation
 from tsclust_model.rows.model import Generation
+from tsclust_model.rows.report import fit_inputs
 from tsclust_model.rows.table import TrainingData, training_data
 from tsclust_model.series.figures import series_figures
 from tsclust_model.series.fit import FittedSeries, fit_series_generation
 from tsclust_model.series.long_table import value_columns
+from tsclust_model.series.report import series_inputs
 from tsclust_model.series.windows import (
     SeriesData,
     series_data,
@@ -145,7 +147,8 @@ def train_table(
             report = performance_figures(fitted, data, known, unseen, control)
             fitted = with_gain(fitted, report)
             about = about_run(name, run_id, "training", alias_version(name, CHAMPION), source)
-            page = fit_report(fitted, data, known, unseen, about, control.fold_losses["blend"])
+            inputs = fit_inputs(fitted, data, known, unseen, control.fold_losses["blend"])
+            page = build_report(fitted.generation, inputs, about)
             stage.log(headline(report))
         # Only now: a training that fails leaves no patients behind.
         fitted = replace(
@@ -191,7 +194,8 @@ def _train_series(
         with experiments.stage("Performance-Report") as stage:
             report = series_figures(fitted, data.held)
             about = about_run(name, run_id, "training", alias_version(name, CHAMPION), source)
-            page = series_report(fitted.generation, data.panel, data.held, about)
+            inputs = series_inputs(fitted.generation, data.panel, data.held)
+            page = build_report(fitted.generation, inputs, about)
             stage.log(headline(report))
         history = open_storage(config, name, register=True).history
         batch_id = history.register(data.rows)

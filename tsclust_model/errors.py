@@ -89,10 +89,15 @@ def __getattr__(name: str) -> Any:
     )
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is spelled almost like `name`, or None."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for a name that is close to a known one, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    other = closest(name, known)
+    return "" if other is None else f" (did you mean '{other}'?)"
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support import PROJECT
 from tsclust_model import validate_data_quality
-from tsclust_model.data.quality import infer_quality_schema, kept_rows
+from tsclust_model.data.quality import kept_rows
+from tsclust_model.data.quality_schema import infer_quality_schema
 from tsclust_model.data.synthetic import make_hospital
 from tsclust_model.errors import DataValidationError
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from tsclust_model import __version__
 from tsclust_model.analysis.algorithms import Clustering
 from tsclust_model.analysis.sweep import Advice, Candidate, Judged
+from tsclust_model.files import whole_file
 
 
 class AnalysisCache:
@@ -76,11 +76,8 @@ class AnalysisCache:
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
     """All of it or nothing: another process may read the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as stream:
+    with whole_file(path) as stream:
         np.savez(stream, allow_pickle=False, facts=np.array(json.dumps(facts)), **arrays)
-    partial.replace(path)
 
 
 def _read_clustering(path: Path) -> Clustering:

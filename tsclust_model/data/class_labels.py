@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.data.columns import as_boolean, is_nested, require_columns, without_markers
 from tsclust_model.errors import DataValidationError
 
 MOST_CLASSES = 100
@@ -21,8 +22,6 @@ _LONGEST = 200
 _WHOLE = 2**53  # beyond it floats do not hold every whole number
 
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f]+")
-
-_AS_BOOLEAN = {"1": "true", "1.0": "true", "0": "false", "0.0": "false"}
 
 _KINDS = {
     **dict.fromkeys(("string", "categorical", "mixed-integer", "mixed"), "text"),
@@ -115,8 +114,7 @@ class ClassTarget:
         if self.kind == "number":
             return _number_text(value)
         if self.kind == "boolean":
-            lowered = str(value).strip().lower()
-            return _AS_BOOLEAN.get(lowered, lowered)
+            return as_boolean(str(value))
         return str(value)
 
     def codes(self, texts: np.ndarray) -> np.ndarray:
@@ -147,9 +145,22 @@ def holds_classes(column: pd.Series) -> bool:
         return True
     if pd.api.types.is_numeric_dtype(column):
         return False
-    return pd.api.types.infer_dtype(column, skipna=True) in (
-        *("string", "boolean", "mixed", "mixed-integer"),
-    )
+    kinds = ("string", "boolean", "mixed", "mixed-integer")
+    return pd.api.types.infer_dtype(column, skipna=True) in kinds
+
+
+def class_outcome(
+    frame: pd.DataFrame, classes: ClassTarget, markers: Collection[str]
+) -> np.ndarray:
+    """The target's classes as texts, shape (n,).
+
+    Raises
+    ------
+    DataValidationError
+        The target is absent, or missing in some rows.
+    """
+    require_columns(frame, [classes.name], "target column")
+    return classes.texts(without_markers(frame[classes.name], markers))
 
 
 def check_names(target: ClassTarget, taken: Collection[str | None]) -> None:
@@ -166,7 +177,7 @@ def check_names(target: ClassTarget, taken: Collection[str | None]) -> None:
 
 def _kind(column: pd.Series, name: str) -> str:
     inferred = pd.api.types.infer_dtype(column, skipna=True)
-    held = any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in column)
+    held = any(map(is_nested, column))
     if inferred not in _KINDS or held:
         what = "lists or mappings" if held else f"{inferred} values"
         raise DataValidationError(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from tsclust_model.data.class_labels import ClassTarget
 from tsclust_model.errors import DataValidationError, listed, suggestion
 
 OK = "ok"
@@ -22,7 +21,7 @@ RESERVED = frozenset(
 )
 """Names of the forecast's columns, which no key of the rows may have."""
 
-AS_BOOLEAN = {"1": "true", "1.0": "true", "0": "false", "0.0": "false"}
+_AS_BOOLEAN = {"1": "true", "1.0": "true", "0": "false", "0.0": "false"}
 
 
 def validate_input_data(
@@ -127,28 +126,43 @@ def in_time_order(frame: pd.DataFrame, time: str | None) -> pd.DataFrame:
 
 def time_keys(column: pd.Series, time: str) -> pd.Series:
     """What orders the rows: numbers, or times in UTC without a zone."""
-    keys = column.infer_objects()
-    if pd.api.types.is_numeric_dtype(keys):
-        return keys
-    if not pd.api.types.is_datetime64_any_dtype(keys):
-        try:
-            keys = pd.to_datetime(keys, format="ISO8601", utc=True)
-        except (ValueError, TypeError) as error:
-            raise DataValidationError(
-                f"time column '{time}' is neither numbers nor ISO 8601 dates "
-                "(2026-01-31 or 2026-01-31T08:00); convert it"
-            ) from error
-    return keys.dt.tz_convert("UTC").dt.tz_localize(None) if keys.dt.tz is not None else keys
+    try:
+        return numbers_or_times(column)
+    except (ValueError, TypeError) as error:
+        raise DataValidationError(
+            f"time column '{time}' is neither numbers nor ISO 8601 dates "
+            "(2026-01-31 or 2026-01-31T08:00); convert it"
+        ) from error
+
+
+def numbers_or_times(column: pd.Series, errors: Literal["raise", "coerce"] = "raise") -> pd.Series:
+    """Numbers as they are; timestamps and ISO 8601 strings in UTC without a zone.
+
+    With `errors` 'coerce' a string that is no time becomes NaT, else it is a ValueError.
+    """
+    column = column.infer_objects()
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    if not pd.api.types.is_datetime64_any_dtype(column):
+        column = pd.to_datetime(column, format="ISO8601", utc=True, errors=errors)
+    return column if column.dt.tz is None else column.dt.tz_convert("UTC").dt.tz_localize(None)
 
 
 def plain_strings(column: pd.Series, markers: Collection[str]) -> list[str | None]:
+    """The values as strings; None is missing."""
     column = without_markers(column, markers)
     return [None if gap else str(v) for v, gap in zip(column, column.isna(), strict=True)]
 
 
 def as_boolean(text: str) -> str:
+    """``true`` or ``false`` of a string that says so in any spelling; another one in lower case."""
     lowered = text.strip().lower()
-    return AS_BOOLEAN.get(lowered, lowered)
+    return _AS_BOOLEAN.get(lowered, lowered)
+
+
+def is_nested(value: Any) -> bool:
+    """Whether a cell holds several values, which no column of ours does."""
+    return isinstance(value, (list, tuple, dict, set, np.ndarray))
 
 
 def outcome(frame: pd.DataFrame, name: str, role: str) -> np.ndarray:
@@ -160,20 +174,6 @@ def outcome(frame: pd.DataFrame, name: str, role: str) -> np.ndarray:
             f"{role} '{name}' is {column.dtype}, not numbers; give a numeric column"
         )
     return validate_target(column.to_numpy(np.float64, na_value=np.nan), len(frame), name)
-
-
-def class_outcome(
-    frame: pd.DataFrame, classes: ClassTarget, markers: Collection[str]
-) -> np.ndarray:
-    """The target's classes as texts, shape (n,).
-
-    Raises
-    ------
-    DataValidationError
-        The target is absent, or missing in some rows.
-    """
-    require_columns(frame, [classes.name], "target column")
-    return classes.texts(without_markers(frame[classes.name], markers))
 
 
 def require_columns(frame: pd.DataFrame, names: Sequence[str], role: str = "column") -> None:
@@ -218,35 +218,82 @@ def _as_float(values: Any, name: str) -> np.ndarray:
 
 
 def without_markers(column: pd.Series, markers: Collection[str]) -> pd.Series:
-    """The column with marker texts as missing; a column without text is returned as it is."""
-    if not (
-        column.dtype == object or isinstance(column.dtype, (pd.StringDtype, pd.CategoricalDtype))
-    ):
+    """The column with marker strings as missing; one that holds no strings as it is."""
+    kinds = (pd.StringDtype, pd.CategoricalDtype)
+    if column.dtype != object and not isinstance(column.dtype, kinds):
         return column
     column = column.astype(object)
     return column.mask(column.isin(list(markers)))
 
 
-def as_numbers(column: pd.Series, markers: Collection[str]) -> np.ndarray:
+def as_numbers(
+    column: pd.Series,
+    markers: Collection[str],
+    remedy: str = ", and the model knows it as a number; correct the column, or train again",
+    refused: str = "mM",
+) -> np.ndarray:
+    """The column as float64, shape (n,); NaN is missing.
+
+    Parameters
+    ----------
+    column : Series
+    markers : collection of str
+    remedy : str
+        The end of the error's text.
+    refused : str
+        Kinds of dtypes that are no numbers here.
+
+    Raises
+    ------
+    DataValidationError
+        It holds something that is not a number.
+    """
     column = without_markers(column, markers)
     try:
         if column.dtype == object:
             column = pd.to_numeric(column)
-        elif column.dtype.kind in "mM":
-            raise TypeError("a time is no number")
+        if column.dtype.kind in refused:
+            raise TypeError("no number")
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     except (ValueError, TypeError, OverflowError) as error:
         raise DataValidationError(
-            f"column '{column.name}' holds something that is not a number, and the model knows it "
-            "as a number; correct the column, or train again"
+            f"column '{column.name}' holds something that is not a number{remedy}"
         ) from error
 
 
-def group_codes(column: pd.Series, markers: Collection[str]) -> np.ndarray:
-    codes, _ = pd.factorize(without_markers(column, markers))
+def id_codes(column: pd.Series) -> tuple[np.ndarray, pd.Index]:
+    """A number for each id, shape (n,), int64, and the ids in that order.
+
+    Raises
+    ------
+    DataValidationError
+        An id is missing.
+    """
+    codes, ids = pd.factorize(column)
     if (codes < 0).any():
         raise DataValidationError(
             f"id column '{column.name}' is missing in {int((codes < 0).sum())} row(s); "
             "fill or remove them"
         )
-    return codes.astype(np.int64)
+    return codes.astype(np.int64), ids
+
+
+def row_status(problems: Mapping[str, Sequence[tuple[str, np.ndarray]]], n_rows: int) -> np.ndarray:
+    """``ok``, or what is wrong with a row, naming columns and never values, shape (n_rows,).
+
+    Parameters
+    ----------
+    problems : mapping of str to sequence of (str, ndarray)
+        Columns by problem, each with the mask of its rows.
+    """
+    status = np.full(n_rows, OK, dtype=object)
+    masks = [mask for columns in problems.values() for _, mask in columns]
+    if not masks:
+        return status
+    for row in np.flatnonzero(np.logical_or.reduce(masks)):
+        named = {
+            problem: [column for column, mask in columns if mask[row]]
+            for problem, columns in problems.items()
+        }
+        status[row] = "; ".join(f"{problem}: {', '.join(c)}" for problem, c in named.items() if c)
+    return status

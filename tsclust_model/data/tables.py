@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from fsspec.implementations.local import LocalFileSystem
 
+from tsclust_model.data.columns import is_nested
 from tsclust_model.errors import DataValidationError, listed
 
 FORMATS = {
@@ -170,7 +171,7 @@ def mixed_as_texts(frame: pd.DataFrame) -> pd.DataFrame:
         for name in frame
         if frame[name].dtype == object
         and pd.api.types.infer_dtype(frame[name], skipna=True) in _MIXED
-        and not frame[name].map(lambda value: isinstance(value, (list, dict, np.ndarray))).any()
+        and not frame[name].map(is_nested).any()
     ]
     texts = {str(name): frame[name].map(str, na_action="ignore") for name in mixed}
     return frame.assign(**texts) if mixed else frame
@@ -208,7 +209,7 @@ def _one_type(column: pd.Series) -> pd.Series:
         return column.dt.tz_convert("UTC").dt.tz_localize(None)
     if column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) not in _MIXED:
         return column
-    if any(isinstance(value, (list, tuple, dict, np.ndarray)) for value in column):
+    if any(map(is_nested, column)):
         return column
     texts = [None if pd.isna(v) else f"{type(v).__name__} {v}" for v in column]
     return pd.Series(texts, index=column.index, dtype=object)

@@ -29,6 +29,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.history import DataVersioner
 from tsclust_model.data.window import Ranges, Window
 from tsclust_model.errors import ConfigurationError, MLflowIntegrationError, RetrainingError
+from tsclust_model.files import write_whole
 from tsclust_model.mlflow_integration.registry import (
     create_model,
     embedded_folder,
@@ -253,10 +254,7 @@ def _remember(path: Path, name: str) -> None:
     with contextlib.suppress(OSError):
         if path.exists() and path.read_text() == name:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        own = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        own.write_text(name)
-        own.replace(path)
+        write_whole(path, name)
 
 
 def _take_over(config: PipelineConfig, model_name: str, history: DataVersioner) -> None:

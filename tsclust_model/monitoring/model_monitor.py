@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tsclust_model.errors import DataValidationError
+from tsclust_model.files import write_state
 
 _ZERO = 1e-12
 
@@ -166,13 +167,7 @@ class ModelMonitor:
             for name, mean in feature_means.items()
             if math.isfinite(mean)
         }
-        self.monitoring_dir.mkdir(parents=True, exist_ok=True)
-        partial = self.drift_path.with_name(f".{self.drift_path.name}.{os.getpid()}")
-        with partial.open("w") as stream:
-            json.dump({"reference": reference}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(self.drift_path)
+        write_state(self.drift_path, {"reference": reference})
 
     def compute_drift(self, feature_means: Mapping[str, float]) -> float:
         """Relative L1 distance of the means from the reference; 0 without a reference.

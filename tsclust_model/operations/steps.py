@@ -352,7 +352,7 @@ def check_quality(work: Workspace, data_version: str) -> dict[str, Any]:
         **asked,
     )
     work.keep_report(data_version, report)
-    return report
+    return dict(report)
 
 
 @_step

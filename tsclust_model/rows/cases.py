@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.data.columns import class_outcome, in_time_order, outcome
+from tsclust_model.data.class_labels import class_outcome
+from tsclust_model.data.columns import in_time_order, outcome
 from tsclust_model.data.fitted_rows import FittedRows
 from tsclust_model.data.roles import Roles
 from tsclust_model.models.base import FittedModel

@@ -13,11 +13,13 @@ import pandas as pd
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import (
-    AS_BOOLEAN,
     LARGEST,
     OK,
+    as_boolean,
     as_numbers,
+    is_nested,
     require_columns,
+    row_status,
     without_markers,
 )
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
@@ -130,23 +132,17 @@ class Schema:
     def _status(self, X: np.ndarray, unseen: np.ndarray) -> np.ndarray:
         if (np.abs(X) <= LARGEST).all():  # and none of them is NaN
             return np.full(len(X), OK, dtype=object)
-        missing = np.isnan(X) & ~unseen
-        bad = {
+        broken = {
             "infinite": np.isinf(X),
             "out of range": np.isfinite(X) & (np.abs(X) > LARGEST),
         }
         if self.missing_values == "error":
-            bad = {"missing": missing} | bad
-        status = np.full(len(X), OK, dtype=object)
-        for row in np.flatnonzero(
-            np.logical_or.reduce([mask.any(axis=1) for mask in bad.values()])
-        ):
-            status[row] = "; ".join(
-                f"{problem}: {', '.join(np.array(self.names, dtype=object)[mask[row]])}"
-                for problem, mask in bad.items()
-                if mask[row].any()
-            )
-        return status
+            broken = {"missing": np.isnan(X) & ~unseen} | broken
+        problems = {
+            problem: [(self.names[i], mask[:, i]) for i in np.flatnonzero(mask.any(axis=0))]
+            for problem, mask in broken.items()
+        }
+        return row_status(problems, len(X))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -201,7 +197,7 @@ def _fit_feature(column: pd.Series, name: str, markers: tuple[str, ...]) -> Feat
         return Feature(name, "boolean", ("false", "true"))
     if pd.api.types.is_numeric_dtype(column):
         return Feature(name, "number")
-    if any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in column):
+    if any(map(is_nested, column)):
         raise DataValidationError(
             f"column '{name}' holds lists or mappings; spread them into columns "
             "or add it to drop_columns"
@@ -274,7 +270,7 @@ def _codes(
     missing = column.isna().to_numpy()
     texts = column.astype(str)
     if feature.kind == "boolean":
-        texts = texts.str.strip().str.lower().replace(AS_BOOLEAN)
+        texts = texts.map(as_boolean, na_action="ignore")
     codes = pd.Index(feature.categories, dtype=object).get_indexer(pd.Index(texts, dtype=object))
     unseen = (codes < 0) & ~missing
     return np.where(missing | (codes < 0), np.nan, codes), unseen

@@ -15,14 +15,19 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import CLASS_OBJECTIVES, PipelineConfig
-from tsclust_model.data.class_labels import ClassTarget, check_names, holds_classes
+from tsclust_model.data.class_labels import (
+    ClassTarget,
+    check_names,
+    class_outcome,
+    holds_classes,
+)
 from tsclust_model.data.columns import (
     RESERVED,
     as_boolean,
     as_numbers,
-    class_outcome,
-    group_codes,
+    id_codes,
     in_time_order,
+    is_nested,
     named_strings,
     outcome,
     plain_strings,
@@ -137,11 +142,15 @@ def training_data(
         encoded.X,
         y,
         {name: _resource(frame, name, gaps) for name in roles.resources},
-        None if roles.id is None else group_codes(frame[roles.id], config.missing_markers),
+        None if roles.id is None else _groups(frame[roles.id], config.missing_markers),
         classes,
         _fitted_rows(frame, schema, roles, config, classes),
         tuple(features),
     )
+
+
+def _groups(column: pd.Series, markers: Collection[str]) -> np.ndarray:
+    return id_codes(without_markers(column, markers))[0]
 
 
 def _fitted_rows(
@@ -184,7 +193,7 @@ def _uninformative(
 
 def _distinct(column: pd.Series, markers: Collection[str]) -> int:
     """How many different values a column has, 2 for two or more; a gap beside values is one."""
-    if any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in column.head(1)):
+    if any(map(is_nested, column.head(1))):
         return 2  # refused by its type
     present = without_markers(column, markers)
     known = present.dropna()

@@ -13,20 +13,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from tsclust_model.data.columns import RESERVED
+from tsclust_model.data.columns import (
+    LARGEST,
+    RESERVED,
+    as_numbers,
+    id_codes,
+    numbers_or_times,
+    require_columns,
+)
 from tsclust_model.data.roles import Roles
-from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
+from tsclust_model.errors import ConfigurationError, DataValidationError, listed
 from tsclust_model.series.frequency import Frequency
 from tsclust_model.series.panel import Panel, filled
 from tsclust_model.shown import one_line
-
-_LARGEST = 1e100
 
 _MOST_CELLS = 500_000_000
 
 _IDS_SHOWN = 3
 
 _FIRST_MONTH, _LAST_MONTH, _LARGEST_NUMBER = 190_001, 210_012, 10_000_000
+
+_NO_NUMBER = "; correct it, or add the text that means 'missing' to missing_markers"
 
 _OFFSET = r"(?:Z|[+-]\d{2}:?\d{2})$"
 
@@ -65,7 +72,10 @@ def series_panel(
     columns = value_columns(frame, roles)
     ids, codes = _id_codes(frame[roles.id])
     times = naive_times(frame[roles.time], str(roles.time), roles.frequency)
-    data = {name: _numbers(frame[name], name, missing_markers) for name in columns}
+    data = {
+        name: as_numbers(frame[name], missing_markers, _NO_NUMBER, refused="bmM")
+        for name in columns
+    }
     order = np.lexsort((times.wall, codes))
     codes, wall = codes[order], times.wall[order]
     data = {name: values[order] for name, values in data.items()}
@@ -110,13 +120,7 @@ def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
     if twice:
         raise DataValidationError(f"'{twice[0]}' has two roles; give each column one")
     for name in named:
-        if name not in frame.columns:
-            known = suggestion(name, map(str, frame.columns))
-            raise DataValidationError(
-                f"the data has no column '{name}'{known}; add it or correct the name"
-            )
-        if isinstance(frame[name], pd.DataFrame):
-            raise DataValidationError(f"duplicated column names: {name}; rename them")
+        require_columns(frame, [name])
         if name in RESERVED | {"step", "series_id", "last_timestamp"} - {roles.id}:
             raise DataValidationError(f"'{name}' is a column of the forecasts; rename it")
     taken = [name for name in named[3:] if name == "y"]
@@ -211,7 +215,7 @@ def _parsed(column: pd.Series, name: str) -> Times:
     codes, unique = pd.factorize(column.astype(str))
     texts = pd.Series(unique, dtype=str)
     try:
-        utc = pd.to_datetime(texts, format="ISO8601", utc=True).dt.tz_localize(None)
+        utc = numbers_or_times(texts)
         wall = pd.to_datetime(texts.str.replace(_OFFSET, "", regex=True), format="ISO8601")
     except (ValueError, TypeError) as error:
         raise DataValidationError(
@@ -240,38 +244,18 @@ def id_texts(column: pd.Series) -> pd.Series:
 
 def _id_codes(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """The ids as sorted texts, and the position of each row's id among them."""
-    codes, unique = pd.factorize(id_texts(column))
-    if (codes < 0).any():
-        raise DataValidationError(
-            f"id column '{column.name}' is missing in {int((codes < 0).sum())} row(s); "
-            "fill or remove them"
-        )
+    codes, unique = id_codes(id_texts(column))
     texts = np.array([str(name) for name in unique], dtype=object)
     ids, position = np.unique(texts.astype(str), return_inverse=True)
     return ids.astype(object), position[codes]
 
 
-def _numbers(column: pd.Series, name: str, markers: Sequence[str]) -> np.ndarray:
-    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
-        texts = column.astype(object)
-        try:
-            column = pd.to_numeric(texts.mask(texts.isin(list(markers))))
-            if column.dtype.kind in "bmM":
-                raise TypeError("no number")
-        except (ValueError, TypeError) as error:
-            raise DataValidationError(
-                f"column '{name}' holds something that is not a number; correct it, or add the "
-                "text that means 'missing' to missing_markers"
-            ) from error
-    return column.to_numpy(np.float64, na_value=np.nan)
-
-
 def _refuse_infinite(data: Mapping[str, np.ndarray], ids: np.ndarray, codes: np.ndarray) -> None:
     for name, values in data.items():
-        broken = np.abs(values) > _LARGEST
+        broken = np.abs(values) > LARGEST
         if broken.any():
             raise DataValidationError(
-                f"column '{name}' has infinite values or values beyond {_LARGEST:g} in "
+                f"column '{name}' has infinite values or values beyond {LARGEST:g} in "
                 f"{_shown(ids, np.unique(codes[broken]))}; correct them"
             )
 

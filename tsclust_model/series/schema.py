@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tsclust_model.data.columns import OK
+from tsclust_model.data.columns import LARGEST, OK, numbers_or_times, row_status
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
 from tsclust_model.series.frequency import Frequency
@@ -25,8 +25,6 @@ from tsclust_model.series.panel import Panel, filled
 from tsclust_model.shown import one_line
 
 SERIES_ID, LAST_TIMESTAMP, Y = "series_id", "last_timestamp", "y"
-
-_LARGEST = 1e100
 
 _LISTS = pa.list_(pa.float64())
 
@@ -144,7 +142,7 @@ class SeriesSchema:
         inside = np.logical_or.accumulate(known, axis=1)
         for name, column in self.arrays.items():
             found = values[name]
-            infinite, huge = np.isinf(found), np.abs(found) > _LARGEST
+            infinite, huge = np.isinf(found), np.abs(found) > LARGEST
             _note(problems, "no list of numbers", column, lists[name].broken)
             _note(problems, "infinite", column, infinite.any(axis=1))
             _note(problems, "out of range", column, (huge & ~infinite).any(axis=1))
@@ -167,7 +165,7 @@ class SeriesSchema:
             self.covariates,
             self.horizon,
         )
-        return SeriesRows(panel, _status(problems, len(frame)))
+        return SeriesRows(panel, row_status(problems, len(frame)))
 
     def laid_out(self, panel: Panel) -> Panel:
         """Right-aligned series in `width` columns, so that no answer depends on its company."""
@@ -347,8 +345,7 @@ def _times(column: pd.Series, frequency: str) -> tuple[np.ndarray, np.ndarray]:
     except DataValidationError:
         if pd.api.types.is_numeric_dtype(present):
             raise
-        parsed = pd.to_datetime(present.astype(str), format="ISO8601", errors="coerce", utc=True)
-        unknown[~unknown] = parsed.isna().to_numpy()
+        unknown[~unknown] = numbers_or_times(present.astype(str), "coerce").isna().to_numpy()
         found = (
             naive_times(column[~unknown], LAST_TIMESTAMP, frequency) if not unknown.all() else None
         )
@@ -364,19 +361,3 @@ def _note(
 ) -> None:
     if mask.any():
         problems.setdefault(problem, []).append((column, mask))
-
-
-def _status(problems: Mapping[str, list[tuple[str, np.ndarray]]], n: int) -> np.ndarray:
-    status = np.full(n, OK, dtype=object)
-    if not problems:
-        return status
-    masks = [mask for found in problems.values() for _, mask in found]
-    for row in np.flatnonzero(np.logical_or.reduce(masks)):
-        named = {
-            problem: [column for column, mask in found if mask[row]]
-            for problem, found in problems.items()
-        }
-        status[row] = "; ".join(
-            f"{problem}: {', '.join(columns)}" for problem, columns in named.items() if columns
-        )
-    return status

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tsclust_model.clustering.lineage import match_clusters
 from tsclust_model.config import PipelineConfig
+from tsclust_model.data.columns import as_numbers
 from tsclust_model.data.history import DataVersioner
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.window import Window
@@ -147,16 +148,12 @@ def canonical_series_rows(
     frequency = Frequency.parse(str(roles.frequency))
     times = naive_times(frame[roles.time], str(roles.time), roles.frequency)
     kept = times.wall if frequency.is_daily_or_longer else times.utc
-    markers = list(config.missing_markers)
     columns: dict[str, Any] = {
         str(roles.id): [str(name) for name in id_texts(frame[roles.id])],
         str(roles.time): frequency.shown(kept),
     }
     for name in names:
-        values = frame[name]
-        if not pd.api.types.is_numeric_dtype(values):
-            values = pd.to_numeric(values.astype(object).mask(values.isin(markers)))
-        columns[name] = values.to_numpy(np.float64, na_value=np.nan)
+        columns[name] = as_numbers(frame[name], config.missing_markers)
     rows = pd.DataFrame(columns)
     rows = rows[rows[roles.target].notna()].drop_duplicates([str(roles.id), str(roles.time)])
     order = np.lexsort((rows[roles.id], rows[roles.time]))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tsclust_model.config import CLASS_OBJECTIVES, PipelineConfig
 from tsclust_model.data.columns import in_time_order
-from tsclust_model.data.quality import infer_quality_schema
+from tsclust_model.data.quality_schema import infer_quality_schema
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.tables import content_digest
 from tsclust_model.errors import (
@@ -266,7 +266,8 @@ def quality_schema(
         unique=roles.horizon > 0,
         markers=config.missing_markers,
     )
-    return found | {"seen": sorted({*found["seen"], *map(str, seen)})}
+    found["seen"] = sorted({*found["seen"], *map(str, seen)})
+    return dict(found)
 
 
 def fit_logged(

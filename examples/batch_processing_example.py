@@ -1,4 +1,4 @@
-"""Score batches as they come, give outcomes later, and read what the monitor saw.
+"""Score batches as they arrive, add outcomes later, and read the monitor.
 
 python examples/batch_processing_example.py
 """
@@ -23,10 +23,10 @@ def main() -> None:
     for start in range(0, len(coming), 250):
         batch = coming.iloc[start : start + 250]
         result = pipeline.process_batch(batch[FEATURES])
-        if result.degraded:  # the forecasts are there all the same
-            print("went on without", ", ".join(result.degraded), pipeline.get_recent_errors(1))
+        if result.degraded:  # a part failed; the forecasts are there all the same
+            print("failed:", ", ".join(result.degraded), pipeline.get_recent_errors(1))
         print(f"noise {result.noise_ratio:.1%}, {result.processing_time * 1000:.0f} ms")
-        # A stay ends later: its length joins the history and the accuracy that is watched.
+        # Stays end later; then their lengths join the history, and the accuracy is monitored.
         pipeline.record_outcomes(result.version_id, batch["length_of_stay_days"])
 
     print(pipeline.get_alert_summary(timedelta(hours=1))["by_metric"])

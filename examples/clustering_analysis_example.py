@@ -2,9 +2,9 @@
 
 python examples/clustering_analysis_example.py
 
-The tables, all synthetic, stand beside the requests; ``write_tables`` made them. Asks: which
-kinds of customers are there (kmeans after PCA), which sensor readings are anomalous (dbscan,
-robust scaling), and which kinds of patients (hdbscan)?
+Which kinds of customers are there (kmeans after PCA)? Which sensor readings are anomalous (dbscan,
+robust scaling)? Which kinds of patients are there (hdbscan)? The tables beside the requests are
+synthetic; ``write_tables`` made them.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ VITALS = [
 
 
 def make_customers(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
-    """Four kinds of customers: regular, big, rare and returning everything."""
+    """Four kinds of customers: regular, large, rare, and those who return most orders."""
     rng = np.random.default_rng(random_state)
     kinds = np.array(
         [
@@ -42,7 +42,7 @@ def make_customers(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
 
 
 def make_sensors(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
-    """Two regimes of a machine and 3% faults anywhere."""
+    """Two operating modes of a machine, and 3% faults at random."""
     rng = np.random.default_rng(random_state)
     regime = rng.random(n_rows) < 0.6
     fault = rng.random(n_rows) < 0.03
@@ -54,7 +54,7 @@ def make_sensors(n_rows: int = 400, random_state: int = 0) -> pd.DataFrame:
 
 
 def make_patients() -> pd.DataFrame:
-    """The vital signs and wards of 400 rows of the synthetic hospital."""
+    """Vital signs and wards of 400 patients of the synthetic hospital."""
     return make_hospital(400)[[*VITALS, "ward"]].round(3)
 
 

@@ -1,4 +1,4 @@
-"""The whole life of a model: fit, batches, retrain, names, rollback, another process.
+"""The life of a model: fit, batches, segment names, retrain, rollback, another process.
 
 python examples/complete_pipeline_example.py
 """
@@ -21,7 +21,7 @@ def main() -> None:
         time="admission_time",
         id="patient_id",
     )
-    pipeline.name_segment(0, "the first kind we looked at")
+    pipeline.name_segment(0, "the first segment")
 
     for start in range(2500, 5000, 500):
         rows = slice(start, start + 500)
@@ -39,10 +39,10 @@ def main() -> None:
     print("lineage:", retraining.generation.info["lineage"])
     pipeline.close()
 
-    # Another process, or the same one tomorrow, goes on with what is registered.
+    # Another process, or the same one tomorrow, continues with the registered model.
     again = TimeSeriesClusteringPipeline.load("models:/complete-example@champion")
     print("serving version", again.current_model_version, again.current_health_status)
-    if again.current_model_version != "1":  # a retrain was promoted, now or while batches came
+    if again.current_model_version != "1":  # a challenger was promoted, now or during the batches
         print("back to version", again.rollback("the planners want to look at it first"))
 
 

@@ -12,12 +12,12 @@ def main() -> None:
 
     config = PipelineConfig(hdbscan_params={"min_cluster_size": 40, "min_samples": 5})
     pipeline = TimeSeriesClusteringPipeline(config, model_name="training-example")
-    found = pipeline.fit_initial(
+    clustering = pipeline.fit_initial(
         features,
         hospital["length_of_stay_days"],
         resources={"nursing_hours": hospital["nursing_hours"]},
     )
-    print(f"{found.metrics['n_clusters']} segments, {found.noise_ratio:.1%} noise")
+    print(f"{clustering.metrics['n_clusters']} segments, {clustering.noise_ratio:.1%} noise")
     for cluster, figures in pipeline.get_performance_report().model_metrics.items():
         print(f"segment {cluster}: RMSE {figures['rmse']:.2f} days on {figures['n_rows']} rows")
     print("registered as version", pipeline.current_model_version)

@@ -1,4 +1,4 @@
-"""Set when to retrain, let drift happen, and see what the pipeline did about it.
+"""Configure when to retrain, let the data drift, and see what the pipeline does.
 
 python examples/retraining_configuration_example.py
 """
@@ -16,13 +16,13 @@ FEATURES = [
 
 
 def main() -> None:
-    # The patients' vitals move away in the second half of the two years.
+    # The patients' vital signs drift in the second half of the two years.
     hospital = make_hospital(6000, drift=4.0)
     past, coming = hospital.iloc[:2500], hospital.iloc[2500:]
     config = PipelineConfig(
         hdbscan_params={"min_cluster_size": 40, "min_samples": 5},
-        noise_threshold=0.25,  # noise over this, and over that of training, is drift
-        expanding_window_size=4000,  # newest rows a retrain reads
+        noise_threshold=0.25,  # more noise than this, and than in training, is drift
+        expanding_window_size=4000,  # number of newest rows that a retrain reads
         promotion_margin=0.02,  # a challenger must save 2% of the champion's RMSE
         retrain_cooldown_batches=3,  # batches in which drift does not start another
     )
@@ -37,7 +37,7 @@ def main() -> None:
             line += f", version {before} was replaced by {pipeline.current_model_version}"
         print(line)
 
-    # What takes effect now, and what at the next retrain.
+    # The answer says which settings take effect now, and which at the next retrain.
     print(pipeline.update_configuration(PipelineConfig.preset("medical")))
     for advice in pipeline.diagnose_pipeline_health()["recommendations"]:
         print("-", advice)

@@ -1,8 +1,8 @@
-"""Made-up music-therapy sessions: what was played, and which therapy it belonged to.
+"""Synthetic music-therapy sessions: what was played, and the therapy it belonged to.
 
     python examples/music_therapy/make_sessions.py --week 1 --output sessions.csv
 
-Week 1 is 400 sessions, every later one 120. `--shift` moves the music (another therapist's taste).
+Week 1 has 400 sessions, later weeks 120. `--shift` changes the tempo (another therapist's taste).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import click
 import numpy as np
 import pandas as pd
 
-# Of each therapy: how often, and centre and spread of the music that is played in it.
+# For each therapy: its share, and mean and spread of the music played in it.
 THERAPIES = {
     "relaxation": (0.35, {"tempo": (66, 6), "energy": (0.22, 0.06), "valence": (0.55, 0.08)}),
     "activation": (0.30, {"tempo": (128, 9), "energy": (0.80, 0.07), "valence": (0.74, 0.08)}),
@@ -28,13 +28,13 @@ def make_sessions(week: int, shift: float = 0.0, seed: int = 7) -> pd.DataFrame:
     ----------
     week : int
     shift : float
-        Beats a minute by which every tempo has moved.
+        Beats per minute added to every tempo.
     seed : int
 
     Returns
     -------
     DataFrame
-        ``session``, ``started_at``, ``setting``, ``tempo`` (beats a minute), ``energy``,
+        ``session``, ``started_at``, ``setting``, ``tempo`` (beats per minute), ``energy``,
         ``valence``, ``loudness`` (dB), ``minutes`` and the target ``therapy``.
     """
     rng = np.random.default_rng([seed, week])
@@ -63,10 +63,10 @@ def make_sessions(week: int, shift: float = 0.0, seed: int = 7) -> pd.DataFrame:
 
 @click.command()
 @click.option("--week", default=1, help="1, 2, ...")
-@click.option("--shift", default=0.0, help="beats a minute by which every tempo has moved")
+@click.option("--shift", default=0.0, help="beats per minute added to every tempo")
 @click.option("--output", default="sessions.csv")
 def main(week: int, shift: float, output: str) -> None:
-    """Write one week of made-up sessions."""
+    """Write one week of synthetic sessions."""
     sessions = make_sessions(week, shift)
     sessions.to_csv(output, index=False)
     click.echo(f"{output}: {len(sessions)} sessions of week {week}")

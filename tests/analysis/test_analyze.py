@@ -38,13 +38,8 @@ from tsclust_model import (
     make_hospital,
 )
 from tsclust_model.analysis.analyze import recommended_config
-from tsclust_model.analysis.schema import (
-    AnalysisRequest,
-    AnalysisResult,
-    parse_request,
-    read_request,
-    schema_text,
-)
+from tsclust_model.analysis.result import AnalysisResult
+from tsclust_model.analysis.schema import AnalysisRequest, parse_request, read_request, schema_text
 
 ALGORITHMS = (
     *("kmeans", "dbscan", "hierarchical", "spectral"),

@@ -13,14 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_info
 
 from tsclust_model.analysis import algorithms as clusterers
-from tsclust_model.analysis.algorithms import (
-    by_size,
-    fit_clustering,
-    knee,
-    nearest_others,
-    transferred,
-    whole_parameters,
-)
+from tsclust_model.analysis.algorithms import by_size, fit_clustering
 from tsclust_model.analysis.indices import (
     agreement,
     connectivity,
@@ -29,6 +22,7 @@ from tsclust_model.analysis.indices import (
     nearest_rows,
     rand_matrix,
 )
+from tsclust_model.analysis.parameters import knee, nearest_others, transferred, whole_parameters
 from tsclust_model.analysis.sweep import Candidate, candidates, sweep
 from tsclust_model.analysis.tendency import clustering_tendency
 from tsclust_model.clustering.prepared import isolation_scores
@@ -182,13 +176,13 @@ def test_agreement_asks_other_families_only():
 def test_the_sweep_contains_rings_and_says_why_some_are_not_ranked():
     X, ring = make_circles(240, noise=0.03, factor=0.4, random_state=0)
     advice = sweep(X * 3)
-    exact = [item for item in advice.judged if adjusted_rand_score(item.labels, ring) == 1.0]
+    exact = [item for item in advice.evaluated if adjusted_rand_score(item.labels, ring) == 1.0]
     assert {"single", "hdbscan", "spectral"} <= {c.candidate.family for c in exact}
     assert max(item.stability for item in exact if item.score is not None) == 1.0
-    assert advice.best is advice.judged[0]
-    reasons = {item.excluded for item in advice.judged if item.score is None}
+    assert advice.best is advice.evaluated[0]
+    reasons = {item.excluded for item in advice.evaluated if item.score is None}
     assert None not in reasons
-    scores = [item.score for item in advice.judged if item.score is not None]
+    scores = [item.score for item in advice.evaluated if item.score is not None]
     assert scores == sorted(scores, reverse=True)
     assert all(0 < score <= 1 for score in scores)
 
@@ -207,10 +201,10 @@ def test_single_clouds_have_no_groups_and_moons_have(seed):
 
 def test_a_budget_tries_each_family_first(pairs):
     advice = sweep(pairs, time_budget=1e-9)
-    assert len(advice.judged) == 1
+    assert len(advice.evaluated) == 1
     assert not advice.complete
     whole = sweep(pairs, watch=lambda tried: tried[:8])
-    assert {item.candidate.family for item in whole.judged} == {
+    assert {item.candidate.family for item in whole.evaluated} == {
         *("kmeans", "gaussian_mixture", "spectral", "ward", "average", "single"),
         *("hdbscan", "dbscan"),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,23 +12,26 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
-from sklearn.cluster import (
-    DBSCAN,
-    OPTICS,
-    AgglomerativeClustering,
-    KMeans,
-    SpectralClustering,
-)
 from sklearn.metrics import silhouette_score
-from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
+from tsclust_model.analysis.parameters import (
+    CLASSES,
+    DENSITY_METHODS,
+    LEAF,
+    TREE_COLUMNS,
+    check_parameters,
+    knee,
+    nearest_others,
+    neighbour_distances,
+    require_rows,
+    transferred,
+    whole_parameters,
+)
 from tsclust_model.clustering.hdbscan_tree import DensityTree
-from tsclust_model.errors import ClusteringError, counted, listed, suggestion
+from tsclust_model.errors import ClusteringError, counted
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
-
-DENSITY_METHODS = frozenset({"dbscan", "hdbscan", "optics"})
 
 LARGEST_FIT = {
     "spectral": 20_000,
@@ -40,43 +42,15 @@ LARGEST_FIT = {
 }
 """Rows above which an algorithm fits a seeded sample of so many, and the rest is assigned."""
 
-_CLASSES: dict[str, type] = {
-    "kmeans": KMeans,
-    "dbscan": DBSCAN,
-    "hierarchical": AgglomerativeClustering,
-    "spectral": SpectralClustering,
-    "gaussian_mixture": GaussianMixture,
-    "hdbscan": hdbscan.HDBSCAN,
-    "optics": OPTICS,
-}
-
-# Set by fields of their own, by the machine, or of no use here.
-_MANAGED = frozenset(
-    [
-        *("n_clusters", "n_components", "random_state", "n_jobs", "core_dist_n_jobs", "memory"),
-        *("verbose", "warm_start", "copy_x", "connectivity", "precomputed", "prediction_data"),
-        "gen_min_span_tree",
-    ]
-)
-
-# Numbers whose default is None or a name; of optics a share of the rows, up to 1, too.
-_COUNTS_TOO = frozenset({"min_samples", "min_cluster_size", "n_init"})
-
 _MOST_CLUSTERS_TRIED = 10
 
 _CHOICE_ROWS = 2_000
 
 _NEIGHBOURS = 10
 
-_KNEE_ROWS = 10_000
-
 _MOST_SAMPLES = 25  # hdbscan keeps twice as many neighbours of each row it predicts
 
 _ROWS_AT_A_TIME = 50_000
-
-_TREE_COLUMNS = 15  # beyond, a tree is slower than all pairs
-
-_LEAF = 40
 
 _TINY = 1e-12
 
@@ -180,102 +154,6 @@ def fit_labels(
     return by_size(labels)
 
 
-def transferred(
-    parameters: Mapping[str, Any],
-    X: np.ndarray,
-    members: np.ndarray,
-    random_state: int,
-    place: float | None = None,
-) -> dict[str, Any]:
-    """The parameters that mean to `members`, some rows of X, what these mean to X.
-
-    ``min_cluster_size`` keeps its share of the rows (2 at least), and ``eps`` its place among the
-    distances to the ``min_samples``-th nearest row (`eps_place`, where it is known). Numbers that
-    fewer rows cannot have are cut.
-    """
-    found = dict(parameters)
-    size = found.get("min_cluster_size")
-    if isinstance(size, int):
-        found["min_cluster_size"] = max(2, round(size * len(members) / len(X)))
-    if isinstance(found.get("min_samples"), int) and "eps" not in found:
-        found["min_samples"] = min(found["min_samples"], len(members) // 2)
-    place = eps_place(found, X, random_state) if place is None else place
-    if place is not None:
-        distances = neighbour_distances(members, found.get("min_samples", 5), random_state)
-        eps = float(np.quantile(distances, place))
-        found["eps"] = eps if eps > 0 else found["eps"]
-    for name in ("n_clusters", "n_components", "n_neighbors"):
-        if isinstance(found.get(name), int):
-            found[name] = min(found[name], len(members) - 1)
-    return found
-
-
-def eps_place(parameters: Mapping[str, Any], X: np.ndarray, random_state: int) -> float | None:
-    """The share of the rows whose ``min_samples``-th nearest row is within ``eps``, if any."""
-    eps, samples = parameters.get("eps"), parameters.get("min_samples", 5)
-    if not isinstance(eps, (int, float)) or not isinstance(samples, int):
-        return None
-    return float((neighbour_distances(X, samples, random_state) <= eps).mean())
-
-
-def whole_parameters(algorithm: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters with 5.0 as 5 where the library counts: JSON does not tell them apart."""
-    known = inspect.signature(_CLASSES[algorithm]).parameters
-
-    def counts(name: str, value: float) -> bool:
-        if not value.is_integer() or (algorithm == "optics" and value <= 1):
-            return False
-        return name in _COUNTS_TOO or (name in known and type(known[name].default) is int)
-
-    return {
-        name: int(value) if isinstance(value, float) and counts(name, value) else value
-        for name, value in parameters.items()
-    }
-
-
-def check_parameters(algorithm: str, parameters: Mapping[str, Any], n_clusters: int | None) -> None:
-    """Refuse what the algorithm does not take, before anything is computed."""
-    if n_clusters is not None and algorithm in DENSITY_METHODS:
-        raise ClusteringError(
-            f"clustering_configuration.n_clusters is {n_clusters}, but {algorithm} finds the "
-            "number itself; leave it out, or use kmeans"
-        )
-    known = set(inspect.signature(_CLASSES[algorithm]).parameters) - {"kwargs", "self"}
-    for name, value in parameters.items():
-        where = f"clustering_configuration.parameters.{name}"
-        if name in _MANAGED:
-            field = "n_clusters" if name == "n_components" else name
-            raise ClusteringError(
-                f"{where} is {value!r}; it is managed here"
-                + (
-                    f": use clustering_configuration.{field}"
-                    if field in ("n_clusters", "random_state")
-                    else ", leave it out"
-                )
-            )
-        if name not in known:
-            raise ClusteringError(
-                f"{where} is {value!r}, but {algorithm} has no such parameter"
-                f"{suggestion(name, known - _MANAGED)}; it has {listed(sorted(known - _MANAGED))}"
-            )
-        if value == "precomputed":
-            raise ClusteringError(f"{where} is 'precomputed', but the rows are features")
-
-
-def require_rows(n_clusters: int | None, n_rows: int) -> None:
-    """Refuse as many clusters as rows, or more.
-
-    Raises
-    ------
-    ClusteringError
-    """
-    if n_clusters is not None and n_clusters >= n_rows:
-        raise ClusteringError(
-            f"clustering_configuration.n_clusters is {n_clusters}, but there are {n_rows} rows; "
-            "ask for fewer clusters than rows"
-        )
-
-
 def chosen_parameters(
     X: np.ndarray,
     algorithm: str,
@@ -317,65 +195,14 @@ def chosen_parameters(
     return extra | {name: _best_number(X, algorithm, dict(given) | extra, name, random_state)}
 
 
-def neighbour_distances(X: np.ndarray, min_samples: int, random_state: int) -> np.ndarray:
-    """Sorted distances to the `min_samples`-th nearest row (itself is the first), of all rows or
-    of a seeded 10,000, shape (m,)."""
-    rows = np.arange(len(X))
-    if len(X) > _KNEE_ROWS:
-        rows = np.random.default_rng(random_state).choice(len(X), _KNEE_ROWS, replace=False)
-    others = min(max(min_samples, 2), len(X)) - 1
-    return np.sort(nearest_others(X, others, rows)[0][:, -1])
-
-
-def nearest_others(X: np.ndarray, count: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest other rows of some rows of X.
-
-    Parameters
-    ----------
-    X : ndarray of float64, shape (n, n_features)
-    count : int
-        1 to n - 1.
-    rows : ndarray of int, shape (m,)
-        Positions in X.
-
-    Returns
-    -------
-    distances : ndarray of float64, shape (m, count)
-        The nearest first.
-    positions : ndarray of int, shape (m, count)
-    """
-    if X.shape[1] > _TREE_COLUMNS:
-        search = NearestNeighbors(n_neighbors=count + 1).fit(X)
-        distances, positions = search.kneighbors(X[rows])
-    else:
-        tree = KDTree(X, leafsize=_LEAF)
-        place = np.empty(len(X), dtype=np.int64)
-        place[tree.indices] = np.arange(len(X))
-        order = np.argsort(place[rows])  # rows of one leaf together: four times as fast
-        back = np.argsort(order)
-        distances, positions = (part[back] for part in tree.query(X[rows[order]], count + 1))
-    others = positions != rows[:, None]
-    others[others.all(axis=1), -1] = False  # so many copies that the row itself is not among them
-    shape = (len(rows), count)
-    return distances[others].reshape(shape), positions[others].reshape(shape)
-
-
-def knee(distances: np.ndarray) -> float:
-    """The sorted distance that lies furthest below the chord from the first to the last."""
-    chord = np.linspace(distances[0], distances[-1], len(distances))
-    found = float(distances[np.argmax(chord - distances)])
-    positive = distances[distances > 0]
-    return found if found > 0 else float(positive[0]) if positive.size else 1.0
-
-
 def by_size(labels: np.ndarray) -> np.ndarray:
     """The same clusters numbered from the largest, 0; equal sizes in the order of the rows."""
     inside = labels != NOISE
-    found, first, codes, sizes = np.unique(
+    values, first, codes, sizes = np.unique(
         labels[inside], return_index=True, return_inverse=True, return_counts=True
     )
-    place = np.empty(len(found), dtype=np.int64)
-    place[np.lexsort((first, -sizes))] = np.arange(len(found))
+    place = np.empty(len(values), dtype=np.int64)
+    place[np.lexsort((first, -sizes))] = np.arange(len(values))
     renumbered = np.full(len(labels), NOISE, dtype=np.int64)
     renumbered[inside] = place[codes]
     return renumbered
@@ -392,7 +219,7 @@ def _fitted_rows(n: int, algorithm: str, random_state: int) -> np.ndarray | None
 def _fit(
     X: np.ndarray, algorithm: str, parameters: dict[str, Any], random_state: int
 ) -> tuple[Any, np.ndarray]:
-    if algorithm == "dbscan" and X.shape[1] <= _TREE_COLUMNS and _plain_dbscan(parameters):
+    if algorithm == "dbscan" and X.shape[1] <= TREE_COLUMNS and _plain_dbscan(parameters):
         return None, _dbscan(X, parameters["eps"], parameters["min_samples"])
     arguments = dict(parameters)
     if algorithm in ("kmeans", "spectral", "gaussian_mixture"):
@@ -402,7 +229,7 @@ def _fit(
     if algorithm == "hdbscan":
         arguments["core_dist_n_jobs"] = 1
     try:
-        model = _CLASSES[algorithm](**arguments)
+        model = CLASSES[algorithm](**arguments)
         # Translated, for the libraries' checks are of the parameters: the rows are clean.
         return model, np.asarray(model.fit_predict(X), dtype=np.int64)
     except (ValueError, TypeError) as error:
@@ -426,7 +253,7 @@ def _dbscan(X: np.ndarray, eps: float, min_samples: int) -> np.ndarray:
     within ``eps`` of core rows has the first of their clusters.
     """
     n = len(X)
-    pairs = KDTree(X, leafsize=_LEAF).query_pairs(eps, output_type="ndarray")
+    pairs = KDTree(X, leafsize=LEAF).query_pairs(eps, output_type="ndarray")
     core = np.bincount(pairs.ravel(), minlength=n) + 1 >= min_samples  # a row is its own neighbour
     of_core = core[pairs]
     left, right = pairs[of_core.all(axis=1)].T
@@ -455,7 +282,7 @@ def _best_number(
     most = min(_MOST_CLUSTERS_TRIED, distinct - 1)
     if algorithm == "gaussian_mixture":  # a component of a few rows is infinitely likely
         most = min(most, len(X) // 4)
-    judge: Callable[[np.ndarray, np.ndarray, Any], float] = (
+    score_of: Callable[[np.ndarray, np.ndarray, Any], float] = (
         _bic if algorithm == "gaussian_mixture" else _silhouette
     )
     scores = {}
@@ -463,7 +290,7 @@ def _best_number(
         warnings.simplefilter("ignore")
         for number in range(2, max(2, most) + 1):
             model, labels = _fit(X, algorithm, given | {name: number}, random_state)
-            scores[number] = judge(X, labels, model)
+            scores[number] = score_of(X, labels, model)
     return max(scores, key=lambda number: scores[number])
 
 
@@ -512,14 +339,14 @@ def _assign_rest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows outside the sample: hdbscan's own prediction, else what their nearest row has."""
     rest = np.setdiff1d(np.arange(len(X)), rows, assume_unique=True)
-    everyone, sure = np.empty(len(X), dtype=np.int64), np.empty(len(X))
-    everyone[rows], sure[rows] = labels, confidence
+    all_labels, sure = np.empty(len(X), dtype=np.int64), np.empty(len(X))
+    all_labels[rows], sure[rows] = labels, confidence
     if isinstance(model, hdbscan.HDBSCAN):
         tree = DensityTree.from_hdbscan(model)
         for part in np.array_split(rest, -(-len(rest) // _ROWS_AT_A_TIME)):
-            everyone[part], sure[part] = tree.predict(X[part])
+            all_labels[part], sure[part] = tree.predict(X[part])
     else:
         nearest = NearestNeighbors(n_neighbors=1).fit(X[rows])
-        found = nearest.kneighbors(X[rest], return_distance=False)[:, 0]
-        everyone[rest], sure[rest] = labels[found], confidence[found]
-    return everyone, sure
+        nearest_row = nearest.kneighbors(X[rest], return_distance=False)[:, 0]
+        all_labels[rest], sure[rest] = labels[nearest_row], confidence[nearest_row]
+    return all_labels, sure

@@ -19,37 +19,33 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from tsclust_model import __version__, plots
-from tsclust_model.analysis.algorithms import (
-    Clustering,
-    check_parameters,
-    eps_place,
-    fit_clustering,
-    fit_labels,
-    require_rows,
-    transferred,
-    whole_parameters,
-)
+from tsclust_model.analysis.algorithms import Clustering, fit_clustering, fit_labels
 from tsclust_model.analysis.cache import AnalysisCache
+from tsclust_model.analysis.drawing import visualizations
 from tsclust_model.analysis.evaluation import (
     Refit,
     evaluate_clustering,
     require_classes,
-    silhouette_values,
+)
+from tsclust_model.analysis.guidance import recommendations
+from tsclust_model.analysis.parameters import (
+    check_parameters,
+    eps_place,
+    require_rows,
+    transferred,
+    whole_parameters,
 )
 from tsclust_model.analysis.preparation import load_table, prepare
 from tsclust_model.analysis.schema import (
     AnalysisRequest,
     PreprocessingConfiguration,
-    VisualizationConfiguration,
     parse_request,
 )
-from tsclust_model.analysis.sweep import Advice, Candidate, Judged, require_best, sweep
+from tsclust_model.analysis.sweep import Advice, Candidate, require_best, sweep
 from tsclust_model.analysis.tendency import Tendency, clustering_tendency
 from tsclust_model.clustering import profiles as cluster_profiles
 from tsclust_model.clustering.prepared import Prepared
@@ -57,21 +53,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import ClusteringError, PreprocessingError, counted
 from tsclust_model.results import NOISE
 
-SCATTER_ROWS = 5_000
-
-TSNE_ROWS = 2_000
-
-DENDROGRAM_ROWS = 500
-
-_PLOTS = ("scatter_plot", "silhouette_plot", "dendrogram", "cluster_heatmap")
-
-_SHOWN_FEATURES = 3
-
-_CLOSE = 0.02
-
 _ONE_THREAD = 500_000  # numbers up to which a fit is too short for threads
-
-_SHOWN_DIFFERENCE = 0.05
 
 _log = logging.getLogger("tsclust_model.analysis.analyze")
 
@@ -82,7 +64,7 @@ def analyze(
     *,
     plot_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Cluster a table as asked, judge it, and say which clustering suits it.
+    """Cluster a table as asked, evaluate it, and say which clustering suits it.
 
     Parameters
     ----------
@@ -152,55 +134,57 @@ def _analyze(
     advice = _advice(asked, X, cache)
     chosen = _chosen(asked, advice, tendency, X)
     with threadpool_limits(limits=1 if X.size <= _ONE_THREAD else threads):
-        found = cache.clustering(X, chosen, seed, partial(_cluster, X, chosen, seed))
+        clustering = cache.clustering(X, chosen, seed, partial(_cluster, X, chosen, seed))
     trained = _now()
-    _event(
-        "clusters_created",
-        algorithm=found.algorithm,
-        n_clusters=found.n_clusters,
-        noise_ratio=found.noise_ratio,
-    )
-    metrics = evaluate_clustering(
-        X,
-        found,
-        None if data.target is None else data.target[data.inlier],
-        evaluation,
-        _refit(X, found, seed),
-        seed,
-    )
+    facts = ("algorithm", "n_clusters", "noise_ratio")
+    _event("clusters_created", **{name: getattr(clustering, name) for name in facts})
+    target = None if data.target is None else data.target[data.inlier]
+    refit = _refit(X, clustering, seed)
+    metrics = evaluate_clustering(X, clustering, target, evaluation, refit, seed)
     _event(
         "evaluation_completed",
         **{name: metrics[name] for name in ("silhouette_score", "davies_bouldin_score", "dbcv")},
     )
-    everyone = _with_left_out(found, data.inlier)
-    profiles = cluster_profiles.profiles(data, everyone.labels)
+    all_rows = _with_left_out(clustering, data.inlier)
+    profiles = cluster_profiles.profiles(data, all_rows.labels)
     results = {
-        "model_info": _model_info(asked, found, trained, len(X), data.notes),
-        "clusters": {
-            "cluster_assignments": cluster_profiles.assignments(
-                data.sample_ids, everyone.labels, everyone.confidence
-            ),
-            "cluster_centers": cluster_profiles.centers(data, everyone.labels),
-            "cluster_statistics": cluster_profiles.statistics(data, everyone.labels, seed),
-        },
+        "model_info": _model_info(asked, clustering, trained, len(X), data.notes),
+        "clusters": _clusters(data, all_rows, seed),
         "evaluation_metrics": metrics,
-        "cluster_analysis": {
-            "feature_importance": cluster_profiles.feature_importance(data, everyone.labels, seed),
-            "cluster_profiles": [_by_feature(profile) for profile in profiles],
-            "outlier_analysis": cluster_profiles.outlier_analysis(data, everyone.labels, seed),
-        },
-        "visualizations": _visualizations(asked, data, everyone, profiles, plot_dir),
-        "recommendations": _recommendations(advice, tendency, X, found, metrics, profiles, seed),
+        "cluster_analysis": _cluster_analysis(data, all_rows, profiles, seed),
+        "visualizations": visualizations(asked, data, all_rows, profiles, plot_dir),
+        "recommendations": recommendations(
+            advice, tendency, X, clustering, metrics, profiles, seed
+        ),
     }
+    metadata = {
+        "processing_timestamp": started.isoformat(),
+        "processing_duration": time.perf_counter() - start,
+        "data_statistics": data.statistics,
+        "version": __version__,
+        "request_metadata": dict(asked.clustering_data.metadata),
+    }
+    return {"clustering_results": results, "metadata": metadata}
+
+
+def _clusters(data: Prepared, all_rows: Clustering, seed: int) -> dict[str, Any]:
+    labels = all_rows.labels
     return {
-        "clustering_results": results,
-        "metadata": {
-            "processing_timestamp": started.isoformat(),
-            "processing_duration": time.perf_counter() - start,
-            "data_statistics": data.statistics,
-            "version": __version__,
-            "request_metadata": dict(asked.clustering_data.metadata),
-        },
+        "cluster_assignments": cluster_profiles.assignments(
+            data.sample_ids, labels, all_rows.confidence
+        ),
+        "cluster_centers": cluster_profiles.centers(data, labels),
+        "cluster_statistics": cluster_profiles.statistics(data, labels, seed),
+    }
+
+
+def _cluster_analysis(
+    data: Prepared, all_rows: Clustering, profiles: list[dict[str, Any]], seed: int
+) -> dict[str, Any]:
+    return {
+        "feature_importance": cluster_profiles.feature_importance(data, all_rows.labels, seed),
+        "cluster_profiles": [_by_feature(profile) for profile in profiles],
+        "outlier_analysis": cluster_profiles.outlier_analysis(data, all_rows.labels, seed),
     }
 
 
@@ -362,150 +346,59 @@ def _cluster(X: np.ndarray, chosen: Mapping[str, Any], random_state: int) -> Clu
     )
 
 
-def _refit(X: np.ndarray, found: Clustering, random_state: int) -> Refit:
+def _refit(X: np.ndarray, clustering: Clustering, random_state: int) -> Refit:
     """The same clustering of other rows; what its parameters mean is looked up once."""
     fitted = X
-    if found.n_fitted < len(X):  # its parameters are those of a sample of so many rows
+    if clustering.n_fitted < len(X):  # its parameters are those of a sample of so many rows
         rng = np.random.default_rng(random_state)
-        fitted = X[rng.choice(len(X), found.n_fitted, replace=False)]
-    place = eps_place(found.parameters, fitted, random_state)
+        fitted = X[rng.choice(len(X), clustering.n_fitted, replace=False)]
+    place = eps_place(clustering.parameters, fitted, random_state)
 
     def refit(rows: np.ndarray, seed: int) -> np.ndarray:
-        parameters = transferred(found.parameters, fitted, rows, seed, place)
-        return fit_labels(rows, found.algorithm, parameters, seed)
+        parameters = transferred(clustering.parameters, fitted, rows, seed, place)
+        return fit_labels(rows, clustering.algorithm, parameters, seed)
 
     return refit
 
 
-def _with_left_out(found: Clustering, inlier: np.ndarray) -> Clustering:
+def _with_left_out(clustering: Clustering, inlier: np.ndarray) -> Clustering:
     """Labels and confidences of all rows; those left out are noise."""
     labels = np.full(len(inlier), NOISE, dtype=np.int64)
     confidence = np.zeros(len(inlier))
-    labels[inlier], confidence[inlier] = found.labels, found.confidence
-    return replace(found, labels=labels, confidence=confidence)
+    labels[inlier], confidence[inlier] = clustering.labels, clustering.confidence
+    return replace(clustering, labels=labels, confidence=confidence)
 
 
 def _model_info(
     asked: AnalysisRequest,
-    found: Clustering,
+    clustering: Clustering,
     trained: datetime,
     n_rows: int,
     notes: tuple[str, ...],
 ) -> dict[str, Any]:
     sample = None
-    if found.n_fitted < n_rows:
+    if clustering.n_fitted < n_rows:
         nearest = (
-            "its own prediction" if found.algorithm == "hdbscan" else "their nearest fitted row"
+            "its own prediction"
+            if clustering.algorithm == "hdbscan"
+            else "their nearest fitted row"
         )
         sample = {
-            "rows_fitted": found.n_fitted,
-            "rows_assigned": n_rows - found.n_fitted,
+            "rows_fitted": clustering.n_fitted,
+            "rows_assigned": n_rows - clustering.n_fitted,
             "how": f"a seeded sample was fitted, the rest is assigned by {nearest}; "
             "min_cluster_size and eps are scaled to the sample",
         }
     return {
-        "algorithm": found.algorithm,
+        "algorithm": clustering.algorithm,
         "requested_algorithm": asked.clustering_configuration.algorithm,
-        "parameters": found.parameters,
-        "n_clusters": found.n_clusters,
-        "noise_ratio": found.noise_ratio,
+        "parameters": clustering.parameters,
+        "n_clusters": clustering.n_clusters,
+        "noise_ratio": clustering.noise_ratio,
         "training_timestamp": trained.isoformat(),
         "sample": sample,
-        "notes": [*notes, *found.notes],
+        "notes": [*notes, *clustering.notes],
     }
-
-
-def _visualizations(
-    asked: AnalysisRequest,
-    data: Prepared,
-    found: Clustering,
-    profiles: list[dict[str, Any]],
-    plot_dir: str | Path | None,
-) -> dict[str, Any]:
-    drawing = asked.visualization_configuration
-    shown: dict[str, Any] = dict.fromkeys(_PLOTS) | {"files": {}, "omitted": {}}
-    for name in _PLOTS:
-        if not drawing.generate_plots or name not in (drawing.plot_types or _PLOTS):
-            shown["omitted"][name] = "not asked for"
-            continue
-        parts = _plot_parts(name, asked, data, found, profiles)
-        if isinstance(parts, str):
-            shown["omitted"][name] = parts
-            continue
-        content, text, suffix = _drawn(name, parts, drawing)
-        shown[name] = text
-        if drawing.save_plots:
-            folder = Path(plot_dir or os.environ.get("PLOT_OUTPUT_DIR") or "plots")
-            path = folder / f"{name}.{suffix}"
-            plots.save(content, path)
-            shown["files"][name] = str(path)
-    return shown
-
-
-def _drawn(
-    name: str, parts: dict[str, Any], drawing: VisualizationConfiguration
-) -> tuple[Any, str, str]:
-    """What is saved, the text in the result, and the suffix of the file."""
-    if drawing.interactive_plots:
-        figure = plots.interactive(name, **parts)
-        return figure, plots.as_html(figure), "html"
-    content = plots.as_png(plots.DRAW[name](**parts))
-    return content, plots.as_base64(content), "png"
-
-
-def _plot_parts(
-    name: str,
-    asked: AnalysisRequest,
-    data: Prepared,
-    found: Clustering,
-    profiles: list[dict[str, Any]],
-) -> dict[str, Any] | str:
-    """The arguments of a plot, or why there is none."""
-    seed = asked.clustering_configuration.random_state
-    if name == "scatter_plot":
-        tsne = asked.preprocessing_configuration.dimensionality_reduction == "tsne"
-        rows = _sampled(len(data.X), TSNE_ROWS if tsne else SCATTER_ROWS, seed)
-        points, axes = _two_dimensions(data, found, rows, tsne, seed)
-        return {"points": points, "labels": found.labels[rows], "axes": axes}
-    if name == "silhouette_plot":
-        silhouettes = silhouette_values(data.X, found.labels, seed)
-        if silhouettes is None:
-            return f"{counted(found.n_clusters, 'cluster')}; silhouettes need two or more"
-        return {"values": silhouettes[0], "labels": silhouettes[1]}
-    if name == "dendrogram":
-        return {"X": data.X[_sampled(len(data.X), DENDROGRAM_ROWS, seed)]}
-    if not profiles:
-        return "there is no cluster"
-    place = {feature: i for i, feature in enumerate(data.features)}
-    differences = np.zeros((len(profiles), len(place)))
-    for profile in profiles:
-        for item in profile["characteristics"]:
-            differences[profile["cluster_id"], place[item["feature"]]] = item["difference"]
-    return {"differences": differences, "features": data.features}
-
-
-def _two_dimensions(
-    data: Prepared, found: Clustering, rows: np.ndarray, tsne: bool, seed: int
-) -> tuple[np.ndarray, tuple[str, str]]:
-    X = data.X[rows]
-    if tsne:
-        embedded = TSNE(
-            perplexity=min(30.0, (len(X) - 1) / 3),
-            init="pca" if X.shape[1] > 1 else "random",
-            random_state=seed,
-        ).fit_transform(X)
-        return embedded, ("t-SNE 1 (distances mean little)", "t-SNE 2")
-    if X.shape[1] == 1:
-        name = data.features[0] if len(data.features) == 1 else "dimension 1"
-        return np.column_stack([X[:, 0], found.confidence[rows]]), (name, "confidence")
-    if X.shape[1] == 2:
-        if len(data.features) == 2:
-            return data.original[rows], (data.features[0], data.features[1])
-        return X, ("dimension 1", "dimension 2")
-    pca = PCA(2, random_state=seed).fit(data.X)
-    first, second = pca.explained_variance_ratio_
-    axes = f"component 1 ({first:.0%} of variance)", f"component 2 ({second:.0%})"
-    return pca.transform(X), axes
 
 
 def _by_feature(profile: dict[str, Any]) -> dict[str, Any]:
@@ -517,183 +410,9 @@ def _by_feature(profile: dict[str, Any]) -> dict[str, Any]:
     return profile | {"characteristics": figures}
 
 
-def _recommendations(
-    advice: Advice | None,
-    tendency: Tendency | None,
-    X: np.ndarray,
-    found: Clustering,
-    metrics: dict[str, Any],
-    profiles: list[dict[str, Any]],
-    seed: int,
-) -> dict[str, Any]:
-    cloud = tendency is not None and not tendency.present
-    best = None if advice is None or cloud else advice.best
-    suggested: dict[str, Any] = {}
-    if best is not None:
-        suggested["parameters"] = best.candidate.parameters(X, seed)
-        if best.candidate.n_clusters is not None:
-            suggested["n_clusters"] = best.candidate.n_clusters
-    optimal = 1 if cloud else None if best is None else best.n_clusters
-    return {
-        "groups": None if tendency is None else vars(tendency),
-        "optimal_clusters": optimal,
-        "algorithm_recommendation": None if best is None else best.candidate.algorithm,
-        "parameter_suggestions": suggested,
-        "interpretation_guidance": [
-            *_about_groups(tendency, found),
-            *_about_ranking(advice, cloud),
-            *_about_clustering(found, metrics),
-            *_about_clusters(profiles),
-        ],
-        "sweep": [] if advice is None else [_sweep_row(item) for item in advice.judged],
-        "sweep_rows": 0 if advice is None else advice.n_rows,
-        "sweep_candidates": 0 if advice is None else advice.n_candidates,
-    }
-
-
-def _sweep_row(item: Judged) -> dict[str, Any]:
-    return {
-        "algorithm": item.candidate.algorithm,
-        "parameters": item.parameters,
-        "n_clusters": item.n_clusters,
-        "noise_ratio": item.noise_ratio,
-        "stability": item.stability,
-        "agreement": item.agreement,
-        "connectivity": item.connectivity,
-        "modularity": item.modularity,
-        "dbcv": item.dbcv,
-        "silhouette_score": item.silhouette,
-        "mean_rank": item.mean_rank,
-        "support": item.support,
-        "score": item.score,
-        "excluded": item.excluded,
-    }
-
-
-def _about_groups(tendency: Tendency | None, found: Clustering) -> list[str]:
-    """That there are none, where there are none."""
-    if tendency is None or tendency.present:
-        return []
-    kind = next(
-        kind
-        for kind, bounds in tendency.bounds.items()
-        if all(tendency.figures[name] <= bound for name, bound in bounds.items())
-    )
-    cloud = "even" if kind == "uniform" else "bell-shaped"
-    line = (
-        f"there are no groups: one {cloud} cloud of rows explains this table (its silhouette is "
-        f"{tendency.figures['silhouette']:.2f}, and such clouds reach up to "
-        f"{tendency.bounds[kind]['silhouette']:.2f} by chance)"
-    )
-    if found.n_clusters > 1:
-        line += f"; the {found.n_clusters} clusters of {found.algorithm} only cut it up"
-    return [line]
-
-
-def _about_ranking(advice: Advice | None, cloud: bool) -> list[str]:
-    """What the table of the sweep says, in words."""
-    if advice is None:
-        return [
-            "no other algorithm was tried; clustering_configuration.recommend = true sweeps them, "
-            "and algorithm 'auto' takes the best"
-        ]
-    ranked = [item for item in advice.judged if item.score is not None]
-    n_tried = len(advice.judged)
-    cut = []
-    if not advice.complete:
-        cut = [
-            f"{n_tried} of {counted(advice.n_candidates, 'candidate')} of the sweep were tried "
-            "within clustering_configuration.time_budget; more time may rank another first"
-        ]
-    if not ranked:
-        tried = counted(n_tried, "candidate")
-        return [*cut, f"none of {tried} could be ranked: see 'excluded' in the sweep"]
-    if cloud:
-        return cut
-    best = ranked[0]
-    lines = [
-        *cut,
-        f"{_described(best)} ranks first of {counted(len(ranked), 'ranked candidate')} "
-        f"({n_tried} tried) with a score of {best.score:.2f}: refits on "
-        f"random four fifths of the rows agree with it by {_rounded(best.stability)} (adjusted "
-        f"Rand), other families of algorithms by {_rounded(best.agreement)}, "
-        f"and {best.connectivity:.0%} of the nearest rows are in the same cluster"
-        + ("" if best.dbcv is None else f"; density validity (DBCV) is {_rounded(best.dbcv)}"),
-    ]
-    close = [
-        item for item in ranked[1:] if float(best.score or 0) - float(item.score or 0) < _CLOSE
-    ]
-    if close:
-        numbers = sorted({item.n_clusters for item in (best, *close)})
-        lines.append(
-            f"{counted(len(close), 'more candidate')} {'is' if len(close) == 1 else 'are'} within "
-            f"{_CLOSE} of it, with {', '.join(map(str, numbers))} clusters: "
-            + ("the number of clusters is settled, " if len(numbers) == 1 else "compare them; ")
-            + f"next is {_described(close[0])}"
-        )
-    return lines
-
-
-def _described(item: Judged) -> str:
-    name = item.candidate.algorithm
-    linkage = f" ({item.candidate.linkage} linkage)" if item.candidate.linkage else ""
-    return f"{name}{linkage} with {counted(item.n_clusters, 'cluster')}"
-
-
-def _about_clustering(found: Clustering, metrics: dict[str, Any]) -> list[str]:
-    lines = []
-    folds, null = metrics["cross_validation"], metrics["cluster_validation"]
-    if folds is not None and found.n_clusters > 1:
-        lines.append(
-            f"the clustering at hand ({found.algorithm}, {found.n_clusters} clusters, "
-            f"{_percent(found.noise_ratio)} noise) comes back on random subsets with an adjusted "
-            f"Rand index of {_rounded(folds['mean_adjusted_rand_score'])} (1 is the same clusters)"
-        )
-    if null is not None and null["excess"] is not None:
-        size = _rounded(abs(null["excess"]))
-        side = "above" if null["excess"] > 0 else "below"
-        lines.append(
-            f"its silhouette is {_rounded(null['silhouette_score'])}, "
-            + ("the same as" if size == "0.00" else f"{size} {side}")
-            + " that of the same columns shuffled one by one, where there is nothing to find"
-        )
-    return lines
-
-
-def _about_clusters(profiles: list[dict[str, Any]]) -> list[str]:
-    lines = []
-    for profile in profiles:
-        apart = [
-            f"{item['feature']} ({item['difference']:+.1f} sd)"
-            for item in profile["characteristics"][:_SHOWN_FEATURES]
-            if abs(item["difference"]) > _SHOWN_DIFFERENCE
-        ]
-        lines.append(
-            f"cluster {profile['cluster_id']} ({_percent(profile['share'])} of the rows) "
-            + (f"is set apart by {', '.join(apart)}" if apart else "has the means of all rows")
-        )
-    return lines
-
-
-def _rounded(value: float | None) -> str:
-    """Two decimals, and no minus before a zero."""
-    return f"{round(float(value or 0), 2) + 0.0:.2f}"
-
-
-def _percent(share: float) -> str:
-    """Whole percents; a little is not none."""
-    return "under 1%" if 0 < share < 0.005 else f"{share:.0%}"
-
-
 def _for_all_rows(parameters: Mapping[str, Any], n_swept: int, n_rows: int) -> dict[str, Any]:
     size = max(2, round(parameters["min_cluster_size"] * n_rows / n_swept))
     return dict(parameters) | {"min_cluster_size": size}
-
-
-def _sampled(n: int, most: int, random_state: int) -> np.ndarray:
-    if n <= most:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(random_state).choice(n, most, replace=False))
 
 
 def _progress(tried: list[Candidate]) -> Any:

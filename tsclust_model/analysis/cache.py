@@ -17,7 +17,7 @@ import numpy as np
 
 from tsclust_model import __version__
 from tsclust_model.analysis.algorithms import Clustering
-from tsclust_model.analysis.sweep import Advice, Candidate, Judged
+from tsclust_model.analysis.sweep import Advice, Candidate, EvaluatedCandidate
 from tsclust_model.files import whole_file
 
 
@@ -44,10 +44,14 @@ class AnalysisCache:
         path = self._path(X, {"sweep": n_clusters, "random_state": random_state})
         if path is not None and path.exists():
             return _read_advice(path)
-        found = compute(X, random_state, n_clusters)
-        if path is not None and found.complete:
-            _write(path, {}, {"n_rows": found.n_rows, "judged": [_plain(j) for j in found.judged]})
-        return found
+        advice = compute(X, random_state, n_clusters)
+        if path is not None and advice.complete:
+            _write(
+                path,
+                {},
+                {"n_rows": advice.n_rows, "evaluated": [_plain(j) for j in advice.evaluated]},
+            )
+        return advice
 
     def clustering(
         self,
@@ -60,11 +64,11 @@ class AnalysisCache:
         path = self._path(X, {"clustering": dict(chosen), "random_state": random_state})
         if path is not None and path.exists():
             return _read_clustering(path)
-        found = compute()
+        clustering = compute()
         if path is not None:
-            facts = {k: v for k, v in vars(found).items() if k not in ("labels", "confidence")}
-            _write(path, {"labels": found.labels, "confidence": found.confidence}, facts)
-        return found
+            facts = {k: v for k, v in vars(clustering).items() if k not in ("labels", "confidence")}
+            _write(path, {"labels": clustering.labels, "confidence": clustering.confidence}, facts)
+        return clustering
 
     def _path(self, X: np.ndarray, asked: Mapping[str, Any]) -> Path | None:
         if self.folder is None:
@@ -91,14 +95,16 @@ def _read_advice(path: Path) -> Advice:
     with np.load(path) as stored:
         facts = json.loads(str(stored["facts"]))
     nobody = np.empty(0, dtype=np.int64)
-    judged = tuple(
-        Judged(**(item | {"candidate": Candidate(**item["candidate"]), "labels": nobody}))
-        for item in facts["judged"]
+    evaluated = tuple(
+        EvaluatedCandidate(
+            **(item | {"candidate": Candidate(**item["candidate"]), "labels": nobody})
+        )
+        for item in facts["evaluated"]
     )
-    return Advice(judged, facts["n_rows"], len(judged))
+    return Advice(evaluated, facts["n_rows"], len(evaluated))
 
 
-def _plain(item: Judged) -> dict[str, Any]:
+def _plain(item: EvaluatedCandidate) -> dict[str, Any]:
     """Without the labels, which only the ranking needs."""
     plain = {k: v for k, v in vars(item).items() if k != "labels"}
     return plain | {"candidate": dataclasses.asdict(item.candidate)}

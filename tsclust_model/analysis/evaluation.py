@@ -12,8 +12,9 @@ from sklearn.metrics import (
     silhouette_samples,
 )
 
-from tsclust_model.analysis.algorithms import DENSITY_METHODS, Clustering
+from tsclust_model.analysis.algorithms import Clustering
 from tsclust_model.analysis.indices import density_validity
+from tsclust_model.analysis.parameters import DENSITY_METHODS
 from tsclust_model.analysis.schema import EvaluationConfiguration
 from tsclust_model.errors import EvaluationError, counted
 from tsclust_model.metrics import calculate_clustering_metrics
@@ -44,7 +45,7 @@ Refit = Callable[[np.ndarray, int], np.ndarray]
 
 def evaluate_clustering(
     X: np.ndarray,
-    found: Clustering,
+    clustering: Clustering,
     target: np.ndarray | None,
     settings: EvaluationConfiguration,
     refit: Refit,
@@ -56,7 +57,7 @@ def evaluate_clustering(
     ----------
     X : ndarray of float64, shape (n, n_features)
         The rows as they were clustered.
-    found : Clustering
+    clustering : Clustering
     target : ndarray of int, shape (n,), or None
         Codes of the known classes, -1 where there is none.
     settings : EvaluationConfiguration
@@ -69,21 +70,21 @@ def evaluate_clustering(
     EvaluationError
         The target is no column of classes, or a metric needs a target that was not named.
     """
-    values, undefined = _separation(X, found, random_state)
-    if found.inertia is None:
-        undefined["inertia"] = f"{found.algorithm} minimises no inertia; it is kmeans'"
-    values["inertia"] = found.inertia
+    values, undefined = _separation(X, clustering, random_state)
+    if clustering.inertia is None:
+        undefined["inertia"] = f"{clustering.algorithm} minimises no inertia; it is kmeans'"
+    values["inertia"] = clustering.inertia
     values["dbcv"] = None
-    if found.algorithm in DENSITY_METHODS or "dbcv" in (settings.evaluation_metrics or ()):
-        values["dbcv"] = density_validity(X, found.labels, random_state)
+    if clustering.algorithm in DENSITY_METHODS or "dbcv" in (settings.evaluation_metrics or ()):
+        values["dbcv"] = density_validity(X, clustering.labels, random_state)
         if values["dbcv"] is None:
             undefined["dbcv"] = (
                 "fewer than two clusters of three rows or more, or identical rows, whose density "
                 "is infinite"
             )
     else:
-        undefined["dbcv"] = f"{found.algorithm} is no density method; ask for dbcv by name"
-    supervised, missing = _supervised(found.labels, target)
+        undefined["dbcv"] = f"{clustering.algorithm} is no density method; ask for dbcv by name"
+    supervised, missing = _supervised(clustering.labels, target)
     values, undefined = values | supervised, undefined | missing
     for name in _METRICS:
         if settings.evaluation_metrics is not None and name not in settings.evaluation_metrics:
@@ -91,13 +92,17 @@ def evaluate_clustering(
     return values | {
         "undefined": undefined,
         "cross_validation": (
-            _cross_validation(X, found, refit, random_state) if settings.cross_validation else None
+            _cross_validation(X, clustering, refit, random_state)
+            if settings.cross_validation
+            else None
         ),
         "silhouette_analysis": (
-            _silhouettes(X, found.labels, random_state) if settings.silhouette_analysis else None
+            _silhouettes(X, clustering.labels, random_state)
+            if settings.silhouette_analysis
+            else None
         ),
         "cluster_validation": (
-            _against_shuffled(X, found, refit, random_state)
+            _against_shuffled(X, clustering, refit, random_state)
             if settings.cluster_validation
             else None
         ),
@@ -149,12 +154,12 @@ def silhouette_values(
 
 
 def _separation(
-    X: np.ndarray, found: Clustering, random_state: int
+    X: np.ndarray, clustering: Clustering, random_state: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    metrics = calculate_clustering_metrics(X, found.labels, random_state)
+    metrics = calculate_clustering_metrics(X, clustering.labels, random_state)
     values = {name: metrics[name] for name in _SEPARATION}
     reason = (
-        f"{counted(found.n_clusters, 'cluster')}; two or more, and more rows than clusters, "
+        f"{counted(clustering.n_clusters, 'cluster')}; two or more, and more rows than clusters, "
         "are needed"
     )
     return values, {name: reason for name, value in values.items() if value is None}
@@ -176,7 +181,7 @@ def _supervised(
 
 
 def _cross_validation(
-    X: np.ndarray, found: Clustering, refit: Refit, random_state: int
+    X: np.ndarray, clustering: Clustering, refit: Refit, random_state: int
 ) -> dict[str, Any]:
     """Refits on random subsets, and how far they give the same rows the same clusters."""
     size = min(int(FOLD_SHARE * len(X)), FOLD_ROWS)
@@ -188,7 +193,7 @@ def _cross_validation(
         metrics = calculate_clustering_metrics(X[rows], labels, random_state)
         folds.append(
             {
-                "adjusted_rand_score": float(adjusted_rand_score(found.labels[rows], labels)),
+                "adjusted_rand_score": float(adjusted_rand_score(clustering.labels[rows], labels)),
                 **{name: metrics[name] for name in ("n_clusters", "noise_ratio", *_SEPARATION)},
             }
         )
@@ -200,10 +205,10 @@ def _cross_validation(
 
 
 def _silhouettes(X: np.ndarray, labels: np.ndarray, random_state: int) -> list[dict[str, Any]]:
-    found = silhouette_values(X, labels, random_state)
-    if found is None:
+    silhouettes = silhouette_values(X, labels, random_state)
+    if silhouettes is None:
         return []
-    values, known = found
+    values, known = silhouettes
     return [
         {
             "cluster_id": int(cluster),
@@ -215,14 +220,14 @@ def _silhouettes(X: np.ndarray, labels: np.ndarray, random_state: int) -> list[d
 
 
 def _against_shuffled(
-    X: np.ndarray, found: Clustering, refit: Refit, random_state: int
+    X: np.ndarray, clustering: Clustering, refit: Refit, random_state: int
 ) -> dict[str, Any]:
     """The silhouette beside that of tables with the same columns and nothing between them."""
     rng = np.random.default_rng(random_state)
     rows = np.arange(len(X))
     if len(X) > SHUFFLE_ROWS:
         rows = np.sort(rng.choice(len(X), SHUFFLE_ROWS, replace=False))
-    own = _mean_silhouette(X[rows], found.labels[rows], random_state)
+    own = _mean_silhouette(X[rows], clustering.labels[rows], random_state)
     others = []
     for number in range(N_SHUFFLES):
         shuffled = rng.permuted(X[rows], axis=0)
@@ -237,5 +242,5 @@ def _against_shuffled(
 
 
 def _mean_silhouette(X: np.ndarray, labels: np.ndarray, random_state: int) -> float | None:
-    found = silhouette_values(X, labels, random_state)
-    return None if found is None else float(found[0].mean())
+    silhouettes = silhouette_values(X, labels, random_state)
+    return None if silhouettes is None else float(silhouettes[0].mean())

@@ -50,10 +50,10 @@ def density_validity(X: np.ndarray, labels: np.ndarray, random_state: int = 42) 
     rows = np.ascontiguousarray(X / spread) if spread > 0 else X
     with np.errstate(all="ignore"):  # identical rows are infinitely dense
         try:
-            found = float(validity_index(rows, kept))
+            index = float(validity_index(rows, kept))
         except AssertionError:  # hdbscan's, where ties leave its spanning tree without an edge
             return None
-    return found if np.isfinite(found) else None
+    return index if np.isfinite(index) else None
 
 
 def nearest_rows(X: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,21 +19,13 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
     ValidationError,
 )
 
+from tsclust_model.analysis.result import AlgorithmOrAuto, AnalysisResult, Strict
 from tsclust_model.errors import ConfigurationError, listed, suggestion
-
-Algorithm = Literal[
-    "kmeans", "dbscan", "hierarchical", "spectral", "gaussian_mixture", "hdbscan", "optics"
-]
-
-AlgorithmOrAuto = Literal[
-    "kmeans", "dbscan", "hierarchical", "spectral", "gaussian_mixture", "hdbscan", "optics", "auto"
-]
 
 _OTHER_NAMES = {
     "scatter": "scatter_plot",
@@ -89,16 +80,10 @@ Plot = Annotated[
     AfterValidator(lambda name: _OTHER_NAMES.get(name, name)),
 ]
 
-Share = Annotated[float, Field(ge=0, le=1)]
-
 ColumnName = Annotated[str, Field(min_length=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class ClusteringData(_Strict):
+class ClusteringData(Strict):
     """Where the rows are, and which columns count."""
 
     data_source: Annotated[str, Field(min_length=1, description="path, glob or fsspec URL")]
@@ -119,16 +104,16 @@ class ClusteringData(_Strict):
     ] = None
     metadata: Annotated[
         dict[str, JsonValue], Field(description="anything; repeated in the result")
-    ] = {}
+    ] = {}  # noqa: RUF012  pydantic copies it
 
 
-class ClusteringConfiguration(_Strict):
+class ClusteringConfiguration(Strict):
     """What clusters them."""
 
     algorithm: Annotated[AlgorithmOrAuto, Field(description="auto takes the best of the sweep")]
     parameters: Annotated[
         dict[str, JsonValue], Field(description="arguments of the library's class")
-    ] = {}
+    ] = {}  # noqa: RUF012
     n_clusters: Annotated[
         Integer | None, Field(ge=2, description="null is chosen; not for dbscan, hdbscan, optics")
     ] = None
@@ -142,7 +127,7 @@ class ClusteringConfiguration(_Strict):
     ] = 300.0
 
 
-class PreprocessingConfiguration(_Strict):
+class PreprocessingConfiguration(Strict):
     """What happens to the columns before."""
 
     scaling: Literal["standard", "minmax", "robust", "none"] = "standard"
@@ -161,8 +146,8 @@ class PreprocessingConfiguration(_Strict):
     ] = False
 
 
-class EvaluationConfiguration(_Strict):
-    """How the clustering is judged."""
+class EvaluationConfiguration(Strict):
+    """How the clustering is evaluated."""
 
     evaluation_metrics: Annotated[
         list[Metric] | None, Field(min_length=1, description="null is all of them")
@@ -176,7 +161,7 @@ class EvaluationConfiguration(_Strict):
     ] = True
 
 
-class VisualizationConfiguration(_Strict):
+class VisualizationConfiguration(Strict):
     """What is drawn."""
 
     generate_plots: bool = True
@@ -185,7 +170,7 @@ class VisualizationConfiguration(_Strict):
     save_plots: Annotated[bool, Field(description="files too, in PLOT_OUTPUT_DIR")] = False
 
 
-class AnalysisRequest(_Strict):
+class AnalysisRequest(Strict):
     """One question: which clustering suits this table?"""
 
     clustering_data: ClusteringData
@@ -193,229 +178,6 @@ class AnalysisRequest(_Strict):
     preprocessing_configuration: PreprocessingConfiguration = PreprocessingConfiguration()
     evaluation_configuration: EvaluationConfiguration = EvaluationConfiguration()
     visualization_configuration: VisualizationConfiguration = VisualizationConfiguration()
-
-
-class Sample(_Strict):
-    """How many rows the algorithm saw, where it did not see all."""
-
-    rows_fitted: int
-    rows_assigned: int
-    how: str
-
-
-class ModelInfo(_Strict):
-    algorithm: Algorithm
-    requested_algorithm: AlgorithmOrAuto
-    parameters: dict[str, JsonValue]
-    n_clusters: Annotated[int, Field(ge=0)]
-    noise_ratio: Share
-    training_timestamp: datetime
-    sample: Sample | None
-    notes: list[str]
-
-
-class ClusterAssignment(_Strict):
-    sample_id: Annotated[int | str, Field(description="row's number, or its id_column")]
-    cluster_id: Annotated[int, Field(ge=-1)]
-    confidence: Share
-
-
-class ClusterCenter(_Strict):
-    cluster_id: Annotated[int, Field(ge=0)]
-    center_coordinates: Annotated[
-        list[float], Field(description="in the order of data_statistics.features")
-    ]
-    cluster_size: Annotated[int, Field(ge=1)]
-
-
-class ClusterStatistics(_Strict):
-    cluster_id: Annotated[int, Field(ge=0)]
-    size: Annotated[int, Field(ge=1)]
-    density: Annotated[float, Field(ge=0)] | None
-    compactness: Annotated[float, Field(ge=0)]
-    separation: Annotated[float, Field(ge=0)] | None
-
-
-class Clusters(_Strict):
-    cluster_assignments: list[ClusterAssignment]
-    cluster_centers: list[ClusterCenter]
-    cluster_statistics: list[ClusterStatistics]
-
-
-class Fold(_Strict):
-    adjusted_rand_score: float
-    n_clusters: int
-    noise_ratio: Share
-    silhouette_score: float | None
-    calinski_harabasz_score: float | None
-    davies_bouldin_score: float | None
-
-
-class CrossValidation(_Strict):
-    folds: list[Fold]
-    mean_adjusted_rand_score: float
-    rows_per_fold: int
-
-
-class ClusterSilhouette(_Strict):
-    cluster_id: int
-    mean_silhouette: float
-    share_negative: Share
-
-
-class ClusterValidation(_Strict):
-    """The silhouette against that of tables whose columns were shuffled one by one."""
-
-    silhouette_score: float | None
-    shuffled_silhouette_scores: list[float | None]
-    excess: float | None
-
-
-class EvaluationMetrics(_Strict):
-    silhouette_score: float | None
-    calinski_harabasz_score: float | None
-    davies_bouldin_score: float | None
-    inertia: float | None
-    dbcv: float | None
-    adjusted_rand_score: float | None
-    normalized_mutual_info_score: float | None
-    undefined: Annotated[dict[str, str], Field(description="why a metric is null")]
-    cross_validation: CrossValidation | None
-    silhouette_analysis: list[ClusterSilhouette] | None
-    cluster_validation: ClusterValidation | None
-
-
-class FeatureImportance(_Strict):
-    feature: str
-    importance: Share
-
-
-class Characteristic(_Strict):
-    mean: float
-    standard_deviation: float
-    overall_mean: float
-    difference: Annotated[float, Field(description="in standard deviations of all rows")]
-
-
-class ClusterProfile(_Strict):
-    cluster_id: int
-    share: Share
-    characteristics: Annotated[
-        dict[str, Characteristic],
-        Field(description="by feature, what sets the cluster apart most first"),
-    ]
-    representative_samples: list[int | str]
-
-
-class OutlierAnalysis(_Strict):
-    outliers: list[int | str]
-    outlier_scores: Annotated[list[Share], Field(description="one a row, in row order")]
-    method: str
-
-
-class ClusterAnalysis(_Strict):
-    feature_importance: list[FeatureImportance]
-    cluster_profiles: list[ClusterProfile]
-    outlier_analysis: OutlierAnalysis
-
-
-class Visualizations(_Strict):
-    scatter_plot: Annotated[str | None, Field(description="base64 PNG, or plotly HTML")]
-    silhouette_plot: str | None
-    dendrogram: str | None
-    cluster_heatmap: str | None
-    files: Annotated[dict[str, str], Field(description="paths, by plot")]
-    omitted: Annotated[dict[str, str], Field(description="why a plot is null")]
-
-
-class SweepRow(_Strict):
-    """One candidate of the sweep; docs/analysis.md has the formulas."""
-
-    algorithm: Algorithm
-    parameters: dict[str, JsonValue]
-    n_clusters: int
-    noise_ratio: Share
-    stability: float | None
-    agreement: float | None
-    connectivity: float | None
-    modularity: float | None
-    dbcv: float | None
-    silhouette_score: float | None
-    mean_rank: float | None
-    support: float | None
-    score: float | None
-    excluded: Annotated[str | None, Field(description="why it is not ranked")]
-
-
-class TendencyFigures(_Strict):
-    silhouette: float
-    valley: float
-    bic_gain: float
-
-
-class TendencyBounds(_Strict):
-    """What single clouds of rows reach by chance."""
-
-    uniform: TendencyFigures
-    normal: TendencyFigures
-
-
-class Groups(_Strict):
-    """Whether there are groups at all; docs/analysis.md has the test."""
-
-    present: bool
-    n_rows: Annotated[int, Field(description="rows it was computed on")]
-    figures: TendencyFigures
-    bounds: TendencyBounds
-
-
-class Recommendations(_Strict):
-    groups: Annotated[Groups | None, Field(description="null without cluster_validation or auto")]
-    optimal_clusters: Annotated[int | None, Field(description="1 where there are no groups")]
-    algorithm_recommendation: Algorithm | None
-    parameter_suggestions: dict[str, JsonValue]
-    interpretation_guidance: list[str]
-    sweep: list[SweepRow]
-    sweep_rows: Annotated[int, Field(description="rows the sweep was made on")]
-    sweep_candidates: Annotated[
-        int, Field(description="how many there are; fewer in sweep: the time budget was used up")
-    ]
-
-
-class ClusteringResults(_Strict):
-    model_info: ModelInfo
-    clusters: Clusters
-    evaluation_metrics: EvaluationMetrics
-    cluster_analysis: ClusterAnalysis
-    visualizations: Visualizations
-    recommendations: Recommendations
-
-
-class DataStatistics(_Strict):
-    n_rows: int
-    n_rows_used: int
-    n_rows_dropped: Annotated[int, Field(description="rows with missing or infinite values")]
-    missing_by_column: dict[str, int]
-    n_outliers_removed: int
-    features: list[str]
-    columns_left_out: Annotated[dict[str, str], Field(description="why, by column")]
-    n_dimensions: Annotated[int, Field(description="columns after reduction")]
-    explained_variance: Share | None
-
-
-class Metadata(_Strict):
-    processing_timestamp: datetime
-    processing_duration: Annotated[float, Field(ge=0, description="seconds")]
-    data_statistics: DataStatistics
-    version: str
-    request_metadata: dict[str, JsonValue]
-
-
-class AnalysisResult(_Strict):
-    """The answer."""
-
-    clustering_results: ClusteringResults
-    metadata: Metadata
 
 
 def parse_request(request: AnalysisRequest | Mapping[str, Any]) -> AnalysisRequest:

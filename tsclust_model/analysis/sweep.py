@@ -1,4 +1,4 @@
-"""Which algorithm and how many clusters: a sweep that is judged without labels.
+"""Which algorithm and how many clusters: a sweep that is evaluated without labels.
 
 Every candidate is fitted on the same rows (a seeded sample above `SWEEP_ROWS`) and again on four
 random subsets of four fifths. Four figures are ranked among the candidates, the ranks are averaged
@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 from threadpoolctl import threadpool_limits
 
-from tsclust_model.analysis.algorithms import fit_labels, neighbour_distances
+from tsclust_model.analysis.algorithms import fit_labels
 from tsclust_model.analysis.indices import (
     agreement,
     connectivity,
@@ -28,6 +28,7 @@ from tsclust_model.analysis.indices import (
     nearest_rows,
     rand_matrix,
 )
+from tsclust_model.analysis.parameters import neighbour_distances
 from tsclust_model.errors import ClusteringError, counted
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
@@ -121,7 +122,7 @@ class Candidate:
 
 @one_line
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedCandidate:
     """A candidate and its figures; None where undefined.
 
     Attributes
@@ -168,47 +169,47 @@ class Advice:
 
     Attributes
     ----------
-    judged : tuple of Judged
+    evaluated : tuple of EvaluatedCandidate
     n_rows : int
         Rows of the sweep.
     n_candidates : int
-        How many there are; fewer in `judged` where the time budget was used up.
+        How many there are; fewer in `evaluated` where the time budget was used up.
     """
 
-    judged: tuple[Judged, ...]
+    evaluated: tuple[EvaluatedCandidate, ...]
     n_rows: int
     n_candidates: int
 
     @property
-    def best(self) -> Judged | None:
+    def best(self) -> EvaluatedCandidate | None:
         """The first of the ranking; None where nothing could be ranked."""
-        return self.judged[0] if self.judged and self.judged[0].score is not None else None
+        return self.evaluated[0] if self.evaluated and self.evaluated[0].score is not None else None
 
     @property
     def complete(self) -> bool:
         """Whether every candidate was tried."""
-        return len(self.judged) == self.n_candidates
+        return len(self.evaluated) == self.n_candidates
 
 
 def candidates(n_rows: int, n_clusters: int | None = None) -> list[Candidate]:
     """What the sweep tries on so many rows; with `n_clusters` only that number."""
     most = max(2, n_rows // _ROWS_PER_CLUSTER, min(_FEW_CLUSTERS, n_rows // 4))
     numbers = [n for n in _NUMBERS if n <= most] if n_clusters is None else [n_clusters]
-    found = [
+    tried = [
         Candidate(algorithm, n)
         for algorithm in ("kmeans", "gaussian_mixture", "spectral")
         for n in numbers
     ]
-    found += [Candidate("hierarchical", n, linkage) for linkage in _LINKAGES for n in numbers]
+    tried += [Candidate("hierarchical", n, linkage) for linkage in _LINKAGES for n in numbers]
     if n_clusters is None:
-        found += [
+        tried += [
             Candidate("hdbscan", size_share=size, min_samples=samples)
             for size in _SIZES
             for samples in _MIN_SAMPLES
             if 2 * samples <= n_rows * SUBSET_SHARE
         ]
-        found += [Candidate("dbscan", quantile=quantile) for quantile in _QUANTILES]
-    return found
+        tried += [Candidate("dbscan", quantile=quantile) for quantile in _QUANTILES]
+    return tried
 
 
 def sweep(
@@ -247,19 +248,19 @@ def sweep(
     neighbours = nearest_rows(X)
     distinct = len(np.unique(X, axis=0))
     tried = [c for c in candidates(len(X), n_clusters) if _fits(c, distinct)]
-    seen: dict[Candidate, Judged] = {}
+    seen: dict[Candidate, EvaluatedCandidate] = {}
     with threadpool_limits(limits=1):  # threads cost more than they save on so few rows
         for candidate in watch(_in_turns(tried)):
             if seen and time.monotonic() >= deadline:
                 break
-            seen[candidate] = _judge(X, candidate, subsets, neighbours, random_state)
-        judged = [seen[candidate] for candidate in tried if candidate in seen]
-        ranked = _ranked([item for item in judged if item.excluded is None])
+            seen[candidate] = _evaluate(X, candidate, subsets, neighbours, random_state)
+        evaluated = [seen[candidate] for candidate in tried if candidate in seen]
+        ranked = _ranked([item for item in evaluated if item.excluded is None])
         ranked[:_DBCV_OF_BEST] = [
             dataclasses.replace(item, dbcv=density_validity(X, item.labels, random_state))
             for item in ranked[:_DBCV_OF_BEST]
         ]
-    excluded = [item for item in judged if item.excluded is not None]
+    excluded = [item for item in evaluated if item.excluded is not None]
     return Advice((*ranked, *excluded), len(X), len(tried))
 
 
@@ -277,20 +278,22 @@ def _fits(candidate: Candidate, distinct: int) -> bool:
     return candidate.n_clusters is None or candidate.n_clusters <= SUBSET_SHARE * distinct / 2
 
 
-def _judge(
+def _evaluate(
     X: np.ndarray,
     candidate: Candidate,
     subsets: list[np.ndarray],
     neighbours: np.ndarray,
     random_state: int,
-) -> Judged:
+) -> EvaluatedCandidate:
     parameters = candidate.complete(X, random_state)
     labels = fit_labels(X, candidate.algorithm, parameters, random_state)
     inside = labels != NOISE
-    found = Judged(candidate, parameters, labels, int(labels.max()) + 1, float(1 - inside.mean()))
-    reason = _reason(found)
+    evaluated = EvaluatedCandidate(
+        candidate, parameters, labels, int(labels.max()) + 1, float(1 - inside.mean())
+    )
+    reason = _reason(evaluated)
     if reason is not None:
-        return dataclasses.replace(found, excluded=reason)
+        return dataclasses.replace(evaluated, excluded=reason)
     refits = [
         adjusted_rand_score(
             labels[rows],
@@ -304,7 +307,7 @@ def _judge(
         for number, rows in enumerate(subsets)
     ]
     return dataclasses.replace(
-        found,
+        evaluated,
         stability=float(np.mean(refits)),
         connectivity=connectivity(labels, neighbours),
         modularity=modularity(labels, neighbours),
@@ -312,39 +315,39 @@ def _judge(
     )
 
 
-def _reason(found: Judged) -> str | None:
+def _reason(evaluated: EvaluatedCandidate) -> str | None:
     """Why a candidate is not ranked."""
-    if found.n_clusters < 2:
-        return counted(found.n_clusters, "cluster")
-    if found.noise_ratio >= MOST_NOISE:
-        return f"{found.noise_ratio:.0%} noise"
-    smallest = int(np.bincount(found.labels[found.labels != NOISE]).min())
+    if evaluated.n_clusters < 2:
+        return counted(evaluated.n_clusters, "cluster")
+    if evaluated.noise_ratio >= MOST_NOISE:
+        return f"{evaluated.noise_ratio:.0%} noise"
+    smallest = int(np.bincount(evaluated.labels[evaluated.labels != NOISE]).min())
     if smallest < SMALLEST_CLUSTER:
         return f"a cluster of {counted(smallest, 'row')}"
     return None
 
 
-def _ranked(judged: list[Judged]) -> list[Judged]:
+def _ranked(evaluated: list[EvaluatedCandidate]) -> list[EvaluatedCandidate]:
     """With agreement and score, best first."""
-    if not judged:
+    if not evaluated:
         return []
-    rand = rand_matrix([judgement.labels for judgement in judged])
-    agreed = agreement(rand, [judgement.candidate.family for judgement in judged])
+    rand = rand_matrix([one.labels for one in evaluated])
+    agreed = agreement(rand, [one.candidate.family for one in evaluated])
     figures: list[Any] = [
-        [judgement.stability for judgement in judged],
+        [one.stability for one in evaluated],
         agreed,
-        [judgement.connectivity for judgement in judged],
-        [judgement.modularity for judgement in judged],
+        [one.connectivity for one in evaluated],
+        [one.modularity for one in evaluated],
     ]
     # Rounded, so that the last bit of a sum does not decide a rank.
     ranks = [rankdata(np.round(np.asarray(values, dtype=float), 9)) for values in figures]
-    mean = np.mean(ranks, axis=0) / len(judged)
+    mean = np.mean(ranks, axis=0) / len(evaluated)
     support = np.clip(rand @ mean / mean.sum(), 0.0, 1.0)
     score = mean * support
     order = np.argsort(-np.round(score, 12), kind="stable")
     return [
         dataclasses.replace(
-            judged[i],
+            evaluated[i],
             agreement=float(agreed[i]),
             mean_rank=float(mean[i]),
             support=float(support[i]),
@@ -354,7 +357,7 @@ def _ranked(judged: list[Judged]) -> list[Judged]:
     ]
 
 
-def require_best(advice: Advice, n_rows: int) -> Judged:
+def require_best(advice: Advice, n_rows: int) -> EvaluatedCandidate:
     """The best candidate.
 
     Raises
@@ -365,7 +368,7 @@ def require_best(advice: Advice, n_rows: int) -> Judged:
     if advice.best is None:
         raise ClusteringError(
             f"clustering_configuration.algorithm is 'auto', but none of "
-            f"{counted(len(advice.judged), 'candidate')} found two clusters of "
+            f"{counted(len(advice.evaluated), 'candidate')} found two clusters of "
             f"{SMALLEST_CLUSTER} rows or more in {n_rows} rows; name an algorithm, or give "
             "more rows"
         )

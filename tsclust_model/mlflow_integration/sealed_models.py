@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightgbm as lgb
-import skops.io
 from sklearn.base import BaseEstimator
-from skops.io.exceptions import UnsupportedTypeException
 
 from tsclust_model.clustering.engine import AdaptiveClusteringEngine, Segmentation
 from tsclust_model.clustering.fallback import KNNFallback
@@ -103,9 +101,17 @@ def open_model(parts: Parts) -> Any:
         return lgb.Booster(model_str=parts["booster.txt"].decode())
     if "estimator.skops" in parts:
         content = parts["estimator.skops"]
-        return skops.io.loads(content, trusted=_trusted(content, "the stored estimator"))
+        return _skops().loads(content, trusted=_trusted(content, "the stored estimator"))
     about = unpack_json(parts["kind.json"])
     return _OPEN[about.pop("kind")](parts, about)
+
+
+def _skops() -> Any:
+    """``skops.io``, whose import goes through all of scikit-learn and scipy for nearly a second."""
+    import skops.io
+    import skops.io.exceptions
+
+    return skops.io
 
 
 def trusted_types(estimator: BaseEstimator) -> list[str]:
@@ -123,8 +129,8 @@ def trusted_types(estimator: BaseEstimator) -> list[str]:
 def _dumped(estimator: BaseEstimator) -> tuple[bytes, list[str]]:
     name = f"a {type(estimator).__name__}"
     try:
-        content = skops.io.dumps(estimator)
-    except UnsupportedTypeException as error:
+        content = _skops().dumps(estimator)
+    except _skops().exceptions.UnsupportedTypeException as error:
         raise MLflowIntegrationError(
             f"{name} cannot be kept: skops takes no {type(estimator).__name__} or a part of it "
             f"({error}); take another estimator"
@@ -133,7 +139,7 @@ def _dumped(estimator: BaseEstimator) -> tuple[bytes, list[str]]:
 
 
 def _trusted(content: bytes, name: str) -> list[str]:
-    asked = skops.io.get_untrusted_types(data=content)
+    asked = _skops().get_untrusted_types(data=content)
     foreign = [t for t in asked if not t.startswith(_TRUSTED) and t not in _TRUSTED_TYPES]
     if foreign:
         raise MLflowIntegrationError(

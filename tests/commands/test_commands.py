@@ -176,36 +176,6 @@ def test_a_panel_too_small_for_lightgbm_trains_and_says_what_forecasts(run, tmp_
     assert "control" not in done.output
 
 
-def test_mlflow_run_makes_the_demo_whose_blend_beats_global_and_whose_control_does_not(
-    run, mlflow_run, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    made = mlflow_run(tmp_path)
-    assert made.returncode == 0, made.stderr
-    assert "5 clusters in 4800 rows" in made.stdout
-    uri = "models:/timeseries-clustering@champion"
-    assert f"  serve  mlflow models serve -m {uri} --env-manager local\n" in made.stdout
-
-    held = run("evaluate", data="demo/holdout.csv", model_uri=uri, fail_on_regression="true")
-    assert held.exit_code == 0, held.output
-    assert held.stdout.splitlines()[0] == "1200 rows, 0 not scored"
-    assert "trained on" not in held.stdout
-    scored = run("score", data="demo/new_patients.csv", model_uri=uri, output="scored.csv")
-    assert scored.exit_code == 0, scored.output
-    table = pd.read_csv("scored.csv")
-    assert len(table) == 200
-    assert list(table.columns[:3]) == ["patient_id", "admission_time", "prediction"]
-    assert set(table["status"]) == {"ok"}
-
-    (trained,) = MlflowClient().search_runs(["0"], "tags.trigger = 'demo'")
-    worth = trained.data.metrics
-    assert worth["fold_rmse_blend"] <= 0.9 * worth["fold_rmse_global"]
-    assert worth["holdout_rmse"] <= 0.9 * worth["holdout_rmse_global"]
-    assert worth["fold_rmse_control"] >= 0.99 * worth["fold_rmse_global"]
-
-
 WARDS = {
     "target": "beds",
     "resources": "nursing_hours",

@@ -62,13 +62,16 @@ def typed(lines: str, folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(shell, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
-TRAIN = {"data": DATA, "target": "length_of_stay_days", "model_name": "printed"}
+def under_next(screen: str) -> dict[str, str]:
+    """The lines under "next", by their first word."""
+    _, _, last = screen.partition("next, in the folder you typed this in:\n")
+    return {line.split()[0]: line[9:] for line in last.splitlines()}
 
 
 @pytest.mark.parametrize(
     ("store", "options"),
-    [(None, {}), (None, {"working_dir": "at home"}), ("sqlite:///own.db", {})],
-    ids=["here", "elsewhere", "another store"],
+    [(None, {"working_dir": "at home"}), ("sqlite:///own.db", {})],
+    ids=["elsewhere", "another store"],
 )
 def test_the_lines_under_next_work_where_they_are_printed(
     home, tsclust, monkeypatch, store, options
@@ -78,10 +81,10 @@ def test_the_lines_under_next_work_where_they_are_printed(
     if store is not None:
         shutil.copy("mlflow.db", "own.db")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    done = tsclust("train", **TRAIN, **options)
+    given = {"data": DATA, "target": "length_of_stay_days", "model_name": "printed"}
+    done = tsclust("train", **given, **options)
     assert done.exit_code == 0, done.output
-    _, _, last = done.stdout.partition("next, in the folder you typed this in:\n")
-    lines = {line.split()[0]: line[9:] for line in last.splitlines()}
+    lines = under_next(done.stdout)
     assert lines["look"] == "mlflow ui" + (
         "" if store is None else ' --backend-store-uri "$MLFLOW_TRACKING_URI"'
     )
@@ -92,6 +95,34 @@ def test_the_lines_under_next_work_where_they_are_printed(
     scored = typed(f"{once}\n{lines['score']}", folder)
     assert scored.returncode == 0, scored.stderr
     assert len(pd.read_csv(home / "scored.csv")) == 120
+
+
+def test_mlflow_run_makes_the_demo_whose_blend_beats_global_and_whose_control_does_not(
+    home, mlflow_run, tsclust
+):
+    (home / "mlflow.db").unlink()
+    made = mlflow_run(home)
+    assert made.returncode == 0, made.stderr
+    assert "5 clusters in 4800 rows" in made.stdout
+    lines, uri = under_next(made.stdout), "models:/timeseries-clustering@champion"
+    assert lines["serve"] == f"mlflow models serve -m {uri} --env-manager local"
+    assert lines["look"] == "mlflow ui"
+    scored = typed(f"{lines.get('once', 'true')}\n{lines['score']}", home)
+    assert scored.returncode == 0, scored.stderr
+    table = pd.read_csv("scored.csv")
+    assert len(table) == 200
+    assert list(table.columns[:3]) == ["patient_id", "admission_time", "prediction"]
+    assert set(table["status"]) == {"ok"}
+
+    held = tsclust("evaluate", data="demo/holdout.csv", model_uri=uri, fail_on_regression="true")
+    assert held.exit_code == 0, held.output
+    assert held.stdout.splitlines()[0] == "1200 rows, 0 not scored"
+    assert "trained on" not in held.stdout
+    (trained,) = mlflow.MlflowClient().search_runs(["0"], "tags.trigger = 'demo'")
+    worth = trained.data.metrics
+    assert worth["fold_rmse_blend"] <= 0.9 * worth["fold_rmse_global"]
+    assert worth["holdout_rmse"] <= 0.9 * worth["holdout_rmse_global"]
+    assert worth["fold_rmse_control"] >= 0.99 * worth["fold_rmse_global"]
 
 
 def test_analyze_prints_how_to_train_on_the_settings_it_wrote(home, tsclust):

@@ -425,7 +425,7 @@ def test_classes_go_from_a_csv_through_every_command(run, stays, tmp_path):
     trained = run("train", data=known, config=config, holdout=0.2, **name, **roles)
     assert trained.exit_code == 0, trained.output
     assert "error (log-loss) of stay:" in trained.output
-    assert "  right    folds " in trained.output
+    assert "  accuracy folds " in trained.output
     uri = "models:/csv-stays@champion"
     judged = run("evaluate", data=new, model_uri=uri, baseline_uri=uri)
     assert judged.exit_code == 0, judged.output
@@ -547,6 +547,6 @@ def test_a_wide_table_is_trained_and_loaded_without_foreign_noise(tmp_path):
 def test_the_last_screen_counts_the_series_that_carry_the_means_away():
     scores = {"n_series_clipped": 1, "clipped_mase": {"global": 0.91234, "blend": 0.9}}
     assert clipped_line(scores) == (
-        "  clipped  1 series has an error above 10 on the folds; counting 10 there: "
+        "  clipped  1 series has an error above 10 on the folds; with 10 at most: "
         "global 0.9123   blend 0.9"
     )

@@ -14,18 +14,18 @@ def beside(figures: Mapping[str, Any], prefix: str, wape: float | None = None) -
 
 
 def naive_line(figures: Mapping[str, Any], prefix: str = "") -> str:
-    """What rows' figures have to beat (`calculate_naive_metrics`), in one line; or nothing."""
+    """The naive forecasts of rows (`calculate_naive_metrics`) in one line, or nothing."""
     shown = (
         ("naive (median)", (("RMSE", "rmse_naive"), ("MAE", "mae_naive"))),
         ("naive (classes' shares)", (("log-loss", "log_loss_naive"),)),
-        ("commonest class", (("right", "accuracy_naive"),)),
+        ("most common class", (("accuracy", "accuracy_naive"),)),
         ("last value", (("RMSE", "rmse_last_value"), ("MAE", "mae_last_value"))),
-        ("class before", (("right", "accuracy_last_value"),)),
+        ("previous class", (("accuracy", "accuracy_last_value"),)),
     )
     parts = []
     for label, wanted in shown:
         found = [
-            f"{name} {figures[key]:.1%}" if name == "right" else f"{name} {figures[key]:.4g}"
+            f"{name} {figures[key]:.1%}" if name == "accuracy" else f"{name} {figures[key]:.4g}"
             for name, key in wanted
             if figures.get(key) is not None
         ]

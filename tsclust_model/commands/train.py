@@ -94,7 +94,7 @@ def _row_lines(report: Mapping[str, Any]) -> Iterator[str]:
     if "accuracy_blend" in worth:
         shares = [("folds", worth["accuracy_blend"])]
         shares += [("holdout", held["accuracy"])] if held is not None else []
-        yield "  right    " + "   ".join(f"{name} {share:.1%}" for name, share in shares)
+        yield "  accuracy " + "   ".join(f"{name} {share:.1%}" for name, share in shares)
 
 
 def _series_lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -125,7 +125,7 @@ def clipped_line(scores: Mapping[str, Any]) -> str:
     n, clipped = scores["n_series_clipped"], scores["clipped_mase"]
     return (
         f"  clipped  {n} series {'have' if n > 1 else 'has'} an error above 10 on the folds; "
-        f"counting 10 there: global {clipped['global']:.4g}   blend {clipped['blend']:.4g}"
+        f"with 10 at most: global {clipped['global']:.4g}   blend {clipped['blend']:.4g}"
     )
 
 

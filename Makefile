@@ -2,7 +2,7 @@
 # make test   lint, types, all tests
 # make docs   the pages of docs/ as site/, and the JSON Schemas of the clustering analysis
 #
-# They take the first Python 3.11 to 3.13 on the PATH; make PYTHON=/path/to/python names another.
+# They use the first Python 3.11 to 3.13 on the PATH; make PYTHON=/path/to/python chooses another.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	"$$python" -c '$(FITS)' 2>/dev/null && { echo "$$python"; break; }; done)
@@ -36,7 +36,7 @@ format: $(VENV)/.test
 clean:
 	rm -rf $(VENV) site build dist *.egg-info
 
-# The stamps let a second call start at once; a changed pyproject.toml installs again.
+# With the stamps a second call starts at once; a changed pyproject.toml is installed again.
 $(VENV)/.made:
 	@"$(PYTHON)" -c '$(FITS)' 2>/dev/null || { \
 		echo "make: $(if $(PYTHON),$(PYTHON) is no,there is no) Python 3.11, 3.12 or 3.13 here;" \

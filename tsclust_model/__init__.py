@@ -25,7 +25,7 @@ _HOMES = {
     "DataValidationError": "errors",
     "DataVersioner": "data.history",
     "DriftMonitor": "monitoring.drift",
-    "ErrorHandler": "monitoring.metrics",
+    "ErrorHandler": "monitoring.error_handler",
     "EvaluationError": "errors",
     "ExperimentManager": "mlflow_integration.runs",
     "ModelCheckError": "testing",

@@ -45,8 +45,9 @@ from tsclust_model.mlflow_integration.runs import ExperimentManager
 from tsclust_model.mlflow_integration.storage import ModelStorage, open_storage
 from tsclust_model.mlflow_integration.stores import require_server
 from tsclust_model.models.base import FittedPipeline
-from tsclust_model.monitoring.drift import DriftWindow, Source
-from tsclust_model.monitoring.metrics import Clock, ErrorHandler, PerformanceMonitor, utc_now
+from tsclust_model.monitoring.detectors import DriftWindow, Source
+from tsclust_model.monitoring.error_handler import ErrorHandler
+from tsclust_model.monitoring.metrics import Clock, PerformanceMonitor, utc_now
 from tsclust_model.report.build import build_report
 from tsclust_model.results import BatchResult, ClusteringResult, PerformanceReport
 from tsclust_model.rows.batches import (

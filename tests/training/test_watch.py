@@ -34,12 +34,14 @@ from tsclust_model.mlflow_integration.registry import (
 )
 from tsclust_model.mlflow_integration.storage import open_storage
 from tsclust_model.models.compare import compare
-from tsclust_model.monitoring.drift import DriftMonitor, DriftWindow
+from tsclust_model.monitoring.detectors import DriftWindow
+from tsclust_model.monitoring.drift import DriftMonitor
+from tsclust_model.monitoring.watch import follow_up
 from tsclust_model.results import BatchResult
 from tsclust_model.training.challenge import retrain_model
 from tsclust_model.training.lock import retrain_lock
 from tsclust_model.training.train import Training, train_table
-from tsclust_model.training.watch import AdaptiveRetrainingManager, follow_up
+from tsclust_model.training.watch import AdaptiveRetrainingManager
 
 TARGET = "length_of_stay_days"
 CONFIG = PipelineConfig(
@@ -223,7 +225,7 @@ def test_without_rows_nobody_is_better(generation, hospital):
 HOLD = """
 import sys
 from pathlib import Path
-from tsclust_model.training.watch import retrain_lock
+from tsclust_model.training.lock import retrain_lock
 with retrain_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

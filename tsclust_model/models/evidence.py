@@ -21,7 +21,7 @@ from tsclust_model.metrics import calculate_classification_metrics, calculate_mo
 from tsclust_model.shown import one_line
 
 if TYPE_CHECKING:
-    from tsclust_model.monitoring.drift import DriftWindow
+    from tsclust_model.monitoring.detectors import DriftWindow
 
 MISSING = "(missing)"
 

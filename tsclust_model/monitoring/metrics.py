@@ -1,11 +1,10 @@
-"""What happened lately: metrics, alerts and errors, in buffers that never grow."""
+"""What happened lately: metrics and alerts, in buffers that never grow."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,13 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.errors import (
-    ConfigurationError,
-    DataValidationError,
-    NotFittedError,
-    PipelineError,
-    suggestion,
-)
+from tsclust_model.errors import ConfigurationError, DataValidationError, suggestion
+from tsclust_model.monitoring.drift import has_risen
 from tsclust_model.results import PerformanceAlert
 
 ALERT_THRESHOLDS = {"noise_ratio": 0.3, "processing_time": 60.0, "memory_usage": 4096.0}
@@ -101,25 +95,14 @@ class PerformanceMonitor:
         ConfigurationError
             An unknown name, or a value that is no number of at least 0.
         """
-        for own, given in (
+        both = (
             (self.alert_thresholds, alert_thresholds or {}),
             (self.drift_thresholds, drift_thresholds or {}),
-        ):
-            if not isinstance(given, Mapping):
-                raise ConfigurationError(
-                    f"thresholds are a {type(given).__name__}; give a mapping of names to numbers"
-                )
-            for name, value in given.items():
-                if name not in own:
-                    raise ConfigurationError(f"no threshold '{name}'{suggestion(name, own)}")
-                if not isinstance(value, (int, float)) or not value >= 0:
-                    raise ConfigurationError(f"threshold {name} must be a number of at least 0")
-                if name == "noise_ratio" and value > 1:
-                    raise ConfigurationError(
-                        "threshold noise_ratio must be 0 to 1, as the ratio is"
-                    )
-        self.alert_thresholds.update(alert_thresholds or {})
-        self.drift_thresholds.update(drift_thresholds or {})
+        )
+        for own, given in both:
+            _check_thresholds(given, own)
+        for own, given in both:
+            own.update(given)
 
     def record_metric(self, metric_name: str, value: float, component: str = "pipeline") -> None:
         """Keep a value, and an alert if it is over its threshold.
@@ -134,8 +117,11 @@ class PerformanceMonitor:
                 f"the value of {metric_name} is a {type(value).__name__}; give a number"
             )
         record = Record(metric_name, float(value), component, self._clock())
-        self._records.setdefault(metric_name, deque(maxlen=_RECORDS)).append(record)
+        self._keep(record)
         self._alerts.extend(self._alerts_of(record))
+
+    def _keep(self, record: Record) -> None:
+        self._records.setdefault(record.metric_name, deque(maxlen=_RECORDS)).append(record)
 
     def check_alerts(self) -> list[PerformanceAlert]:
         """Active alerts, oldest first.
@@ -177,15 +163,12 @@ class PerformanceMonitor:
         values = [record.value for record in self._records.get(metric_name, ())]
         if window_size < 2 or len(values) < 2 * window_size:
             return False
-        before = np.array(values[-2 * window_size : -window_size])
-        now = np.array(values[-window_size:])
-        rise = float(now.mean() - before.mean())
+        before, now = values[-2 * window_size : -window_size], values[-window_size:]
         if metric_name == "noise_ratio":
             limit = self.drift_thresholds["noise_ratio_trend"]
         else:
-            limit = self.drift_thresholds["performance_degradation"] * abs(float(before.mean()))
-        error = float(np.sqrt((before.var(ddof=1) + now.var(ddof=1)) / window_size))
-        return rise > max(limit, 2 * error)
+            limit = self.drift_thresholds["performance_degradation"] * abs(float(np.mean(before)))
+        return has_risen(np.array(before), np.array(now), limit)
 
     def records(
         self, metric_names: Sequence[str] | None = None, time_window: timedelta | None = None
@@ -216,6 +199,26 @@ class PerformanceMonitor:
         since = self._since(time_window)
         return [alert for alert in self._alerts if since is None or alert.timestamp >= since]
 
+    def by_metric(
+        self, metric_names: Sequence[str] | None = None, time_window: timedelta | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """`records` by metric: ``value``, ``component``, ``timestamp``, oldest first."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for record in self.records(metric_names, time_window):
+            entry = asdict(record)
+            found.setdefault(entry.pop("metric_name"), []).append(entry)
+        return found
+
+    def alert_summary(self, time_window: timedelta | None = None) -> dict[str, Any]:
+        """``total``, ``by_severity``, ``by_metric`` and the ``alerts``, oldest first."""
+        alerts = self.alerts(time_window)
+        return {
+            "total": len(alerts),
+            "by_severity": dict(Counter(alert.severity for alert in alerts)),
+            "by_metric": dict(Counter(alert.metric_name for alert in alerts)),
+            "alerts": alerts,
+        }
+
     def state(self) -> dict[str, Any]:
         """What the next process needs to go on, as JSON.
 
@@ -223,7 +226,7 @@ class PerformanceMonitor:
         """
         alerts = [asdict(alert) for alert in list(self._alerts)[-_KEPT_ALERTS:]]
         records = [
-            asdict(record) for found in self._records.values() for record in list(found)[-_KEPT:]
+            asdict(record) for kept in self._records.values() for record in list(kept)[-_KEPT:]
         ]
         for entry in (*alerts, *records):
             entry["timestamp"] = entry["timestamp"].isoformat()
@@ -240,151 +243,15 @@ class PerformanceMonitor:
         if "noise_ratio" in limits:  # an earlier build took any number; above 1 none alarms
             limits["noise_ratio"] = min(limits["noise_ratio"], 1.0)
         self.update_thresholds(limits, state["drift_thresholds"])
-        for entry in state["records"]:
-            record = Record(**entry | {"timestamp": datetime.fromisoformat(entry["timestamp"])})
-            self._records.setdefault(record.metric_name, deque(maxlen=_RECORDS)).append(record)
-        for entry in state["alerts"]:
-            when = datetime.fromisoformat(entry["timestamp"])
-            self._alerts.append(PerformanceAlert(**entry | {"timestamp": when}))
+        for entry in map(_with_time, state["records"]):
+            self._keep(Record(**entry))
+        self._alerts.extend(PerformanceAlert(**entry) for entry in map(_with_time, state["alerts"]))
 
     def table(self) -> pd.DataFrame:
         """All values as a table: ``timestamp``, ``metric_name``, ``value``, ``component``."""
         columns = ["timestamp", "metric_name", "value", "component"]
         rows = [[getattr(record, name) for name in columns] for record in self.records()]
         return pd.DataFrame(rows, columns=columns)
-
-
-@dataclass(frozen=True)
-class ErrorRecord:
-    """An error as it is kept: our own texts name no row's values, others' are left out.
-
-    Attributes
-    ----------
-    error_type : str
-        Class of the error; of one of ours that translates a foreign one, the foreign class.
-    message : str
-    component : str
-        What failed.
-    timestamp : datetime
-        UTC.
-    severity : str
-        ``warning`` where the batch went on without the component, ``error`` where it raised.
-    """
-
-    error_type: str
-    message: str
-    component: str
-    timestamp: datetime
-    severity: str
-
-
-class ErrorHandler:
-    """Counts errors, keeps the last 1,000, and decides whether a batch goes on without a part.
-
-    Graceful degradation is on until it is turned off.
-
-    Parameters
-    ----------
-    clock : callable, optional
-        Gives the time (UTC).
-    """
-
-    def __init__(self, *, clock: Clock = utc_now) -> None:
-        self._clock = clock
-        self._recent: deque[ErrorRecord] = deque(maxlen=_RECORDS)
-        self._by_type: Counter[str] = Counter()
-        self._by_component: Counter[str] = Counter()
-        self._refused: Counter[str] = Counter()
-        self._open: dict[str, datetime] = {}
-        self.graceful_degradation = True
-
-    def handle_error(self, error: BaseException, context: Mapping[str, Any] | str) -> bool:
-        """Keep an error.
-
-        Parameters
-        ----------
-        error : exception
-        context : mapping with the key ``component``, or its value
-
-        Returns
-        -------
-        bool
-            Whether to go on without that component: graceful degradation is on.
-        """
-        component = context if isinstance(context, str) else str(context.get("component", ""))
-        self._keep(error, component, "warning" if self.graceful_degradation else "error")
-        return self.graceful_degradation
-
-    @contextmanager
-    def refusals(self, component: str) -> Iterator[None]:
-        """Around a call: input that is refused is counted apart, another of our errors is kept.
-
-        Either goes on to the caller.
-        """
-        try:
-            yield
-        except (DataValidationError, NotFittedError, ConfigurationError) as error:
-            self._refused[type(error).__name__] += 1
-            raise
-        except PipelineError as error:
-            self._keep(error, component, "error")
-            raise
-
-    def resolve(self, component: str) -> None:
-        """Say that a component works (again): its errors stay, but are open no longer."""
-        self._open.pop(component, None)
-
-    def open_components(self, time_window: timedelta) -> list[str]:
-        """Components that failed in the last `time_window` and have not worked since."""
-        since = self._clock() - time_window
-        return [component for component, when in self._open.items() if when >= since]
-
-    def get_error_statistics(self) -> dict[str, Any]:
-        """``total_errors``, ``by_type``, ``by_component``, ``refused_calls`` and
-        ``graceful_degradation``.
-
-        A call that was refused for its input raised to its caller; it is no error of the pipeline
-        and only counted in ``refused_calls``, by type.
-        """
-        return {
-            "total_errors": self._by_type.total(),
-            "by_type": dict(self._by_type),
-            "by_component": dict(self._by_component),
-            "refused_calls": dict(self._refused),
-            "graceful_degradation": self.graceful_degradation,
-        }
-
-    def recent(self, limit: int = 10) -> Iterator[ErrorRecord]:
-        """The newest errors, newest first."""
-        return (record for record, _ in zip(reversed(self._recent), range(limit), strict=False))
-
-    def clear_error_history(self) -> None:
-        """Forget errors and counts."""
-        self._recent.clear()
-        self._by_type.clear()
-        self._by_component.clear()
-        self._refused.clear()
-        self._open.clear()
-
-    def enable_graceful_degradation(self, enable: bool = True) -> None:
-        """Go on without a part that fails (the default), or let its error raise."""
-        self.graceful_degradation = enable
-
-    def _keep(self, error: BaseException, component: str, severity: str) -> None:
-        now, name = self._clock(), type(_foreign(error)).__name__
-        message = str(error) if isinstance(error, PipelineError) else f"{name} in {component}"
-        self._recent.append(ErrorRecord(name, message, component, now, severity))
-        self._by_type[name] += 1
-        self._by_component[component] += 1
-        self._open[component] = now
-
-
-def _foreign(error: BaseException) -> BaseException:
-    """The foreign error that one of ours translates, or the error itself."""
-    cause = error
-    while isinstance(cause, PipelineError) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    return error if isinstance(cause, PipelineError) else cause
 
 
 def _alert(record: Record, limit: float) -> PerformanceAlert:
@@ -399,3 +266,21 @@ def _alert(record: Record, limit: float) -> PerformanceAlert:
         message,
         record.timestamp,
     )
+
+
+def _check_thresholds(given: Mapping[str, float], known: Mapping[str, float]) -> None:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"thresholds are a {type(given).__name__}; give a mapping of names to numbers"
+        )
+    for name, value in given.items():
+        if name not in known:
+            raise ConfigurationError(f"no threshold '{name}'{suggestion(name, known)}")
+        if not isinstance(value, (int, float)) or not value >= 0:
+            raise ConfigurationError(f"threshold {name} must be a number of at least 0")
+        if name == "noise_ratio" and value > 1:
+            raise ConfigurationError("threshold noise_ratio must be 0 to 1, as the ratio is")
+
+
+def _with_time(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(entry) | {"timestamp": datetime.fromisoformat(entry["timestamp"])}

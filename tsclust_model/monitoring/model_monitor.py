@@ -16,12 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tsclust_model.errors import DataValidationError
 from tsclust_model.files import write_state
-
-_ZERO = 1e-12
+from tsclust_model.monitoring.drift import mean_distance
 
 
 @dataclass(frozen=True)
@@ -179,13 +176,7 @@ class ModelMonitor:
         a feature counts 0 while its mean is 0 and 1 when it is not. Features that only one side
         has, or whose mean is not known, are left out.
         """
-        reference = self._reference()
-        distances = [
-            _share(float(mean), *reference[name])
-            for name, mean in feature_means.items()
-            if name in reference and math.isfinite(mean)
-        ]
-        return round(float(np.mean(distances)), 12) if distances else 0.0
+        return mean_distance(feature_means, self._reference())
 
     def should_retrain(
         self,
@@ -249,15 +240,6 @@ class ModelMonitor:
             raise DataValidationError(
                 f"{self.drift_path} holds no reference; delete it, and the next training writes it"
             ) from error
-
-
-def _share(mean: float, reference: float, scale: float) -> float:
-    """The change of a mean as a share of its reference, or of its scale where that is more."""
-    change = abs(mean - reference)
-    divisor = max(abs(reference), scale if math.isfinite(scale) else 0.0)
-    if divisor > _ZERO:
-        return change / divisor
-    return float(change > _ZERO)
 
 
 def _finite(value: Any) -> Any:

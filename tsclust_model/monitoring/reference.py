@@ -99,8 +99,8 @@ class FeatureReference:
             found[2, i] = shift / self.scale[i] if self.scale[i] > 0 else constant
         return found
 
-    def moved(self, X: np.ndarray) -> list[str]:
-        """The columns that have moved, most first, each with how far."""
+    def shifted(self, X: np.ndarray) -> list[str]:
+        """The columns that have shifted, most first, each with how far."""
         distances = self.distances(X)
         known = (~np.isnan(X)).sum(axis=0)
         p_values = _ks_p_values(distances[0], known, self.quantiles.shape[1])
@@ -182,6 +182,10 @@ class Reference:
             len(losses),
             metric,
         )
+
+    def most_noise(self, rise: float) -> float:
+        """The most noise (0 to 1) that is no drift: of any block, or `rise` over all of them."""
+        return max(self.usual_noise, self.noise_ratio + rise)
 
     def of_rows(self, X: np.ndarray, is_noise: np.ndarray | None) -> Reference:
         """The same of other rows, oldest first; None keeps what is usual of the noise."""

@@ -15,7 +15,8 @@ from tsclust_model.files import read_state, write_state
 from tsclust_model.mlflow_integration.kinds import AnyGeneration
 from tsclust_model.mlflow_integration.registry import CHAMPION, alias_version, registered_generation
 from tsclust_model.mlflow_integration.storage import open_storage
-from tsclust_model.monitoring.drift import DriftMonitor, DriftWindow, Source
+from tsclust_model.monitoring.detectors import DriftWindow, Source
+from tsclust_model.monitoring.watch import DriftWatch
 from tsclust_model.rows.model import Generation
 from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.model import SeriesGeneration
@@ -28,7 +29,6 @@ from tsclust_model.training.challenge import (
     row_hashes,
     waits_for,
 )
-from tsclust_model.training.watch import follow_up
 
 _STATE = ".monitor.json"
 
@@ -59,7 +59,7 @@ class Observation:
         What the rows looked like.
     reason : str
         The drift that calls for a retrain, or that rows since the last one have doubled (see
-        `tsclust_model.training.watch.follow_up`); empty for neither.
+        `tsclust_model.monitoring.watch.follow_up`); empty for neither.
     n_fresh : int
         Labelled rows of the window that the champion was not trained on.
     pause : int
@@ -89,7 +89,7 @@ def observe(
     monitor = _open_monitor(model_name, config)
     message = monitor.look_at(frame)
     # An alarm pauses its detector too, but that is no retrain yet.
-    pause = 0 if monitor.reason else monitor.drift.noise.quiet_left
+    pause = 0 if monitor.watch.reason else monitor.watch.drift.noise.pause_left
     return Observation(message, monitor.due(), monitor.n_fresh(), pause, monitor.waits_for())
 
 
@@ -145,8 +145,8 @@ def maintain(
         return Maintenance(f"a retrain is due ({due}) and waits for {waits}", None)
     why = due or reason
     known = (monitor.champion, monitor.version, model_name, monitor.config, why)
-    retraining = retrain_model(*known, promote=promote, since=monitor.drift.since)
-    monitor.forget(retraining.version if retraining.promoted else monitor.version)
+    retraining = retrain_model(*known, promote=promote, since=monitor.watch.drift.since)
+    monitor.forget(retraining)
     outcome = "is @champion now" if retraining.promoted else "stays @challenger"
     return Maintenance(
         f"retrained ({why}): version {retraining.version} {outcome}; "
@@ -178,15 +178,13 @@ class _Monitor:
         storage = open_storage(config, model_name)
         self.history = storage.history
         self.path = storage.folder / _STATE
-        self.drift = DriftMonitor(
-            champion.reference, config.noise_threshold, config.retrain_cooldown_batches
-        )
+        self.watch = DriftWatch(champion.reference, config, champion.info.get("drift"))
         state = self._saved()
         self.batches: list[str] = state.get("batches", [])
-        self.reason: str = state.get("reason", "")
-        self.n_tried = int(state.get("n_tried", 0))
+        self.watch.reason = state.get("reason", "")
+        self.watch.n_tried = int(state.get("n_tried", 0))
         if "drift" in state:
-            self.drift.restore(state["drift"], self._rows_of)
+            self.watch.drift.restore(state["drift"], self._rows_of)
 
     def look_at(self, frame: pd.DataFrame) -> str:
         """Keep the rows, show them to the detectors once, and say what they looked like."""
@@ -202,18 +200,17 @@ class _Monitor:
             noise.append(is_noise)
             known = losses[part][~np.isnan(losses[part])]
             source = (batch_id, int(positions[start]))
-            if self.drift.update(DriftWindow(X[part], is_noise, known, source)):
-                self.reason = self.drift.reason
+            self.watch.update(DriftWindow(X[part], is_noise, known, source))
         self.batches = [*self.batches, batch_id][-1000:]
-        self._save(self.drift)
+        self._save()
         ratio = float(np.concatenate(noise).mean()) if noise else 0.0
-        pause = self.drift.noise.quiet_left
+        drift = self.watch.drift
+        pause = drift.noise.pause_left
         verdict = f"; paused for {pause} more windows after a retrain" if pause else " and no drift"
-        if not pause and self.drift.votes and not self.reason:
-            rule = self.drift.noise
+        if not pause and drift.votes and not self.watch.reason:
             verdict = (
-                f"; {self.drift.votes} of the last {rule.of} windows drifted, and {rule.votes} "
-                "make an alarm"
+                f"; {drift.votes} of the last {drift.noise.of} windows drifted, and "
+                f"{drift.noise.votes} make an alarm"
             )
         n_rows = f"{len(frame)} rows"
         if isinstance(self.champion, Generation) and len(X) < len(frame):
@@ -273,35 +270,27 @@ class _Monitor:
         return DriftWindow(part, self._is_noise(part), source=source) if len(part) else None
 
     def due(self) -> str:
-        """The drift that was seen, or why to learn again after the last one; empty for neither."""
-        learned = self.champion.info.get("drift")
-        if self.reason or learned is None:
-            return self.reason
-        return follow_up(learned, self.n_fresh(), self.n_tried)
+        """Why a retrain is due; empty if it is not."""
+        return self.watch.reason or self.watch.due(self.n_fresh())
 
     def waits_for(self) -> str:
         """What a retrain has to wait for; see `tsclust_model.training.challenge.waits_for`."""
         known = (self.champion, self.version, self.model_name, self.config)
-        return waits_for(*known, self.drift.since)
+        return waits_for(*known, self.watch.drift.since)
 
     def n_fresh(self) -> int:
         """Labelled rows of the window that the champion was not trained on."""
         window = labelled_window(self.champion, self.history, self.config)
         return int(window.outside(self.champion.info["trained_on"]).sum())
 
-    def forget(self, serving: str) -> None:
-        """A retrain has happened: what the batches showed is dealt with, and a pause begins."""
-        cooldown = self.config.retrain_cooldown_batches
-        pause = DriftMonitor(
-            self.champion.reference, self.config.noise_threshold, cooldown, quiet=cooldown
-        )
-        if serving == self.version:  # nobody was promoted
-            pause.go_on_from(self.drift)
-            self.n_tried = self.n_fresh()
+    def forget(self, retraining: Retraining) -> None:
+        """A retrain has happened: what the batches showed is answered, and a pause begins."""
+        if retraining.promoted:
+            self.version = retraining.version
+            self.watch.start_over(retraining.generation.reference)
         else:
-            self.n_tried = 0
-        self.version, self.reason = serving, ""
-        self._save(pause)
+            self.watch.start_over(self.champion.reference, self.n_fresh())
+        self._save()
 
     def _kept(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows as the history keeps them, after they have been checked."""
@@ -333,12 +322,12 @@ class _Monitor:
         # What the detectors saw of another champion says nothing of this one.
         return {"batches": state["batches"]}
 
-    def _save(self, drift: DriftMonitor) -> None:
+    def _save(self) -> None:
         state = {
             "version": self.version,
-            "drift": drift.state(),
+            "drift": self.watch.drift.state(),
             "batches": self.batches,
-            "reason": self.reason,
-            "n_tried": self.n_tried,
+            "reason": self.watch.reason,
+            "n_tried": self.watch.n_tried,
         }
         write_state(self.path, state)

@@ -354,7 +354,7 @@ def _drift(model: FittedPipeline, inputs: ReportInputs, watched: Watched) -> Dri
         shown["newest"] = {
             "n_rows": len(newest.X),
             "noise_ratio": float(newest.is_noise.mean()),
-            "moved": reference.features.moved(newest.X),
+            "moved": reference.features.shifted(newest.X),
         }
     return shown
 

@@ -29,7 +29,7 @@ from tsclust_model.models.evidence import (
     SegmentRows,
     Traits,
 )
-from tsclust_model.monitoring.drift import DriftWindow
+from tsclust_model.monitoring.detectors import DriftWindow
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.rows.class_target import ClassModel
 from tsclust_model.rows.evaluation import as_numbers, last_values

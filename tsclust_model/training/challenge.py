@@ -29,7 +29,7 @@ from tsclust_model.mlflow_integration.registry import (
 from tsclust_model.mlflow_integration.runs import ExperimentManager, log_config
 from tsclust_model.mlflow_integration.storage import open_storage, refuse_lost_rows
 from tsclust_model.models.compare import Comparison, compare
-from tsclust_model.monitoring.drift import Source
+from tsclust_model.monitoring.detectors import Source
 from tsclust_model.report.build import build_report
 from tsclust_model.report.figures import Watched
 from tsclust_model.results import NOISE, Assignment, ClusteringResult, Stages, silent

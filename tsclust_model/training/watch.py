@@ -1,4 +1,4 @@
-"""When to retrain, and whether the new model is better: decides, and is handed how to do it."""
+"""When to retrain: decides, and is handed how to do it."""
 
 from __future__ import annotations
 
@@ -19,37 +19,12 @@ from tsclust_model.errors import (
 )
 from tsclust_model.metrics import RMSE
 from tsclust_model.models.compare import Comparison
-from tsclust_model.monitoring.drift import DriftMonitor, DriftWindow, Source
+from tsclust_model.monitoring.detectors import DriftWindow, Source
+from tsclust_model.monitoring.drift import DriftMonitor, ReadRows
 from tsclust_model.monitoring.metrics import Clock, utc_now
 from tsclust_model.monitoring.reference import Reference
+from tsclust_model.monitoring.watch import DriftWatch
 from tsclust_model.results import BatchResult
-
-
-def follow_up(learned: Mapping[str, Any] | None, n_new: int, n_tried: int = 0) -> str:
-    """Why a model that was trained just after a drift should learn again; empty if it need not.
-
-    It has seen few rows of what it serves now. While they are fewer than half of what it was fitted
-    on, it learns again as soon as they have doubled; if that was no better, once there are half as
-    many again.
-
-    Parameters
-    ----------
-    learned : mapping or None
-        ``drift`` of the info of the model that serves: ``n_after``, rows since the drift, and
-        ``n_rows``, all rows.
-    n_new : int
-        Labelled rows that it was not trained on.
-    n_tried : int
-        How many there were when that was tried last.
-    """
-    if learned is None or 2 * learned["n_after"] >= learned["n_rows"]:
-        return ""
-    if n_new < max(learned["n_after"], 1.5 * n_tried):
-        return ""
-    return (
-        f"the model has learned from {learned['n_after']} rows since the drift, and {n_new} more "
-        "are labelled now"
-    )
 
 
 class AdaptiveRetrainingManager:
@@ -69,6 +44,8 @@ class AdaptiveRetrainingManager:
         Gives the time (UTC).
     last_training : datetime, optional
         When the generation was trained; default: now.
+    learned : mapping, optional
+        See `tsclust_model.monitoring.watch.follow_up`.
     """
 
     def __init__(
@@ -80,20 +57,16 @@ class AdaptiveRetrainingManager:
         *,
         clock: Clock = utc_now,
         last_training: datetime | None = None,
+        learned: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config or PipelineConfig()
         self._retrain, self._obstacle = retrain, obstacle
         self._clock = clock
-        self.n_batches = 0
-        self.last_refusal = ""
-        self.last_reason = ""
-        self.last_comparison = ""
+        self._watch = DriftWatch(reference, self.config, learned)
+        self.n_batches = self._n_labelled = 0
+        self.last_reason = self.last_refusal = self.last_comparison = ""
         self._outcompeted = False
-        self.drift_thresholds: dict[str, float] = {}
-        self.reference, self.drift = reference, DriftMonitor(reference)
-        self._learned: Mapping[str, Any] | None = None
-        self._n_labelled = self._n_tried = 0
-        self.start_over(reference, last_training)
+        self._wait_for_drift(last_training)
 
     def start_over(
         self,
@@ -104,25 +77,40 @@ class AdaptiveRetrainingManager:
         """Watch from the start: a retrain has happened (default: just now).
 
         With the same reference, nobody was promoted: where drift began is remembered. `learned` is
-        what `follow_up` takes.
+        what `tsclust_model.monitoring.watch.follow_up` takes.
         """
-        if self.reference is reference and self.n_batches:
-            self._n_tried = self._n_labelled
-        else:
-            self._learned, self._n_labelled, self._n_tried = learned, 0, 0
+        if reference is not self.reference:
+            self._n_labelled = 0
             self.last_comparison, self._outcompeted = "", False
-        cooldown = self.config.retrain_cooldown_batches
-        quiet = cooldown if self.n_batches else 0
-        drift = DriftMonitor(reference, self.config.noise_threshold, cooldown, quiet)
-        drift.steer(self.drift_thresholds)
-        if self.reference is reference:
-            drift.go_on_from(self.drift)
-        self.drift, self.reference = drift, reference
+        paused = self.n_batches > 0
+        self._watch.start_over(reference, self._n_labelled, learned, paused=paused)
+        self._wait_for_drift(last_training)
+
+    def _wait_for_drift(self, last_training: datetime | None) -> None:
         self._latest = self._clock()
         self.last_training = last_training or self._latest
         self._noise: list[float] = []
-        self._pending = ""
         self.waits_for, self._ask_again = "", False
+
+    @property
+    def drift(self) -> DriftMonitor:
+        """The detectors."""
+        return self._watch.drift
+
+    @property
+    def reference(self) -> Reference:
+        """What drift is measured against."""
+        return self.drift.reference
+
+    @property
+    def drift_reason(self) -> str:
+        """The drift that was seen last, or that a retrain waits for labels because of."""
+        return self.drift.reason or self._watch.reason
+
+    @property
+    def since(self) -> list[Source]:
+        """Where the drift that is seen now began."""
+        return self.drift.since
 
     def monitor_batch_result(
         self,
@@ -154,53 +142,41 @@ class AdaptiveRetrainingManager:
         """
         if losses is None:
             losses = _squared_errors(batch_result, batch_data, self.reference.metric)
-        batch_data = _matrix(batch_data, self.reference.features.names)
+        X = _matrix(batch_data, self.reference.features.names)
         n_rows = len(batch_result.cluster_assignments)
-        if len(batch_data) != n_rows:
+        if len(X) != n_rows:
             raise DataValidationError(
-                f"batch_data has {len(batch_data)} rows, batch_result {n_rows}; give the batch "
+                f"batch_data has {len(X)} rows, batch_result {n_rows}; give the batch "
                 "that the result is of"
             )
         self.n_batches += 1
         self._noise = [*self._noise[-9:], batch_result.noise_ratio]
-        n_noise = round(batch_result.noise_ratio * len(batch_data))
-        is_noise = np.arange(len(batch_data)) < n_noise
-        source = None if batch_result.version_id is None else (batch_result.version_id, 0)
-        self.drift.update(DriftWindow(batch_data, is_noise, losses, source))
         self._ask_again |= losses is not None
         self._n_labelled += 0 if losses is None else len(losses)
-        if self.drift.reason:
-            late = "" if self.waits_for else self._pending
-            self._pending = "; ".join(filter(None, (self.drift.reason, late)))
+        is_noise = np.arange(n_rows) < round(batch_result.noise_ratio * n_rows)
+        window = DriftWindow(X, is_noise, losses, _source(batch_result.version_id))
+        watch = self._watch
+        if watch.update(window, unanswered="" if self.waits_for else watch.reason):
             self._ask_again = True
-        elif not self._pending:
-            self._pending = follow_up(self._learned, self._n_labelled, self._n_tried)
-            self._ask_again |= bool(self._pending)
+        elif not watch.reason:
+            watch.reason = watch.due(self._n_labelled)
+            self._ask_again |= bool(watch.reason)
         return self._run_when_possible()
 
     def _run_when_possible(self) -> bool:
         """Retrain for what was seen, or wait for labels that make it worth while."""
-        if not self._pending:
+        reason = self._watch.reason
+        if not reason:
             return False
-        if self._obstacle is not None and self._ask_again:
+        if self._ask_again and self._obstacle is not None:
             self.waits_for = self._obstacle(self.since)
         self._ask_again = False
         if self.waits_for:
-            self.last_reason = self._pending
+            self.last_reason = reason
             return False
-        due = self._run(self._pending)
-        self._pending = ""  # not after an error: what cannot be run now is tried again
+        due = self._run(reason)
+        self._watch.reason = ""  # not after an error: what cannot be run now is tried again
         return due
-
-    @property
-    def drift_reason(self) -> str:
-        """The drift that was seen last, or that a retrain waits for labels because of."""
-        return self.drift.reason or self._pending
-
-    @property
-    def since(self) -> list[Source]:
-        """Where the drift that is seen now began."""
-        return self.drift.since
 
     def record_losses(
         self, batch_data: np.ndarray, losses: np.ndarray, version_id: str | None = None
@@ -209,12 +185,10 @@ class AdaptiveRetrainingManager:
 
         An alarm shows in the status and calls for a retrain with the next batch.
         """
-        source = None if version_id is None else (version_id, 0)
-        is_noise = np.zeros(len(batch_data), dtype=bool)
         self._ask_again = True
         self._n_labelled += len(losses)
-        if self.drift.add_losses(DriftWindow(batch_data, is_noise, losses, source)):
-            self._pending = self.drift.detectors["accuracy"].reason
+        if self.drift.add_losses(losses, _source(version_id)):
+            self._watch.reason = self.drift.accuracy.reason
 
     def look_again(self) -> None:
         """Ask anew what a retrain waits for: outcomes have come. The next batch starts it."""
@@ -235,40 +209,34 @@ class AdaptiveRetrainingManager:
             "outcompeted": self._outcompeted,
             "last_training": self.last_training.isoformat(),
             "noise": self._noise,
-            "pending": self._pending,
+            "pending": self._watch.reason,
             "waits_for": self.waits_for,
             "ask_again": self._ask_again,
             "n_labelled": self._n_labelled,
-            "n_tried": self._n_tried,
+            "n_tried": self._watch.n_tried,
             "drift": self.drift.state(),
         }
 
-    def restore(
-        self,
-        state: Mapping[str, Any],
-        read: Callable[[Source, int], DriftWindow | None] | None = None,
-    ) -> None:
+    def restore(self, state: Mapping[str, Any], read: ReadRows | None = None) -> None:
         """Go on from `state`; see `DriftMonitor.restore` for `read`."""
         self.n_batches = int(state["n_batches"])
         self.last_reason, self.last_refusal = state["last_reason"], state["last_refusal"]
         self.last_comparison = str(state.get("last_comparison", ""))
         self._outcompeted = bool(state.get("outcompeted", False))
         self.last_training = datetime.fromisoformat(state["last_training"])
-        self._noise, self._pending = list(state["noise"]), str(state["pending"])
+        self._noise = list(state["noise"])
         self.waits_for, self._ask_again = str(state["waits_for"]), bool(state["ask_again"])
-        self._n_labelled, self._n_tried = int(state["n_labelled"]), int(state["n_tried"])
+        self._n_labelled = int(state["n_labelled"])
+        self._watch.reason, self._watch.n_tried = str(state["pending"]), int(state["n_tried"])
         self.drift.restore(state["drift"], read)
 
     def configure(self, config: PipelineConfig) -> None:
         """Use another configuration from the next batch on."""
         self.config = config
-        for detector in self.drift.detectors.values():
-            detector.cooldown = config.retrain_cooldown_batches
-        self.drift.noise.threshold = config.noise_threshold
+        self.drift.configure(config.noise_threshold, config.retrain_cooldown_batches)
 
     def configure_drift(self, thresholds: Mapping[str, float]) -> None:
         """Use other drift thresholds, see `DriftMonitor.steer`; they outlive a retrain."""
-        self.drift_thresholds |= thresholds
         self.drift.steer(thresholds)
 
     def request_manual_retraining(self, reason: str) -> bool:
@@ -301,7 +269,7 @@ class AdaptiveRetrainingManager:
         return {
             "last_training_time": self.last_training,
             "batches_seen": self.n_batches,
-            "cooldown_batches_left": self.drift.noise.quiet_left,
+            "cooldown_batches_left": self.drift.noise.pause_left,
             "drift_detected": bool(self.drift_reason),
             "waits_for": self.waits_for,
             "last_reason": self.last_reason,
@@ -311,27 +279,29 @@ class AdaptiveRetrainingManager:
 
     def get_retraining_recommendations(self) -> list[str]:
         """Sentences that name a figure and an action; empty when there is nothing to do."""
-        found = []
+        advice = []
         if self.waits_for:
-            found.append(f"Give {self.waits_for}: a retrain waits for them ({self._pending}).")
+            advice.append(
+                f"Give {self.waits_for}: a retrain waits for them ({self._watch.reason})."
+            )
         elif self.drift_reason:
-            found.append(f"Retrain: {self.drift_reason}.")
+            advice.append(f"Retrain: {self.drift_reason}.")
         if self.last_refusal:
-            found.append(f"The last retrain was refused: {self.last_refusal}.")
+            advice.append(f"The last retrain was refused: {self.last_refusal}.")
         if self._outcompeted:
-            found.append(
+            advice.append(
                 f"The last challenger was not promoted: {self.last_comparison}; label more rows, "
                 "or lower expanding_window_size if the data has changed."
             )
         noise = float(np.mean(self._noise)) if self._noise else 0.0
         if noise > self.config.noise_threshold and not self.drift_reason:
-            found.append(
+            advice.append(
                 f"Mean noise of the last {len(self._noise)} batches is {noise:.2f}, over "
                 f"noise_threshold {self.config.noise_threshold:.2f}, but it was "
                 f"{self.reference.noise_ratio:.2f} in training: raise noise_threshold, or lower "
                 "hdbscan_params.min_cluster_size at the next retrain."
             )
-        return found
+        return advice
 
     def _run(self, reason: str) -> bool:
         self.last_reason = reason
@@ -344,6 +314,10 @@ class AdaptiveRetrainingManager:
             return False
         self.last_refusal = ""
         return True
+
+
+def _source(version_id: str | None) -> Source | None:
+    return None if version_id is None else (version_id, 0)
 
 
 def _squared_errors(result: BatchResult, batch: Any, metric: str) -> np.ndarray | None:

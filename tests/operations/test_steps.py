@@ -22,9 +22,10 @@ from tsclust_model.errors import DataLoadError, DataValidationError, RetrainingE
 from tsclust_model.mlflow_integration.runs import ExperimentManager
 from tsclust_model.mlflow_integration.storage import ModelStorage
 from tsclust_model.operations.maintenance import maintain
+from tsclust_model.operations.results import FIGURES
 from tsclust_model.operations.settings import load_settings
 from tsclust_model.operations.steps import STEPS, _load_config
-from tsclust_model.operations.workspace import FIGURES, Workspace
+from tsclust_model.operations.workspace import Workspace
 from tsclust_model.training.lock import retrain_lock
 
 TARGET = "length_of_stay_days"
@@ -529,9 +530,10 @@ def test_a_file_that_grows_is_evaluated_on_its_new_rows_alone(make_loop, stream,
     grown = loop.week(stream.head(400))
     assert grown["retrained"] is False
     work = Workspace(load_settings(loop.config))
-    rows = work.unseen(work.model("1"), grown["data_version"])
+    champion = work.model("1")
+    rows = work.out_of_sample(champion, work.register(champion, grown["data_version"]))
     assert len(rows) == 160  # the holdout of the first version, and what is new
-    assert work.model("1").info["n_rows"] == 240
+    assert champion.info["n_rows"] == 240
 
 
 def test_unreadable_data_is_one_line(make_loop, stream):

@@ -17,8 +17,9 @@ from tsclust_model.data.synthetic import make_ward_series
 from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.metrics import NAIVE_FIGURES
 from tsclust_model.mlflow_integration.storage import ModelStorage
+from tsclust_model.operations.results import FIGURES
 from tsclust_model.operations.settings import load_settings
-from tsclust_model.operations.workspace import FIGURES, Workspace
+from tsclust_model.operations.workspace import Workspace
 
 
 class Wards:

@@ -24,8 +24,8 @@ from tsclust_model.mlflow_integration.thresholds import (
     undefined_floor,
 )
 from tsclust_model.models.compare import compare
+from tsclust_model.operations.results import figures_of, score
 from tsclust_model.operations.settings import MonitoringSettings, load_settings
-from tsclust_model.operations.workspace import FIGURES, score, score_name
 from tsclust_model.report.build import build_report, now
 from tsclust_model.report.schema import Figures
 from tsclust_model.series.long_table import series_panel
@@ -123,19 +123,19 @@ def _missed(
     }
     missed = failed_thresholds(wanted, report, before) if wanted else []
     floor = settings.accuracy_min_threshold
-    return [*missed, *below_floor(floor, _score(report), score_name(generation))]
+    return [*missed, *below_floor(floor, _score(report), generation.score_name)]
 
 
 def _undefined(
     settings: MonitoringSettings, report: dict[str, Any], generation: AnyGeneration
 ) -> list[str]:
     """A sentence on a floor that these rows say nothing of."""
-    floor, name = settings.accuracy_min_threshold, score_name(generation)
+    floor, name = settings.accuracy_min_threshold, generation.score_name
     return undefined_floor(floor, _score(report), name, report["n_rows"])
 
 
 def _score(report: dict[str, Any]) -> float | None:
-    return score({name: report.get(name) for name in FIGURES})
+    return score(figures_of(report))
 
 
 def _panel(generation: SeriesGeneration, frame: pd.DataFrame) -> Panel:

@@ -6,7 +6,7 @@ What a component needs is imported inside it, and nothing else of this file is t
 
 
 def ingest(config: str) -> list:
-    """Read the data and keep it; the versions that are not dealt with yet, oldest first."""
+    """Read the data and keep it; the versions that are not processed yet, oldest first."""
     import pathlib
     import tempfile
 
@@ -16,7 +16,7 @@ def ingest(config: str) -> list:
         path = pathlib.Path(folder, "pipeline.yaml")
         path.write_text(config)
         found = loop.ingest(str(path))
-        if loop.dealt_with(str(path), found["data_version"]):
+        if loop.processed(str(path), found["data_version"]):
             return list(found["pending"][:-1])
         return list(found["pending"])
 

@@ -10,8 +10,8 @@ import click
 
 from tsclust_model.commands.figures import naive_line
 from tsclust_model.metrics import NAIVE_FIGURES
+from tsclust_model.operations.results import FIGURES
 from tsclust_model.operations.steps import is_good, run_pipeline
-from tsclust_model.operations.workspace import FIGURES
 
 
 def run(config: str, json: bool) -> None:

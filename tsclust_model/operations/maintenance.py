@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.data.columns import in_time_order
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.files import read_state, write_state
-from tsclust_model.mlflow_integration.kinds import AnyGeneration
 from tsclust_model.mlflow_integration.registry import CHAMPION, alias_version, registered_generation
 from tsclust_model.mlflow_integration.storage import open_storage
+from tsclust_model.models.base import BatchWindow, FittedPipeline
 from tsclust_model.monitoring.detectors import DriftWindow, Source
 from tsclust_model.monitoring.watch import DriftWatch
-from tsclust_model.rows.model import Generation
-from tsclust_model.series.long_table import series_panel
-from tsclust_model.series.model import SeriesGeneration
-from tsclust_model.series.windows import canonical_series_rows, series_batch, series_window
 from tsclust_model.shown import one_line
-from tsclust_model.training.challenge import (
-    Retraining,
-    labelled_window,
-    retrain_model,
-    row_hashes,
-    waits_for,
-)
+from tsclust_model.training.challenge import Retraining, retrain_model, waits_for
 
 _STATE = ".monitor.json"
 
@@ -170,7 +159,7 @@ class _Monitor:
     """The detectors of a champion between calls, in a file beside its history."""
 
     def __init__(
-        self, champion: AnyGeneration, version: str, config: PipelineConfig, model_name: str
+        self, champion: FittedPipeline, version: str, config: PipelineConfig, model_name: str
     ) -> None:
         self.champion = champion
         self.version = version
@@ -188,86 +177,52 @@ class _Monitor:
 
     def look_at(self, frame: pd.DataFrame) -> str:
         """Keep the rows, show them to the detectors once, and say what they looked like."""
-        rows = self._kept(frame)
-        batch_id = self.history.register(rows)
+        batch_id = self.history.register(self.champion.checked_rows(frame, self.config))
         if batch_id in self.batches:
             return f"batch {batch_id} was seen before"
+        batch = self._batch(batch_id)
         noise = []
-        X, losses, positions = self._shown(batch_id)
-        for start in range(0, len(X), self.config.batch_size):
+        for start in range(0, len(batch.X), self.config.batch_size):
             part = slice(start, start + self.config.batch_size)
-            is_noise = self._is_noise(X[part])
+            is_noise = self.champion.is_noise(batch.X[part])
             noise.append(is_noise)
-            known = losses[part][~np.isnan(losses[part])]
-            source = (batch_id, int(positions[start]))
-            self.watch.update(DriftWindow(X[part], is_noise, known, source))
+            losses = batch.losses[part]
+            source = (batch_id, int(batch.positions[start]))
+            known = losses[~np.isnan(losses)]
+            self.watch.update(DriftWindow(batch.X[part], is_noise, known, source))
         self.batches = [*self.batches, batch_id][-1000:]
         self._save()
+        n_rows = f"{len(frame)} rows"
+        if batch.n_new is not None and batch.n_new < len(frame):
+            n_rows = f"{batch.n_new} new rows, of {len(frame)},"
         ratio = float(np.concatenate(noise).mean()) if noise else 0.0
+        return (
+            f"batch {batch_id} of {n_rows} has noise {ratio:.2f} "
+            f"(threshold {self.config.noise_threshold:.2f}){self._verdict()}"
+        )
+
+    def _verdict(self) -> str:
         drift = self.watch.drift
-        pause = drift.noise.pause_left
-        verdict = f"; paused for {pause} more windows after a retrain" if pause else " and no drift"
-        if not pause and drift.votes and not self.watch.reason:
-            verdict = (
+        if drift.noise.pause_left:
+            return f"; paused for {drift.noise.pause_left} more windows after a retrain"
+        if drift.votes and not self.watch.reason:
+            return (
                 f"; {drift.votes} of the last {drift.noise.of} windows drifted, and "
                 f"{drift.noise.votes} make an alarm"
             )
-        n_rows = f"{len(frame)} rows"
-        if isinstance(self.champion, Generation) and len(X) < len(frame):
-            n_rows = f"{len(X)} new rows, of {len(frame)},"
-        return (
-            f"batch {batch_id} of {n_rows} has noise {ratio:.2f} "
-            f"(threshold {self.config.noise_threshold:.2f}){verdict}"
-        )
+        return " and no drift"
 
-    def _shown(self, batch_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What a batch shows: the matrix, losses (NaN where none is known), and rows of it."""
-        champion = self.champion
-        if isinstance(champion, SeriesGeneration):
-            window = series_window(champion, self.history, self.config, until=batch_id)
-            X, losses = series_batch(champion, window, batch_id, self.config)
-            return X, losses, np.arange(len(X))
-        frame, _ = self.history.load(batch_id)
-        X, losses, rows = self._encoded(frame)
-        new = self._new(batch_id, frame)[rows]
-        return X[new], losses[new], rows[new]
-
-    def _new(self, batch_id: str, frame: pd.DataFrame) -> np.ndarray:
-        """Mask of the rows of a batch that were not shown before, shape (n,).
-
-        An export that grows brings the rows that the champion was fitted on again, and those of the
-        batch before. Without an id or a time, equal rows are rows of their own.
-        """
-        champion = self.champion
-        assert isinstance(champion, Generation)
-        new = np.ones(len(frame), dtype=bool)
-        own = row_hashes(frame, champion.roles)
-        if own is None:
-            return new
-        trained = champion.fitted_part(frame) if champion.roles.target in frame else None
-        if trained is not None:
-            new &= ~trained
-        versions = self.history.list_versions()
-        for before in versions[versions.index(batch_id) + 1 :][:1]:
-            if before in self.batches:
-                shown = row_hashes(self.history.load(before)[0], champion.roles)
-                new &= ~np.isin(own, () if shown is None else shown)
-        return new
-
-    def _is_noise(self, X: np.ndarray) -> np.ndarray:
-        champion = self.champion
-        if isinstance(champion, SeriesGeneration):
-            return champion.segmentation.assign(X).is_noise
-        return champion.assign(X).is_noise
+    def _batch(self, batch_id: str) -> BatchWindow:
+        return self.champion.batch(self.history, batch_id, self.batches, self.config)
 
     def _rows_of(self, source: Source, n_rows: int) -> DriftWindow | None:
         """Rows that waited for others when the last call ended; None if they were purged."""
         if source[0] not in self.history.list_versions():
             return None
-        X, _, positions = self._shown(source[0])
-        start = int(np.searchsorted(positions, source[1]))
-        part = X[start : start + n_rows]
-        return DriftWindow(part, self._is_noise(part), source=source) if len(part) else None
+        batch = self._batch(source[0])
+        start = int(np.searchsorted(batch.positions, source[1]))
+        X = batch.X[start : start + n_rows]
+        return DriftWindow(X, self.champion.is_noise(X), source=source) if len(X) else None
 
     def due(self) -> str:
         """Why a retrain is due; empty if it is not."""
@@ -280,7 +235,7 @@ class _Monitor:
 
     def n_fresh(self) -> int:
         """Labelled rows of the window that the champion was not trained on."""
-        window = labelled_window(self.champion, self.history, self.config)
+        window = self.champion.labelled_window(self.history, self.config)
         return int(window.outside(self.champion.info["trained_on"]).sum())
 
     def forget(self, retraining: Retraining) -> None:
@@ -291,29 +246,6 @@ class _Monitor:
         else:
             self.watch.start_over(self.champion.reference, self.n_fresh())
         self._save()
-
-    def _kept(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The rows as the history keeps them, after they have been checked."""
-        champion = self.champion
-        if isinstance(champion, SeriesGeneration):
-            roles = replace(champion.roles, frequency=champion.schema.frequency)
-            series_panel(frame, roles, self.config.gap_policy, self.config.missing_markers)
-            return canonical_series_rows(frame, roles, self.config)
-        ordered = in_time_order(frame, champion.roles.time)
-        champion.schema.encode(ordered)
-        return champion.canonical_rows(ordered)
-
-    def _encoded(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The scorable rows of a batch, their losses (NaN: no outcome yet), and their numbers."""
-        champion = self.champion
-        assert isinstance(champion, Generation)
-        encoded = champion.schema.encode(frame)
-        losses = np.full(len(frame), np.nan)
-        if champion.roles.target in frame:
-            known = np.flatnonzero(frame[champion.roles.target].notna())
-            losses[known] = champion.losses(frame.iloc[known])
-        rows = np.flatnonzero(encoded.scorable)
-        return encoded.X[rows], losses[rows], rows
 
     def _saved(self) -> dict[str, Any]:
         state = read_state(self.path)

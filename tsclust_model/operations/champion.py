@@ -1,0 +1,121 @@
+"""The champion of a loop: observed, trained, challenged, and held to the thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from tsclust_model.data.quality import SCHEMA_CHECKS
+from tsclust_model.mlflow_integration.registry import PREVIOUS, alias_version
+from tsclust_model.mlflow_integration.thresholds import failed_thresholds
+from tsclust_model.models.base import LIGHTGBM, Cases, FittedModel
+from tsclust_model.operations.maintenance import Observation, maintain, observe
+from tsclust_model.operations.results import FIGURES, Figures, Trained, figures_of
+from tsclust_model.operations.workspace import Workspace
+from tsclust_model.training.baselines import BaselineTraining, retrain_baseline, train_baseline
+from tsclust_model.training.challenge import Retraining, retrain_model, waits_for
+from tsclust_model.training.train import train_table
+
+
+def figures_on(model: FittedModel, cases: Cases) -> Figures:
+    """The `FIGURES` of a model on cases it was not fitted on; all None without any."""
+    return figures_of(model.evaluate(cases) if len(cases) else {})
+
+
+def observed(
+    work: Workspace, champion: FittedModel, version: str, data_version: str
+) -> Observation:
+    """What the champion's own detectors say of a version, if it has any."""
+    frame = work.rows(data_version)
+    if champion.reference is not None:
+        return observe(work.name, frame, work.config)
+    work.register(champion, data_version)
+    window = champion.labelled_window(work.storage.history, work.config)
+    n_fresh = int(window.outside(champion.info["trained_on"]).sum())
+    wanted = waits_for(champion, version, work.name, work.config)
+    return Observation(f"{len(frame)} rows and no drift", "", n_fresh, waits_for=wanted)
+
+
+def first_model(work: Workspace, data_version: str, why: str) -> Trained:
+    """Train the first model."""
+    training, frame = work.settings.training, work.rows(data_version)
+    shared: dict[str, Any] = {
+        "source": work.settings.data.path,
+        "holdout": training.holdout,
+        "model_name": work.name,
+        "trigger": why,
+    }
+    if training.model_type == LIGHTGBM:
+        version = train_table(frame, work.roles, work.config, **shared).version
+    else:
+        kind = (training.model_type, training.params)
+        version = train_baseline(frame, work.roles, work.config, *kind, **shared).version
+    return _trained(version, True, f"trained ({why}): version {version}")
+
+
+def challenger(work: Workspace, champion: FittedModel, version: str, why: str) -> Trained:
+    """Train a challenger."""
+    training, config = work.settings.training, work.config
+    done: Retraining | BaselineTraining | None
+    if training.model_type != LIGHTGBM:
+        kind = (training.model_type, training.params)
+        done = retrain_baseline(
+            cast(Any, champion), version, work.name, config, *kind, why, promote=training.promote
+        )
+    elif champion.reference is None:
+        done = retrain_model(champion, version, work.name, config, why, promote=training.promote)
+    else:
+        done = maintain(work.name, config=config, reason=why, promote=training.promote).retraining
+    assert done is not None
+    assert done.comparison is not None
+    outcome = "is @champion now" if done.promoted else "stays @challenger"
+    message = f"retrained ({why}): version {done.version} {outcome}; {done.comparison.reason}"
+    held = done.held if isinstance(done, BaselineTraining) else done.report["holdout"]
+    compared = {name: held[name] for name in ("n_rows", *FIGURES) if name in held}
+    return _trained(done.version, done.promoted, message, compared if done.promoted else None)
+
+
+def _trained(
+    version: str, promoted: bool, message: str, compared: dict[str, Any] | None = None
+) -> Trained:
+    return Trained(
+        retrained=True,
+        promoted=promoted,
+        model_version=version,
+        refused=None,
+        compared=compared,
+        message=message,
+    )
+
+
+def missed_thresholds(work: Workspace, figures: Figures, cases: Cases, version: str) -> list[str]:
+    """Thresholds that are not met; changes are against ``@previous``, if there is one."""
+    wanted = {
+        name: fields.model_dump(exclude_none=True)
+        for name, fields in work.settings.monitoring.thresholds.items()
+    }
+    before = alias_version(work.name, PREVIOUS)
+    if before is not None and before != version:
+        previous = work.model(before)
+        if previous.roles.horizon == work.settings.data.horizon:
+            fitted = previous.fitted_part(cases, work.storage.history) if len(cases) else None
+            both = cases if fitted is None else previous.part(cases, ~fitted)
+            if len(both):
+                same = len(both) == len(cases)
+                now = figures if same else figures_on(work.model(version), both)
+                return failed_thresholds(wanted, now, figures_on(previous, both))
+    changes = ("min_absolute_change", "min_relative_change")
+    alone = {
+        name: {key: value for key, value in fields.items() if key not in changes}
+        for name, fields in wanted.items()
+        if "threshold" in fields
+    }
+    return failed_thresholds(alone, figures)
+
+
+def obstacle_to_learning(report: Mapping[str, Any], n_fresh: int) -> str:
+    """What a retrain has to wait for; empty for nothing."""
+    changed = [p["message"] for p in report["problems"] if p["check"] in SCHEMA_CHECKS]
+    if changed:  # with quality.mode warn such data goes on, but no champion learns from it
+        return f"data of the known schema: {'; '.join(changed)}"
+    return "" if n_fresh else "labelled rows that the champion was not trained on"

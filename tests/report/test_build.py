@@ -353,7 +353,7 @@ def test_nothing_known_of_accuracy_is_said(labelled):
         fitted.generation, table_inputs(fitted.generation, known, known[:0]), ABOUT
     )
     text = Page(render(figures)).text
-    assert text.count("no row with a known outcome was forecast unseen") == 3
+    assert text.count("no row with a known outcome was forecast out of sample") == 3
     assert "Not measured" in model_card(figures)
 
 
@@ -388,7 +388,7 @@ def test_moved_features_are_named(labelled):
     moved = unseen.assign(creatinine=unseen["creatinine"] + 300)
     figures = build_report(fitted.generation, table_inputs(fitted.generation, moved), ABOUT)
     assert figures["drift"]["newest"]["moved"][0].startswith("creatinine (KS ")
-    assert "1 feature(s) moved" in Page(render(figures)).text
+    assert "1 feature(s) drifted" in Page(render(figures)).text
     assert any("creatinine (KS" in text for text in figures["next"])
 
 
@@ -524,7 +524,7 @@ def test_classes_are_reported_by_log_loss_and_what_was_right(registered_classes)
     page = mlflow.artifacts.load_text(uri.replace(".json", ".html"))
     read = Page(page)
     assert {name for name, _ in SECTIONS} <= set(read.ids)
-    assert f"{everyone['accuracy']:.1%} of the rows: the likeliest class came" in read.text
+    assert f"{everyone['accuracy']:.1%} of the rows: the likeliest class was right" in read.text
 
 
 @pytest.mark.usefixtures("store")

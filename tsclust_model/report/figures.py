@@ -272,7 +272,7 @@ def _totals(
 
 
 def _subgroups(evidence: Evidence, audit: Sequence[str]) -> list[Subgroups]:
-    """Errors by group; `worse` is more than 10% over everybody else's, and more than chance."""
+    """Errors by group; `worse` is more than 10% over that of all others, and more than chance."""
     losses, measure = evidence.losses["blend"], evidence.measure
     columns = {
         name: shown_groups(evidence.groups[name]) for name in audit if name in evidence.groups

@@ -10,11 +10,24 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from tsclust_model.report.groups import SHOWN
+from tsclust_model.report.schema import Drift, Figures, Generations, Segments
+from tsclust_model.report.tables import (
+    accuracy_table,
+    changes_table,
+    importance_table,
+    method_table,
+    number,
+    percent,
+    resource_tables,
+    signed,
+    subgroup_table,
+    totals_table,
+)
 
 SECTIONS = (
     ("model", "The model"),
     ("segments", "Segments"),
-    ("worth", "Their worth"),
+    ("worth", "Gain"),
     ("totals", "Totals"),
     ("subgroups", "Subgroups"),
     ("accuracy", "Accuracy"),
@@ -26,31 +39,41 @@ SECTIONS = (
 
 _TEMPLATE = "page.html.j2"
 
-_NOTHING = "–"
+_UNKNOWN = "Not known: no row with a known outcome was forecast out of sample."
 
 
-def render(figures: Mapping[str, Any]) -> str:
+def render(figures: Figures) -> str:
     """The page: no script, no network, light and dark, also for phones and paper.
 
     Parameters
     ----------
-    figures : mapping
-        Of `report_figures.report_figures`, with ``next`` and ``pictures``. Its texts may be
-        anything: they are shown as text.
+    figures : Figures
+        With ``next`` and ``pictures``. Its texts may be anything: they are shown as text.
     """
+    model, generations = figures["model"], figures["generations"]
     return _template().render(
+        **{key: figures[key] for key in ("model", "segments", "measure", "worth", "totals")},
+        **{key: figures[key] for key in ("accuracy", "drift", "generations")},
+        **_tables(figures),
         figures=figures,
         sections=SECTIONS,
         shown=SHOWN,
-        facts=_facts(figures["model"]),
-        **{
-            name: figures[name]
-            for name in ("model", "segments", "measure", "worth", "totals", "accuracy", "drift")
-        },
+        unknown=_UNKNOWN,
+        rows=model["rows_are"].capitalize(),
+        tiles=_tiles(figures),
+        facts=_facts(model),
+        gain=_credited(figures),
+        about_segments=_about_segments(model, figures["segments"]),
+        about_weight=_about_weight(figures),
+        about_columns=_about_columns(figures),
+        about_drift=_about_drift(figures["drift"]),
+        about_lineage=_about_lineage(model["lineage"]),
+        comparison=generations and generations["comparison"],
+        compared=_compared(generations),
     )
 
 
-def plain_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
+def plain_figures(figures: Figures) -> dict[str, Any]:
     """The figures without the pictures' bytes, for the JSON beside the page."""
     pictures = [
         {key: value for key, value in picture.items() if key != "png"}
@@ -59,7 +82,7 @@ def plain_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
     return dict(figures) | {"pictures": pictures}
 
 
-def model_card(figures: Mapping[str, Any]) -> str:
+def model_card(figures: Figures) -> str:
     """What a registered version is, in Markdown: data, quality, limits, use and privacy."""
     model, segments = figures["model"], figures["segments"]
     resources = "".join(f", {_md(name)}" for name in model["resources"])
@@ -88,7 +111,7 @@ def model_card(figures: Mapping[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def run_note(figures: Mapping[str, Any]) -> str:
+def run_note(figures: Figures) -> str:
     """What a run did, in Markdown, for its description."""
     model = figures["model"]
     named = f" of {_md(model['model_name'])}" if model.get("model_name") else ""
@@ -100,25 +123,6 @@ def run_note(figures: Mapping[str, Any]) -> str:
     )
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A number for people: as many digits, thousands parted, a dash for None."""
-    if value is None:
-        return _NOTHING
-    if isinstance(value, int) or abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share (0 to 1) as a percentage."""
-    return _NOTHING if value is None else f"{100 * value:.{digits}f}%"
-
-
-def signed(value: float | None, digits: int = 3) -> str:
-    """A number with its sign."""
-    return _NOTHING if value is None else ("+" if value >= 0 else "−") + number(abs(value), digits)
-
-
 @functools.cache
 def _template() -> Template:
     environment = Environment(
@@ -128,12 +132,166 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "num": number,
-        "pct": percent,
-        "signed": signed,
-    }
+    environment.filters |= {"num": number, "pct": percent, "signed": signed, "count": _count}
     return environment.get_template(_TEMPLATE)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{number(n)} {what}" + ("" if n == 1 else "s")
+
+
+def _tables(figures: Figures) -> dict[str, Any]:
+    """The tables of each section, and what stands where there are none."""
+    model, measure, worth = figures["model"], figures["measure"], figures["worth"]
+    totals, accuracy, rows_are = figures["totals"], figures["accuracy"], model["rows_are"]
+    moves = figures["generations"] and figures["generations"]["moves"]
+    least = figures["smallest_group"]
+    tables: dict[str, Any] = {
+        "method_tables": [],
+        "totals_tables": {},
+        "subgroup_tables": [],
+        "accuracy_tables": [],
+        "importance_table": importance_table(figures["importance"]),
+        "changes_table": moves and changes_table(moves, rows_are),
+        "no_planning": totals and len(totals["by"]) == 1 and model["has_groups"],
+    }
+    if worth and measure:
+        tables["method_tables"] = [method_table(one, measure["label"]) for one in worth["tables"]]
+    if totals and totals["all"]:
+        tables["totals_tables"] = {
+            name: [
+                totals_table(totals, by, name, rows_are, least)
+                for by in totals["by"]
+                if by["groups"]
+            ]
+            for name in totals["outputs"]
+        }
+    if accuracy and measure:
+        own = [accuracy_table(accuracy, measure, rows_are), *resource_tables(accuracy)]
+        tables["accuracy_tables"] = own
+        subgroups = figures["subgroups"]
+        tables["subgroup_tables"] = [subgroup_table(one, measure, rows_are) for one in subgroups]
+    return tables
+
+
+def _tiles(figures: Figures) -> list[tuple[str, str]]:
+    """The headline: figures and what they are."""
+    segments, accuracy, measure = figures["segments"], figures["accuracy"], figures["measure"]
+    rows_are, gain = figures["model"]["rows_are"], _credited(figures)
+    n_segments = segments["n_segments"]
+    among = f"segment{'' if n_segments == 1 else 's'} in {number(segments['n_rows'])} {rows_are}"
+    tiles = [
+        (number(n_segments), among),
+        (percent(segments["noise_ratio"]), f"noise: {rows_are} in no segment"),
+    ]
+    if not accuracy or not measure:
+        return tiles
+    everyone, unit = accuracy["all"], f" ({measure['unit']})" if measure["unit"] else ""
+    tiles.append((number(everyone["value"], 3), f"{measure['label']} out of sample{unit}"))
+    if "accuracy" in everyone:
+        right = "of the rows: the likeliest class was right"
+        tiles.append((percent(everyone["accuracy"]), right))
+    if gain:
+        saved = percent(gain["beyond"] if gain["earned"] else 0)
+        saved += f" ± {percent(gain['error'])}" if gain["earned"] else ""
+        chance = "" if gain["earned"] else ": no more than chance"
+        tiles.append((saved, f"of the error saved by segments beyond shuffled ones{chance}"))
+    if everyone.get("interval_coverage") is not None:
+        wanted = percent(accuracy["coverage"], 0)
+        tiles.append((percent(everyone["interval_coverage"]), f"inside the {wanted} intervals"))
+    return tiles
+
+
+def _credited(figures: Figures) -> Any:
+    """What segments save beyond shuffled ones; None where there are no segments."""
+    worth = figures["worth"]
+    return worth["gain"] if worth and figures["segments"]["n_segments"] else None
+
+
+def _about_segments(model: Mapping[str, Any], segments: Segments) -> str:
+    n_rows, rows_are = number(segments["n_rows"]), model["rows_are"]
+    if not segments["n_segments"]:
+        return (
+            f"No segment was found: all {n_rows} {rows_are} are noise, and the global model serves "
+            "them all."
+        )
+    text = (
+        f"{_count(segments['n_segments'], 'segment')}; {number(segments['noise_rows'])} of "
+        f"{n_rows} {rows_are} ({percent(segments['noise_ratio'])}) are in none, and are served as "
+        "their nearest segment."
+    )
+    if segments["silhouette"] is not None:
+        text += f" Silhouette {number(segments['silhouette'], 2)} (1 is best)."
+    text += (
+        " Strength is how firmly the rows belong, 0 to 1; what sets it apart are means, against "
+        "those of all rows and in their standard deviations (SD)."
+    )
+    if any(segment["representatives"] for segment in segments["found"]):
+        by = "id" if model["show_ids"] else "number, oldest first,"
+        text += f" Typical rows are given by {by} only."
+    return text
+
+
+def _about_weight(figures: Figures) -> str:
+    worth = figures["worth"]
+    if not worth:
+        return ""
+    n_own, combine = worth["n_own_models"], worth["combine"]
+    setting = "" if combine == "blend" else f" (set by combine: {combine})"
+    own = "has a model of its own" if n_own == 1 else "have models of their own"
+    weight = number(worth["weight"])
+    return f"Segments have weight {weight} in the forecast{setting}; {n_own} of them {own}."
+
+
+def _about_columns(figures: Figures) -> str:
+    accuracy = figures["accuracy"]
+    if not accuracy:
+        return ""
+    if "bias" not in accuracy["all"]:
+        return (
+            "Right is the share of rows whose likeliest class happened; AUC is 0.5 for guessing "
+            "and 1 at best."
+        )
+    wanted = f"{percent(accuracy['coverage'], 0)} of the {figures['model']['rows_are']}"
+    return f"Mean error is forecast minus outcome; {wanted} should be inside their intervals."
+
+
+def _about_drift(drift: Drift) -> str:
+    newest = drift["newest"]
+    noise, usual = (percent(drift["reference"][key]) for key in ("noise_ratio", "usual_noise"))
+    threshold = percent(drift["noise_threshold"], 0)
+    if not newest:
+        return (
+            "Nothing newer than the training rows has been seen. New rows are compared with them: "
+            f"{noise} noise (at most {usual} in any part); the threshold is {threshold}."
+        )
+    return (
+        f"{number(newest['n_rows'])} newer rows against the training rows: "
+        f"{percent(newest['noise_ratio'])} noise (training {noise}, at most {usual} in any part "
+        f"of it; threshold {threshold})."
+    )
+
+
+def _about_lineage(lineage: Mapping[str, Any]) -> str:
+    born, retired = (", ".join(map(str, lineage[key])) or "none" for key in ("born", "retired"))
+    return (
+        f"{len(lineage['kept'])} segment(s) kept their id, {len(lineage['born'])} new ({born}), "
+        f"{len(lineage['retired'])} gone ({retired})."
+    )
+
+
+def _compared(generations: Generations | None) -> list[tuple[str, str]]:
+    """The error of both generations, and what the new one saves; nothing without rows."""
+    found = generations and generations["comparison"]
+    if not found or found.get("old") is None:
+        return []
+    error = found["improvement_error"]
+    saved = percent(found["improvement"]) + ("" if error is None else f" ± {percent(error)}")
+    return [
+        ("Old", f"{found['label']} {number(found['old'])}"),
+        ("New", f"{found['label']} {number(found['new'])}"),
+        ("Saved", f"{saved} on {number(found['n_rows'])} rows that neither was fitted on"),
+    ]
 
 
 def _facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -171,19 +329,20 @@ def _period(model: Mapping[str, Any]) -> str:
     return f", {period[0]} to {period[1]}" if period else ""
 
 
-def _quality(figures: Mapping[str, Any]) -> str:
-    accuracy = figures["accuracy"]
-    if not accuracy:
-        return "Not measured: no row with a known outcome was forecast unseen."
-    everyone, label = accuracy["all"], figures["measure"]["label"]
+def _quality(figures: Figures) -> str:
+    accuracy, measure, worth = figures["accuracy"], figures["measure"], figures["worth"]
+    if not accuracy or not measure or not worth:
+        return "Not measured: no row with a known outcome was forecast out of sample."
+    everyone, label = accuracy["all"], measure["label"]
     text = f"{label} {number(everyone['value'])}"
     if everyone["error"] is not None:
         text += f" ± {number(everyone['error'], 2)}"
     text += f" on {_md(accuracy['basis'])}"
-    if not figures["model"]["horizon"] and everyone.get("mae") is not None:
+    shown = [column["name"] for column in measure["columns"]]
+    if "mae" in shown and everyone["mae"] is not None:
         text += f"; MAE {number(everyone['mae'])}"
         text += f", R² {number(everyone['r2'])}" if everyone["r2"] is not None else ""
-    naive = next((w for w in figures["worth"]["tables"][-1]["ways"] if w["way"] == "naive"), None)
+    naive = next((w for w in worth["tables"][-1]["ways"] if w["way"] == "naive"), None)
     if naive is not None:
         what = "shares of the classes" if "accuracy" in everyone else "median"
         text += f"; without a model, by the {what} of the training rows, {number(naive['value'])}"
@@ -193,13 +352,13 @@ def _quality(figures: Mapping[str, Any]) -> str:
     if covered is not None:
         unit, wanted = figures["model"]["rows_are"], percent(accuracy["coverage"], 0)
         text += f"; {percent(covered)} of the {unit} inside their {wanted} intervals"
-    gain = figures["worth"]["gain"]
+    gain = worth["gain"]
     if gain and figures["segments"]["n_segments"]:
         text += f". {_md(gain['sentence'])}"
     return text + "."
 
 
-def _limits(figures: Mapping[str, Any]) -> str:
+def _limits(figures: Figures) -> str:
     segments = figures["segments"]
     rows_are = figures["model"]["rows_are"]
     found = [
@@ -214,7 +373,7 @@ def _limits(figures: Mapping[str, Any]) -> str:
     ]
     if worse:
         found.append("served worse: " + ", ".join(worse))
-    if not figures["subgroups"] and not figures["model"]["horizon"]:
+    if not figures["subgroups"] and figures["model"]["has_groups"]:
         found.append("errors by subgroup were not looked at (`audit_columns`)")
     return "; ".join(found) + "."
 

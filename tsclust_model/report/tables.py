@@ -42,6 +42,7 @@ class Cell:
 
     text: str = ""
     note: str = ""
+    strong: bool = False
     tag: str = ""
     bad: bool = False
     bar: float | None = None
@@ -51,7 +52,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """The first cell of a row is its name; `numbers` are columns that are aligned as such."""
+    """The first cell of a row is its name, the last is a range if `drawn`; the others are numbers
+    to be aligned, or not."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -59,6 +61,7 @@ class Table:
     name: str = ""  # in the caption
     note: str = ""
     numbers: bool = True
+    drawn: bool = False
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -96,7 +99,7 @@ def method_table(table: MethodTable, label: str) -> Table:
                 Cell(range=Range(f"{score['label']}: {number(score['value'])}", *bar)),
             ]
         )
-    return Table(["Method", label, "Saved", "from 0"], rows, f"On {table['basis']}")
+    return Table(["Method", label, "Saved", "from 0"], rows, f"On {table['basis']}", drawn=True)
 
 
 def totals_table(totals: Totals, by: TotalsBy, output: str, rows_are: str, least: int) -> Table:
@@ -115,22 +118,17 @@ def totals_table(totals: Totals, by: TotalsBy, output: str, rows_are: str, least
             values = (total["expected"], total["lower"], total["upper"], total["actual"])
             places = [100 * (value - low) / ((high - low) or 1.0) for value in values]
             bar = Range(f"{name}: {number(total['expected'])}, {between}", *places)
-        expected = Cell(number(total["expected"]), f"({between})")
+        expected = Cell(number(total["expected"]), f"({between})", strong=True)
         counts = Cell(number(total["n_rows"]))
         return [Cell(name), counts, expected, Cell(number(total["actual"])), Cell(range=bar)]
 
     rows = [row(group, group["group"], group["merged"] == 1) for group in by["groups"]]
     if totals["all"] and by is totals["by"][0]:
         rows.append(row(totals["all"], f"all {rows_are}", False))
-    heads = [
-        by["column"],
-        rows_are.capitalize(),
-        "Expected",
-        "Actual",
-        "from 0" if low == 0 else "",
-    ]
+    axis = "from 0" if low == 0 else ""
+    heads = [by["column"], rows_are.capitalize(), "Expected", "Actual", axis]
     note = "(bar: interval, tick: actual)"
-    return Table(heads, rows, "by", by["column"], note)
+    return Table(heads, rows, "by", by["column"], note, drawn=True)
 
 
 def subgroup_table(column: Subgroups, measure: MeasureShown, rows_are: str) -> Table:

@@ -154,6 +154,30 @@ def test_messages_follow_f_strings_helpers_and_conditions(tmp_path):
     ]
 
 
+def test_the_glossary_has_an_entry_for_each_term_it_refers_to_in_order():
+    page = re.sub(r"`[^`]*`", "", (DOCS / "glossary.md").read_text())
+    terms = [term.lower() for term in re.findall(r"^\*\*(.+?)\*\*", page, re.MULTILINE)]
+    assert terms == sorted(set(terms), key=lambda term: term.replace("-", " "))
+    referred = set(re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", page)) - {"italics"}
+    assert {term.lower().removesuffix("s") for term in referred} <= {
+        term.removesuffix("s") for term in terms
+    }
+
+
+NOT_OURS = (
+    *("made-up", "unseen", "judged?", "judges", "parted", "held back", "everyone", "gates?"),
+    *("doors?", "floors?", "slips?", "dealt with", "a row a", "a case a", "worth"),
+)
+
+
+@pytest.mark.parametrize(
+    "path", [PROJECT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda p: p.name
+)
+def test_a_page_speaks_the_words_of_the_field(path):
+    text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(), flags=re.DOTALL)  # without code
+    assert re.findall(rf"\b(?:{'|'.join(NOT_OURS)})\b", text) == []
+
+
 def test_the_page_on_architecture_shows_every_folder_of_the_package():
     page = (DOCS / "architecture.md").read_text()
     rooms = {path.parent.name for path in PROJECT.glob("tsclust_model/*/__init__.py")}

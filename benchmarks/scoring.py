@@ -30,8 +30,8 @@ from training import N_FEATURES, configuration, make_data
 
 from tsclust_model._kernels import rows as kernels
 from tsclust_model._kernels.search_tree import in_parts
-from tsclust_model.boosting.blend import Ensemble, FoldScores, OutputModel
 from tsclust_model.boosting.intervals import Calibration
+from tsclust_model.boosting.output_model import Ensemble, FoldScores, NumberModel
 from tsclust_model.clustering.engine import Scaler, Segmentation
 from tsclust_model.clustering.hdbscan_tree import DensityTree
 from tsclust_model.monitoring.reference import Reference
@@ -120,12 +120,12 @@ class Plain:
         labels = self.clusterer.labels_.astype(np.int64)
         knn_params = {"n_neighbors": 5, "weights": "distance"}
         outputs = {
-            name: OutputModel(
-                {-1: model.booster_.model_to_string()}
+            name: NumberModel(
+                texts={-1: model.booster_.model_to_string()}
                 | {c: found.booster_.model_to_string() for c, found in self.own[name].items()},
-                WEIGHT,
-                Calibration({-1: np.linspace(-1, 1, 101)}),
-                FoldScores(1, {}, {}),
+                weight=WEIGHT,
+                scores=FoldScores(1, {}, {}),
+                calibration=Calibration({-1: np.linspace(-1, 1, 101)}),
             )
             for name, model in self.everyone.items()
         }
@@ -133,9 +133,8 @@ class Plain:
         none = np.zeros(2, dtype=bool)
         reference = Reference.fit(data.X[:2], data.schema.names, none, np.ones(2))
         segmentation = Segmentation.build(scaler, density, labels, knn_params)
-        return Generation(
-            data.schema, segmentation, target, outputs, reference, {"config": {"coverage": 0.9}}
-        )
+        info = {"config": {"coverage": 0.9}}
+        return Generation(data.schema, segmentation, data.target, target, outputs, reference, info)
 
 
 def rows_like(data: Any, n: int, noise: float, seed: int = 1) -> np.ndarray:

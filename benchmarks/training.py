@@ -30,6 +30,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.rows.fit import fit_generation
 from tsclust_model.rows.schema import Feature, Schema
 from tsclust_model.rows.table import TrainingData
+from tsclust_model.rows.targets import NumberTarget
 
 N_FEATURES, N_CLUSTERS, N_RESOURCES = 10, 50, 3
 
@@ -45,7 +46,7 @@ def make_data(n_rows: int, seed: int = 0) -> TrainingData:
     names = tuple(f"x{i}" for i in range(N_FEATURES))
     schema = Schema(tuple(Feature(name, "number") for name in names), names)
     resources = {f"r{i}": values for i, values in enumerate(outcomes[1:])}
-    return TrainingData(schema, X, outcomes[0], resources)
+    return TrainingData(schema, X, NumberTarget("y"), outcomes[0], resources)
 
 
 def configuration(n_rows: int) -> PipelineConfig:

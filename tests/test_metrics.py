@@ -14,8 +14,6 @@ from tsclust_model.metrics import (
     calculate_classification_metrics,
     calculate_clustering_metrics,
     calculate_model_metrics,
-    calculate_naive_metrics,
-    naive_forecast,
     silhouette_rows,
 )
 
@@ -239,34 +237,6 @@ def test_a_metric_is_made_of_the_mean_loss_and_back(name, expected):
     assert metric.name == name
     assert metric.of(9.0) == expected
     assert metric.loss(metric.of(9.0)) == 9.0
-
-
-def test_the_naive_forecast_of_numbers_is_their_median():
-    naive = naive_forecast(np.array([1.0, 2.0, 10.0]))
-    assert naive == {"median": 2.0}
-    found = calculate_naive_metrics(naive, np.array([2.0, 5.0]), np.array([np.nan, 4.0]))
-    assert found == {
-        "rmse_naive": math.sqrt(4.5),
-        "mae_naive": 1.5,
-        "rmse_last_value": math.sqrt(0.5),
-        "mae_last_value": 0.5,
-    }
-    assert set(calculate_naive_metrics(naive, np.array([2.0]))) == {"rmse_naive", "mae_naive"}
-
-
-def test_the_naive_forecast_of_classes_is_their_shares():
-    naive = naive_forecast(np.array([0.0, 0.0, 0.0, 1.0, -1.0]), 2)
-    assert naive == {"shares": [0.75, 0.25]}
-    found = calculate_naive_metrics(naive, np.array([0, 1, -1]), np.array([1.0, 1.0, -1.0]))
-    assert found["accuracy_naive"] == 1 / 3
-    assert found["accuracy_last_value"] == 1 / 3
-    expected = -(math.log(0.75) + math.log(0.25) + math.log(1e-6)) / 3
-    assert found["log_loss_naive"] == pytest.approx(expected)
-
-
-def test_older_models_and_no_rows_have_no_naive_figures():
-    assert calculate_naive_metrics(None, np.array([1.0])) == {}
-    assert calculate_naive_metrics({"median": 1.0}, np.array([])) == {}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ NAIVE_FIGURES = (
     *("rmse_naive", "mae_naive", "rmse_last_value", "mae_last_value"),
     *("log_loss_naive", "accuracy_naive", "accuracy_last_value"),
 )
-"""Names of `calculate_naive_metrics`, whatever the target is."""
+"""Names of what a model has to beat, whatever the target is."""
 
 _LEAST_PROBABILITY = 1e-6
 
@@ -172,83 +172,6 @@ def calculate_classification_metrics(
         "accuracy": float((P.argmax(axis=1) == codes).mean()),
         "log_loss": float(log_losses(true_probabilities(P, codes)).mean()),
         "auc": _mean_auc(P, codes),
-    }
-
-
-def naive_forecast(y: np.ndarray, n_classes: int | None = None) -> dict[str, Any]:
-    """What one would say without a model: ``median`` of a number, ``shares`` of the classes.
-
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Of the rows that are fitted: numbers, or positions of classes (-1 is none of them).
-    n_classes : int, optional
-        None if y is a number.
-    """
-    if n_classes is None:
-        return {"median": float(np.median(y))}
-    codes = y[y >= 0].astype(np.int64)
-    return {"shares": (np.bincount(codes, minlength=n_classes) / max(len(codes), 1)).tolist()}
-
-
-def naive_losses(
-    naive: Mapping[str, Any], y_true: np.ndarray, last: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """Losses of simple forecasts by way, shape (n,): squares, or -log of the probability.
-
-    ``naive`` is `naive_forecast`; ``last_value`` of numbers, where `last` is given, the value
-    before, and the median for the rows that have none.
-
-    Parameters
-    ----------
-    naive : mapping
-    y_true : ndarray, shape (n,)
-        Numbers, or positions of classes (-1 is none of them).
-    last : ndarray, shape (n,), optional
-        The last outcome that is known before each row; NaN is none.
-    """
-    if "shares" in naive:
-        shares = np.broadcast_to(naive["shares"], (len(y_true), len(naive["shares"])))
-        return {"naive": log_losses(true_probabilities(shares, np.asarray(y_true)))}
-    losses = {"naive": np.square(y_true - naive["median"])}
-    if last is not None:
-        losses["last_value"] = np.square(y_true - np.where(np.isnan(last), naive["median"], last))
-    return losses
-
-
-def calculate_naive_metrics(
-    naive: Mapping[str, Any] | None, y_true: np.ndarray, last: np.ndarray | None = None
-) -> dict[str, float | None]:
-    """What a model has to beat: see `naive_losses`.
-
-    Returns
-    -------
-    dict
-        Of numbers ``rmse_naive`` and ``mae_naive``, and with `last` ``rmse_last_value`` and
-        ``mae_last_value``; of classes ``log_loss_naive`` and ``accuracy_naive`` (the commonest
-        class), and with `last` ``accuracy_last_value`` (the class before). Empty without `naive`,
-        as of models that are older.
-    """
-    if naive is None or not len(y_true):
-        return {}
-    losses = naive_losses(naive, y_true, last)
-    if "shares" in naive:
-        common = int(np.argmax(naive["shares"]))
-        found = {
-            "log_loss_naive": float(losses["naive"].mean()),
-            "accuracy_naive": float((y_true == common).mean()),
-        }
-        if last is not None:
-            before = np.where(np.isnan(last), common, last)
-            found["accuracy_last_value"] = float(((y_true == before) & (y_true >= 0)).mean())
-        return dict(found)
-    return {
-        f"{name}_{way}": figure
-        for way, squares in losses.items()
-        for name, figure in (
-            ("rmse", math.sqrt(squares.mean())),
-            ("mae", float(np.sqrt(squares).mean())),
-        )
     }
 
 

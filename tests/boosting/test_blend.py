@@ -12,14 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsclust_model.boosting.blend import (
-    WEIGHTS,
-    OutputModel,
-    choose_weight,
-    fit_outputs,
-    fold_blend,
-)
+from tsclust_model.boosting.blend import WEIGHTS, NumberRecipe, choose_weight, fit_outputs
 from tsclust_model.boosting.folds import Fold, time_ordered_folds
+from tsclust_model.boosting.output_model import NumberModel
 from tsclust_model.errors import (
     DataValidationError,
     ModelTrainingError,
@@ -38,6 +33,7 @@ PARAMS: dict[str, Any] = {
     "random_state": 7,
     "n_estimators": 12,
 }
+RECIPE = NumberRecipe(PARAMS, [4])
 # What the package sets for every model, written again: the oracle uses lightgbm alone.
 MANAGED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbose": -1}
 ROUNDS = 12
@@ -90,8 +86,8 @@ def folds() -> list[Fold]:
 
 
 @pytest.fixture(scope="module")
-def model(X: np.ndarray, y: np.ndarray, labels: np.ndarray, folds: list[Fold]) -> OutputModel:
-    return fit_outputs(X, {"y": y}, labels, folds, PARAMS, categorical=[4])["y"]
+def model(X: np.ndarray, y: np.ndarray, labels: np.ndarray, folds: list[Fold]) -> NumberModel:
+    return fit_outputs(X, {"y": y}, labels, folds, RECIPE)["y"]
 
 
 def out_of_fold(
@@ -186,7 +182,7 @@ def test_models_are_the_same_on_any_number_of_cores(
     X, y, labels, folds, model, n_cores, monkeypatch
 ):
     monkeypatch.setattr(os, "cpu_count", lambda: n_cores)
-    again = fit_outputs(X, {"y": y}, labels, folds, PARAMS, categorical=[4])["y"]
+    again = fit_outputs(X, {"y": y}, labels, folds, RECIPE)["y"]
     assert again.global_text == model.global_text
     assert again.cluster_texts == model.cluster_texts
     assert again.scores == model.scores
@@ -196,7 +192,7 @@ def test_models_are_the_same_on_any_number_of_cores(
 
 
 def test_an_output_is_fitted_as_if_it_were_alone(X, y, labels, folds, model):
-    both = fit_outputs(X, {"other": -2 * y, "y": y}, labels, folds, PARAMS, categorical=[4])
+    both = fit_outputs(X, {"other": -2 * y, "y": y}, labels, folds, RECIPE)
     assert list(both) == ["other", "y"]
     assert both["y"].global_text == model.global_text
     assert both["y"].cluster_texts == model.cluster_texts
@@ -205,14 +201,14 @@ def test_an_output_is_fitted_as_if_it_were_alone(X, y, labels, folds, model):
 
 
 def test_no_output_gives_no_model(X, labels, folds):
-    assert fit_outputs(X, {}, labels, folds, PARAMS) == {}
+    assert fit_outputs(X, {}, labels, folds, NumberRecipe(PARAMS)) == {}
 
 
 def test_a_cluster_has_a_model_from_min_cluster_rows_on(X, y, labels, folds):
     size = int((labels == 3).sum())
     for limit, clusters in ((size, [0, 1, 2, 3]), (size + 1, [0, 1, 2])):
         fitted = fit_outputs(
-            X, {"y": y}, labels, folds, PARAMS, min_cluster_rows=limit, combine="cluster"
+            X, {"y": y}, labels, folds, NumberRecipe(PARAMS, (), "cluster", limit)
         )["y"]
         assert list(fitted.cluster_texts) == clusters
         _, weights = fitted.predict(X, labels)
@@ -223,7 +219,7 @@ def test_a_cluster_has_a_model_from_min_cluster_rows_on(X, y, labels, folds):
 def test_combine_fixes_the_weight_of_what_is_served(
     X, y, labels, folds, model, oracle, combine, weight
 ):
-    fixed = fit_outputs(X, {"y": y}, labels, folds, PARAMS, categorical=[4], combine=combine)["y"]
+    fixed = fit_outputs(X, {"y": y}, labels, folds, NumberRecipe(PARAMS, [4], combine))["y"]
     assert fixed.weight == weight
     assert (
         fixed.scores.errors["blend"] == fixed.scores.errors[combine] == model.scores.errors[combine]
@@ -234,7 +230,12 @@ def test_combine_fixes_the_weight_of_what_is_served(
 def test_progress_counts_every_model_once(X, y, labels, folds):
     calls: list[tuple[int, int]] = []
     fit_outputs(
-        X, {"a": y, "b": y}, labels, folds, PARAMS, progress=lambda *call: calls.append(call)
+        X,
+        {"a": y, "b": y},
+        labels,
+        folds,
+        NumberRecipe(PARAMS),
+        progress=lambda *call: calls.append(call),
     )
     parts = [folds[0].train, folds[1].train, np.arange(N_ROWS)]
     needed = [(rows, 40 * len(rows) / N_ROWS) for rows in parts]
@@ -246,17 +247,21 @@ def test_progress_counts_every_model_once(X, y, labels, folds):
 @pytest.mark.parametrize("kept", [0, 1])
 def test_fewer_than_two_folds_are_refused(X, y, labels, folds, kept):
     with pytest.raises(DataValidationError, match="two folds"):
-        fit_outputs(X, {"y": y}, labels, folds[:kept], PARAMS)
+        fit_outputs(X, {"y": y}, labels, folds[:kept], NumberRecipe(PARAMS))
 
 
 def test_what_lightgbm_refuses_is_a_training_error(X, y, labels, folds):
     with pytest.raises(ModelTrainingError, match=r"LightGBM refused .* negative"):
-        fit_outputs(X, {"y": y - 100}, labels, folds, PARAMS | {"objective": "poisson"})
+        fit_outputs(
+            X, {"y": y - 100}, labels, folds, NumberRecipe(PARAMS | {"objective": "poisson"})
+        )
 
 
 def test_fitting_changes_no_argument(X, y, labels, folds):
     given = {"X": X.copy(), "y": y.copy(), "labels": labels.copy(), "params": dict(PARAMS)}
-    fit_outputs(given["X"], {"y": given["y"]}, given["labels"], folds, given["params"])
+    fit_outputs(
+        given["X"], {"y": given["y"]}, given["labels"], folds, NumberRecipe(given["params"])
+    )
     np.testing.assert_array_equal(given["X"], X)
     np.testing.assert_array_equal(given["y"], y)
     np.testing.assert_array_equal(given["labels"], labels)
@@ -304,7 +309,7 @@ def test_absolute_objectives_choose_the_weight_by_absolute_loss(X, labels, folds
     by_loss = {loss: slow_choice(truth, *forecasts, loss) for loss in (np.abs, np.square)}
     assert by_loss[np.abs] != by_loss[np.square]
     params = PARAMS | {"objective": objective}
-    fitted = fit_outputs(X, {"y": y}, labels, folds, params, categorical=[4])["y"]
+    fitted = fit_outputs(X, {"y": y}, labels, folds, NumberRecipe(params, [4]))["y"]
     assert fitted.weight == by_loss[np.square if objective == "huber" else np.abs]
 
 
@@ -323,20 +328,21 @@ def test_a_fold_forecasts_rows_that_none_of_its_models_was_trained_on(X, labels)
     seen, first, second = np.arange(300), np.arange(300, 400), np.arange(400, 500)
     y = np.where(np.arange(N_ROWS) < 300, 0.0, 1000.0)
     folds = [Fold(seen, first), Fold(seen, second)]
-    scores = fit_outputs(X, {"y": y}, labels, folds, PARAMS)["y"].scores
+    scores = fit_outputs(X, {"y": y}, labels, folds, NumberRecipe(PARAMS))["y"].scores
     assert scores.errors == {"global": 1000.0, "cluster": 1000.0, "blend": 1000.0}
     assert {figures["mae"] for figures in scores.clusters.values()} == {1000.0}
 
 
 def test_a_fold_blend_has_the_score_of_a_whole_fit(X, y, labels, folds, model):
-    found = fold_blend(X, y, labels, folds, PARAMS, categorical=[4]).scores.errors["blend"]
-    assert found == model.scores.errors["blend"]
+    found = fit_outputs(X, {"y": y}, labels, folds, RECIPE, final=False)["y"]
+    assert found.texts == {}
+    assert found.scores.errors["blend"] == model.scores.errors["blend"]
 
 
 def test_true_segments_beat_the_global_model_and_shuffled_ones_do_not(X, y, labels, folds):
     def errors(segments: np.ndarray) -> dict[str, float]:  # of the three large ones
-        settings: dict[str, Any] = {"categorical": [4], "min_cluster_rows": 60}
-        return fold_blend(X, y, segments, folds, PARAMS, **settings).scores.errors
+        recipe = NumberRecipe(PARAMS, [4], min_cluster_rows=60)
+        return fit_outputs(X, {"y": y}, segments, folds, recipe, final=False)["y"].scores.errors
 
     real = errors(labels)
     assert real["blend"] < 0.9 * real["global"]
@@ -345,7 +351,7 @@ def test_true_segments_beat_the_global_model_and_shuffled_ones_do_not(X, y, labe
 
 
 def test_without_clusters_all_ways_are_the_global_model(X, y, folds):
-    fitted = fit_outputs(X, {"y": y}, np.full(N_ROWS, NOISE), folds, PARAMS)["y"]
+    fitted = fit_outputs(X, {"y": y}, np.full(N_ROWS, NOISE), folds, NumberRecipe(PARAMS))["y"]
     assert (fitted.weight, fitted.cluster_texts) == (0.0, {})
     assert len(set(fitted.scores.errors.values())) == 1
     assert list(fitted.scores.clusters) == [NOISE]
@@ -452,22 +458,23 @@ def test_segments_that_halve_the_error_have_weight_though_the_folds_hold_fewer_o
     # 50 rows a segment are 30 and 40 of those that the two folds train on.
     X, y, labels = levels()
     folds = time_ordered_folds(len(y))
-    model = fit_outputs(X, {"y": y}, labels, folds, PARAMS)["y"]
+    model = fit_outputs(X, {"y": y}, labels, folds, NumberRecipe(PARAMS))["y"]
     errors = model.scores.errors
     assert errors["cluster"] < 0.55 * errors["global"]
     assert (model.weight, model.clusters) == (1.0, [0, 1, 2, 3, 4, 5])
     shuffled = np.random.default_rng(48).permutation(labels)
-    assert fold_blend(X, y, shuffled, folds, PARAMS).weight == 0.0
+    control = fit_outputs(X, {"y": y}, shuffled, folds, NumberRecipe(PARAMS), final=False)["y"]
+    assert control.weight == 0.0
 
 
 def test_folds_judge_the_models_of_the_clusters_that_are_kept():
     X, y, labels = levels()
     labels[labels == 5] = np.where(np.flatnonzero(labels == 5) < 234, 5, NOISE)  # 39 rows: too few
     folds = time_ordered_folds(len(y))
-    model = fit_outputs(X, {"y": y}, labels, folds, PARAMS, combine="cluster")["y"]
+    model = fit_outputs(X, {"y": y}, labels, folds, NumberRecipe(PARAMS, combine="cluster"))["y"]
     assert model.clusters == [0, 1, 2, 3, 4]
-    everyone = fit_outputs(X, {"y": y}, labels, folds, PARAMS, combine="global")["y"]
+    everyone = fit_outputs(X, {"y": y}, labels, folds, NumberRecipe(PARAMS, combine="global"))["y"]
     served = np.concatenate([labels[fold.valid] for fold in folds])
-    same = model.residuals == everyone.residuals
+    same = model.fold_values == everyone.fold_values
     np.testing.assert_array_equal(np.unique(served[~same]), [0, 1, 2, 3, 4])
     np.testing.assert_array_equal(np.unique(served[same]), [NOISE, 5])

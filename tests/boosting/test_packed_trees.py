@@ -12,8 +12,8 @@ from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 from tsclust_model._kernels import rows as kernels
-from tsclust_model.boosting.blend import Ensemble, FoldScores, OutputModel
 from tsclust_model.boosting.intervals import Calibration
+from tsclust_model.boosting.output_model import Ensemble, FoldScores, NumberModel
 from tsclust_model.boosting.packed_trees import Forest, is_packable
 from tsclust_model.errors import PredictionError
 
@@ -626,13 +626,18 @@ def test_models_do_not_depend_on_those_packed_beside_them(texts, batch):
     assert_same_bits(by_forest(texts[::-1], batch[:200]), np.array(alone[::-1]))
 
 
-def output(everyone: str, own: Mapping[int, str], weight: float) -> OutputModel:
+def output(everyone: str, own: Mapping[int, str], weight: float) -> NumberModel:
     scores = FoldScores(n_rows=0, errors={}, clusters={})
-    return OutputModel({-1: everyone} | dict(own), weight, Calibration({}), scores)
+    return NumberModel(
+        texts={-1: everyone} | dict(own),
+        weight=weight,
+        scores=scores,
+        calibration=Calibration({}),
+    )
 
 
 def blended(
-    model: OutputModel, X: np.ndarray, labels: np.ndarray, weight: float | None
+    model: NumberModel, X: np.ndarray, labels: np.ndarray, weight: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The oracle: a booster a row's label at a time."""
     w = model.weight if weight is None else weight
@@ -647,7 +652,7 @@ def blended(
 
 
 def assert_blended(
-    models: Sequence[OutputModel], X: np.ndarray, labels: np.ndarray, weight: float | None = None
+    models: Sequence[NumberModel], X: np.ndarray, labels: np.ndarray, weight: float | None = None
 ) -> None:
     found = Ensemble(models).predict(X, labels, weight)
     assert len(found) == len(models)

@@ -130,7 +130,7 @@ class BaselineSubject(CaseSubject):
 
     @property
     def traits(self) -> frozenset[str]:
-        return frozenset(CASES if self.model.classes is None else CASES | {"classes"})
+        return frozenset(CASES | {"classes"} if self.model.outcome.classes else CASES)
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -139,7 +139,7 @@ class BaselineSubject(CaseSubject):
 
     @property
     def outputs(self) -> dict[str, str]:
-        return {"prediction": "double" if self.model.classes is None else "string"}
+        return {"prediction": self.model.outcome.prediction_type}
 
     def predict(self, rows: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
         return pd.DataFrame({"prediction": self.model.predict(rows)}, index=rows.index)
@@ -167,7 +167,7 @@ def of_baseline(frame: pd.DataFrame, roles: Roles, model_type: str) -> Baseline:
     params = {"n_estimators": 10} if model_type == FOREST else {}
     estimator = fit_baseline(data, frame, model_type, params)
     info = about_baseline(data, roles, CONFIG, model_type)
-    return Baseline(estimator, data.schema, data.classes, info)
+    return Baseline(estimator, data.schema, data.target, info)
 
 
 def without_segments(frame: pd.DataFrame, roles: Roles) -> Generation:

@@ -9,17 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.data.class_labels import MOST_CLASSES, ClassTarget, check_names
+from tsclust_model.data.class_labels import MOST_CLASSES, ClassLabels, check_names
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.synthetic import make_hospital
 from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.rows.table import TrainingData, canonical_rows, training_data
+from tsclust_model.rows.targets import ClassTarget, NumberTarget
 
 SECRET = "Mrs-Secret-4711"
 
 
-def fit(values: list, **options) -> ClassTarget:
-    return ClassTarget.fit(pd.Series(values), "kind", **options)
+def fit(values: list, **options) -> ClassLabels:
+    return ClassLabels.fit(pd.Series(values), "kind", **options)
 
 
 def table(values: list, **columns: list) -> TrainingData:
@@ -44,7 +45,7 @@ def table(values: list, **columns: list) -> TrainingData:
     ],
 )
 def test_classes_are_texts_in_order(values, kind, classes):
-    found = ClassTarget.fit(pd.Series(values), "kind", asked=True)
+    found = ClassLabels.fit(pd.Series(values), "kind", asked=True)
     assert (found.kind, found.classes) == (kind, classes)
 
 
@@ -59,7 +60,7 @@ def test_classes_are_texts_in_order(values, kind, classes):
 def test_one_class_may_be_written_in_several_ways(classes, again):
     found = fit(classes, asked=True)
     assert set(found.codes(found.texts(again))) <= {0, 1}
-    assert ClassTarget.from_dict(found.to_dict()) == found
+    assert ClassLabels.from_dict(found.to_dict()) == found
 
 
 def test_a_class_of_texts_is_taken_to_the_letter_and_another_one_has_no_code():
@@ -86,9 +87,9 @@ def test_any_texts_are_columns_of_their_own_or_refused_in_one_line(texts):
     column = pd.Series(texts, dtype=object)
     if len({" ".join(text.split()) for text in texts}) < len(texts):
         with pytest.raises(DataValidationError, match=r"^two classes .* differ in blanks .*$"):
-            ClassTarget.fit(column, "kind", asked=True)
+            ClassLabels.fit(column, "kind", asked=True)
         return
-    found = ClassTarget.fit(column, "kind", asked=True)
+    found = ClassLabels.fit(column, "kind", asked=True)
     assert len(set(found.columns)) == len(texts)
     assert not any("\n" in name or "\t" in name for name in found.columns)
     assert set(found.codes(found.texts(column))) == set(range(len(texts)))
@@ -144,11 +145,11 @@ def test_a_key_named_as_a_column_of_the_answer_is_refused(name):
 
 
 def test_numbers_are_numbers_and_texts_are_classes_unless_said_otherwise():
-    assert table([1.0, 2.0, 1.0]).classes is None
+    assert table([1.0, 2.0, 1.0]).target == NumberTarget("kind")
     assert table(["x", "y", "x"]).y.tolist() == [0.0, 1.0, 0.0]
     categories = pd.Categorical([10, 9, 10])
-    assert table(categories).classes == ClassTarget("kind", "text", ("10", "9"))
-    assert table([True, False, True]).classes == ClassTarget("kind", "boolean", ("false", "true"))
+    assert table(categories).target == ClassTarget("kind", "text", ("10", "9"))
+    assert table([True, False, True]).target == ClassTarget("kind", "boolean", ("false", "true"))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_numbers_are_numbers_and_texts_are_classes_unless_said_otherwise():
 def test_numbers_are_classes_where_task_or_objective_say_so(settings):
     frame = pd.DataFrame({"a": [1.0, 2, 3], "kind": [5, 7, 5]})
     data = training_data(frame, Roles("kind"), PipelineConfig(**settings))
-    assert data.classes == ClassTarget("kind", "number", ("5", "7"))
+    assert data.target == ClassTarget("kind", "number", ("5", "7"))
     assert data.y.tolist() == [0.0, 1.0, 0.0]
 
 
@@ -186,12 +187,12 @@ def test_the_history_holds_classes_as_texts_however_they_come():
     roles = Roles("kind", features=("age",))
     data = training_data(frame, roles, PipelineConfig(task="classification"))
     forms = [frame, frame.astype({"kind": float}), frame.astype({"kind": str})]
-    rows = [canonical_rows(form, data.schema, roles, data.classes) for form in forms]
+    rows = [canonical_rows(form, data.schema, roles, data.target) for form in forms]
     assert rows[0]["kind"].tolist() == ["1", "0"] * 10
     for other in rows[1:]:
         pd.testing.assert_frame_equal(other, rows[0])
     some = canonical_rows(
-        frame.assign(kind=[None, *frame["kind"][1:]]), data.schema, roles, data.classes
+        frame.assign(kind=[None, *frame["kind"][1:]]), data.schema, roles, data.target
     )
     assert some["kind"].isna().tolist() == [True] + [False] * 19
     assert some["kind"].tolist()[1:] == [*["0", "1"] * 9, "0"]

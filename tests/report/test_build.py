@@ -513,7 +513,7 @@ def test_classes_are_reported_by_log_loss_and_what_was_right(registered_classes)
         way: pytest.approx(worth[f"log_loss_{way}"])
         for way in ("global", "cluster", "blend", "control", "naive")
     }
-    classes = registered_classes.generation.classes
+    classes = registered_classes.generation.outcome
     totals = figures["totals"]["all"]["outputs"]
     names = {f"{classes.name}: {text}" for text in classes.classes}
     assert names <= set(totals)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsclust_model.data.class_labels import ClassTarget
 from tsclust_model.data.history import DataVersioner
 from tsclust_model.errors import DataValidationError
 from tsclust_model.rows.batches import (
@@ -26,6 +25,7 @@ from tsclust_model.rows.batches import (
     sums_by_cluster,
     training_frame,
 )
+from tsclust_model.rows.targets import ClassTarget
 
 SECRET = 987654.25
 

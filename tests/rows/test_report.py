@@ -111,8 +111,9 @@ def test_evidence_of_the_folds_agrees_with_the_fits_scores(fitted, hospital_data
 def test_intervals_of_a_fold_come_from_the_other_folds(fitted, hospital_data, hospital):
     target = fold_evidence(fitted, hospital_data, hospital, []).target
     first = np.concatenate([np.full(len(f.valid), i) for i, f in enumerate(fitted.folds)]) == 0
-    residuals = fitted.generation.target.residuals
-    labels = fitted.assignment.labels[np.concatenate([fold.valid for fold in fitted.folds])]
+    rows = np.concatenate([fold.valid for fold in fitted.folds])
+    residuals = hospital_data.y[rows] - fitted.generation.target.fold_values
+    labels = fitted.assignment.labels[rows]
     cluster = labels[first][0]
     others = np.sort(residuals[~first & (labels == cluster)])
     others = others if len(others) >= 100 else np.sort(residuals[~first])
@@ -168,7 +169,7 @@ def test_classes_have_a_total_each_and_know_what_was_right(hospital):
     half = norm.ppf(0.95) * math.sqrt((p * (1 - p)).sum())
     assert totals[0]["upper"] - totals[0]["expected"] == pytest.approx(half)
     again = frame_evidence(found.generation, table, [], "the same rows")
-    assert (again.target.codes == found.generation.classes.codes(table["stay"])).all()
+    assert (again.target.codes == found.generation.outcome.codes(table["stay"])).all()
 
 
 def test_numbers_are_parted_at_rounded_quartiles_and_texts_are_not():

@@ -26,6 +26,7 @@ from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.rows.fit import fit_generation
 from tsclust_model.rows.schema import Feature, Schema
 from tsclust_model.rows.table import TrainingData, training_data
+from tsclust_model.rows.targets import NumberTarget
 
 # Stand in bad rows; no message may repeat them.
 SECRET = "JaneDoe"
@@ -316,7 +317,7 @@ def test_a_target_of_few_whole_numbers_asks_whether_they_are_classes():
     )
     with pytest.warns(UserWarning, match=expected):
         data = training_data(few_whole_numbers(50, 3), Roles("y"), PipelineConfig())
-    assert data.classes is None
+    assert data.target == NumberTarget("y")
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,9 @@ def make(name: str) -> None:
             _keep(
                 lambda m, kind=serialization: log_generation(m, kind), model, target / serialization
             )
-        coverages = {"": None} if model.classes is not None else {"": None, "0.5": 0.5}
+        coverages = (
+            {"": None} if model.target_columns[0] != "prediction_lower" else {"": None, "0.5": 0.5}
+        )
         answers = {key: cells(model.predict(again, given)) for key, given in coverages.items()}
         _write(target / "answers.json", answers)
         _write(target / "structure.json", structure(seal_generation(model)))

@@ -140,7 +140,7 @@ def test_the_loop_reads_a_saved_baseline():
     folder = FOLDER / "baseline/skops"
     model = load_baseline(str(folder))
     assert cells(model.predict(inputs(folder))) == answers(folder)[""]
-    assert model.classes.classes == ("no", "yes")
+    assert model.outcome.classes == ("no", "yes")
     assert model.roles.features == ("age", "heart_rate", "ward", "emergency")
     assert model.info["trained_on"] == {"a2cf89399c001d2f": [0, 96]}
 

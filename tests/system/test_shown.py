@@ -18,7 +18,17 @@ from tsclust_model.training.train import Training
 SECRET = 987654.25
 SMALL = {"str", "int", "float", "bool", "datetime", "Path", "bytes"}
 SETTINGS = {
-    *("PipelineConfig", "Roles", "ClassTarget", "Lineage", "Feature", "Schema", "SeriesSchema"),
+    *(
+        "PipelineConfig",
+        "Roles",
+        "ClassLabels",
+        "ClassTarget",
+        "NumberTarget",
+        "Lineage",
+        "Feature",
+        "Schema",
+        "SeriesSchema",
+    ),
     *("FoldScores", "RetrainDecision", "Watched", "_Kind", "BatchCosts", "Check"),
 }
 """They hold names, settings and figures, which are worth reading whole."""

@@ -1,37 +1,53 @@
-"""LightGBM for each cluster beside a global one, blended where the clusters earn it.
+"""Fits LightGBM of each cluster beside a global one, and blends them where the clusters earn it.
 
-`fit_outputs` is the work: it sees the time order and the groups. Each output (the target, or a
-resource) becomes an immutable `OutputModel`, whose forecast of a row is
-``(1 - w) * global + w * cluster``.
+`fit_outputs` sees the time order and the groups. A `Recipe` says how outputs of a sort are fitted:
+numbers (`NumberRecipe`) or classes (`ClassRecipe`, whose probabilities are blended).
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import lightgbm as lgb
 import numpy as np
 
+from tsclust_model.boosting.boosters import (
+    booster_forecast,
+    class_forecast,
+    model_threads,
+    rows_by_cluster,
+    train_boosters,
+)
 from tsclust_model.boosting.folds import Fold
 from tsclust_model.boosting.intervals import Calibration, Support
-from tsclust_model.boosting.packed_trees import Forest, is_packable
-from tsclust_model.errors import DataValidationError, ModelTrainingError
-from tsclust_model.metrics import RMSE, calculate_model_metrics
+from tsclust_model.boosting.output_model import (
+    ClassModel,
+    FoldScores,
+    NumberModel,
+    OutputModel,
+    blend,
+    fit_temperature,
+    tempered,
+)
+from tsclust_model.errors import DataValidationError
+from tsclust_model.metrics import (
+    LOG_LOSS,
+    RMSE,
+    Metric,
+    calculate_classification_metrics,
+    calculate_model_metrics,
+    log_losses,
+    true_probabilities,
+)
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-# One thread a model, models side by side: LightGBM's own threads gain little on small clusters,
-# and the same text comes out whatever the number of cores.
-_MANAGED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbose": -1}
 
 _ABSOLUTE = frozenset({"regression_l1", "l1", "mae", "mape", "quantile"})
 
@@ -42,218 +58,195 @@ _FINAL = -1  # the fold of the models that are kept
 Progress = Callable[[int, int], None]
 
 
+@one_line
 @dataclass(frozen=True)
-class FoldScores:
-    """What each way of forecasting was worth on rows that no model had seen.
+class OutOfFold:
+    """Forecasts of the folds' validation rows by models that had not seen them.
 
     Attributes
     ----------
-    n_rows : int
-        Rows in the validation parts of the folds.
-    errors : dict of str to float
-        The metric of ``global``, ``cluster`` (clusters alone) and ``blend`` (what is served).
-    clusters : dict of int to dict
-        Figures and ``n_rows`` of what is served, for each cluster.
-    metric : str
-        What the errors are, a name of `tsclust_model.metrics.METRICS`.
-    served : dict of str to float
-        Further figures of what is served, e.g. ``accuracy`` of classes.
+    truth : list of ndarray of float64, shape (n_valid,) for each fold
+    ways : dict of str to list of ndarray
+        Of each fold, the forecasts of ``global`` and ``cluster`` (the global one where a cluster
+        has no model), and of their ``blend``.
+    labels : ndarray of int64, shape (n_valid of all folds,)
     """
 
-    n_rows: int
-    errors: dict[str, float]
-    clusters: dict[int, dict[str, Any]]
-    metric: str = RMSE.name
-    served: dict[str, float | None] = field(default_factory=dict)
+    truth: list[np.ndarray]
+    ways: dict[str, list[np.ndarray]]
+    labels: np.ndarray
 
-
-class ClusterModels:
-    """What models of clusters beside a global one have in common.
-
-    Attributes
-    ----------
-    texts : mapping of int to str
-        The LightGBM model of each cluster that is large enough; -1 is the global one.
-    """
-
-    texts: Mapping[int, str]
-
-    @property
-    def clusters(self) -> list[int]:
-        """The clusters that have a model of their own."""
-        return sorted(cluster for cluster in self.texts if cluster != NOISE)
-
-    @property
-    def global_text(self) -> str:
-        return self.texts[NOISE]
-
-    @property
-    def cluster_texts(self) -> dict[int, str]:
-        return {cluster: self.texts[cluster] for cluster in self.clusters}
-
-    @cached_property
-    def global_booster(self) -> lgb.Booster:
-        return lgb.Booster(model_str=self.global_text)
-
-    @cached_property
-    def cluster_boosters(self) -> dict[int, lgb.Booster]:
-        return {
-            cluster: lgb.Booster(model_str=text) for cluster, text in self.cluster_texts.items()
-        }
+    def scored(
+        self, recipe: Recipe, adjusted: Callable[[np.ndarray], np.ndarray], *served: str
+    ) -> dict[str, Any]:
+        """Scores, losses and forecasts of adjusted forecasts, as `OutputModel` holds them."""
+        truth = np.concatenate(self.truth)
+        ways = {way: adjusted(np.concatenate(parts)) for way, parts in self.ways.items()}
+        losses = {way: recipe.losses(truth, values) for way, values in ways.items()}
+        values = ways["blend"]
+        overall = recipe.figures(truth, values)
+        scores = FoldScores(
+            n_rows=len(truth),
+            errors={way: recipe.metric.of(found.mean()) for way, found in losses.items()},
+            clusters={
+                cluster: recipe.figures(truth[rows], values[rows]) | {"n_rows": len(rows)}
+                for cluster, rows in rows_by_cluster(self.labels)
+            },
+            metric=recipe.metric.name,
+            served={name: overall[name] for name in served},
+        )
+        return {"scores": scores, "fold_values": values, "fold_losses": losses}
 
 
 @one_line
 @dataclass(frozen=True)
-class OutputModel(ClusterModels):
-    """Everything that forecasts one output.
+class Recipe(ABC):
+    """How outputs of one sort are fitted and blended.
 
     Attributes
     ----------
-    texts : mapping of int to str
-        The LightGBM model of each cluster that is large enough; -1 is the global one.
-    weight : float
-        Share (0 to 1) of the cluster's model in a forecast.
-    calibration : Calibration
-    scores : FoldScores
-    support : Support
-        What forecasts and bounds keep to.
-    residuals : ndarray of float64, shape (n_valid,)
-        y - forecast on the folds, oldest first; only after a fit, a loaded model has none.
-    fold_losses : mapping of str to ndarray of float64, shape (n_valid,)
-        Squared errors of the same rows for each way of `scores`; only after a fit.
+    params : mapping
+        LightGBM parameters.
+    categorical : sequence of int
+        Positions of categorical columns.
+    combine : {'blend', 'cluster', 'global'}
+        'blend' chooses the weight on the folds, 'cluster' sets it to 1 and 'global' to 0.
+    min_cluster_rows : int
+        A cluster with fewer rows uses the global model (in a fold: with fewer than the share of
+        them that the fold trains on).
     """
 
-    texts: Mapping[int, str]
-    weight: float
-    calibration: Calibration
-    scores: FoldScores
-    support: Support = field(default_factory=Support)
-    residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
-    fold_losses: Mapping[str, np.ndarray] = field(default_factory=dict)
+    params: Mapping[str, Any]
+    categorical: Sequence[int] = ()
+    combine: str = "blend"
+    min_cluster_rows: int = 40
+    metric: ClassVar[Metric]
 
     @property
-    def losses(self) -> np.ndarray:
-        """Squared errors on the folds, shape (n_valid,), oldest first; of a fitted model only."""
-        return np.square(self.residuals)
+    def settings(self) -> Mapping[str, Any]:
+        """What LightGBM is given."""
+        return self.params
 
-    @cached_property
-    def _alone(self) -> Ensemble:
-        return Ensemble([self])
+    def can_learn(self, y: np.ndarray) -> bool:
+        """Whether rows with these outcomes can make a model."""
+        return True
 
-    def predict(
-        self, X: np.ndarray, labels: np.ndarray, weight: float | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Forecast and the cluster model's share in it, shape (n,) each.
+    def forecast(self, booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
+        """The forecast of a model, a row for each row of X."""
+        return booster_forecast(booster, X)
 
-        Parameters
-        ----------
-        X : ndarray of float64, shape (n, n_features)
-        labels : ndarray of int64, shape (n,)
-        weight : float, optional
-            Instead of the fitted weight: 0 is global only, 1 clusters only.
-        """
-        return self._alone.predict(X, labels, weight)[0]
+    @abstractmethod
+    def weight(
+        self, truth: list[np.ndarray], everywhere: list[np.ndarray], own: list[np.ndarray]
+    ) -> float:
+        """The share of the clusters' models, see `choose_weight`."""
 
-    def bounds(
-        self, prediction: np.ndarray, labels: np.ndarray, coverage: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bound of each prediction; see `Calibration.bounds`."""
-        return self.support.bounds(
-            prediction, *self.calibration.bounds(prediction, labels, coverage)
-        )
+    @abstractmethod
+    def model(
+        self, texts: Mapping[int, str], weight: float, y: np.ndarray, known: OutOfFold
+    ) -> OutputModel:
+        """The model of an output, calibrated on the folds."""
 
-    def renumbered(self, ids: Mapping[int, int]) -> OutputModel:
-        """The same models under other cluster ids."""
+    @abstractmethod
+    def losses(self, y: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """The loss of each forecast, shape (n,)."""
 
-        def moved(found: Mapping[int, Any]) -> dict[int, Any]:
-            return {ids.get(cluster, cluster): value for cluster, value in found.items()}
-
-        return replace(
-            self,
-            texts=moved(self.texts),
-            calibration=Calibration(moved(self.calibration.residuals)),
-            scores=replace(self.scores, clusters=moved(self.scores.clusters)),
-        )
+    @abstractmethod
+    def figures(self, y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+        """What describes forecasts."""
 
 
-class Ensemble:
-    """The models of several outputs, which forecast a batch in one pass.
+@one_line
+@dataclass(frozen=True)
+class NumberRecipe(Recipe):
+    """How numbers are fitted; see `Recipe`.
 
-    Parameters
+    Attributes
     ----------
-    models : sequence of OutputModel
-        Those that are plain sums of trees are packed (see `boosting.packed_trees`); the others ask
-        LightGBM.
+    clip, whole : bool
+        Keep to the support of an outcome, see `Support.of`.
     """
 
-    def __init__(
-        self, models: Sequence[OutputModel], packed: Mapping[str, np.ndarray] | None = None
-    ) -> None:
-        self._models = list(models)
-        self._packed = self._pack() if packed is None else dict(packed)
-        self._forest = Forest.from_arrays(self._packed) if len(self._packed["outputs"]) else None
+    clip: bool = True
+    whole: bool = True
+    metric: ClassVar[Metric] = RMSE
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """What packing the models' texts has found; the argument `packed` takes it back."""
-        return self._packed
+    def weight(
+        self, truth: list[np.ndarray], everywhere: list[np.ndarray], own: list[np.ndarray]
+    ) -> float:
+        loss = np.abs if self.params.get("objective") in _ABSOLUTE else np.square
+        return choose_weight(truth, everywhere, own, loss)
 
-    def _pack(self) -> dict[str, np.ndarray]:
-        clusters = sorted({cluster for model in self._models for cluster in model.clusters})
-        outputs = [
-            i for i, model in enumerate(self._models) if all(map(is_packable, model.texts.values()))
-        ]
-        packed = [self._models[i] for i in outputs]
-        texts = [model.global_text for model in packed]
-        # The last row stands for rows without a cluster model.
-        own = np.full((len(clusters) + 1, len(packed)), NOISE)
-        for output, model in enumerate(packed):
-            rows = np.searchsorted(clusters, model.clusters)
-            own[rows, output] = len(texts) + np.arange(len(rows))
-            texts += model.cluster_texts.values()
-        forest = Forest.pack(texts).to_arrays() if packed else {}
-        numbers = {"clusters": clusters, "outputs": outputs}
-        return (
-            {name: np.array(found, np.int64) for name, found in numbers.items()}
-            | {"own": own}
-            | forest
+    def model(
+        self, texts: Mapping[int, str], weight: float, y: np.ndarray, known: OutOfFold
+    ) -> OutputModel:
+        support = Support.of(y, clip=self.clip, whole=self.whole)
+        scored = known.scored(self, support.clipped)
+        residuals = np.concatenate(known.truth) - scored["fold_values"]
+        calibration = Calibration.fit(residuals, known.labels)
+        return NumberModel(
+            texts=texts, weight=weight, calibration=calibration, support=support, **scored
         )
 
-    def predict(
-        self, X: np.ndarray, labels: np.ndarray, weight: float | None = None
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """`OutputModel.predict` of each output."""
-        if len(X) == 0:
-            return [(np.empty(0), np.empty(0)) for _ in self._models]
-        shares = [model.weight if weight is None else weight for model in self._models]
-        everyone, own = np.zeros((2, len(shares), len(X)))
-        has_own = np.zeros(everyone.shape, dtype=bool)
-        outputs = self._packed["outputs"]
-        if self._forest is not None:
-            clusters = self._packed["clusters"]
-            places = np.searchsorted(clusters, labels)
-            places[np.append(clusters, NOISE)[places] != labels] = len(clusters)
-            wanted = np.where(np.array(shares)[outputs] > 0, self._packed["own"], NOISE)
-            sums = self._forest.predict(X, places, wanted, np.arange(len(outputs)))
-            everyone[outputs], own[outputs] = sums[: len(outputs)], sums[len(outputs) :]
-            has_own[outputs] = wanted[places].T != NOISE
-        for i in set(range(len(shares))) - set(outputs.tolist()):
-            model = self._models[i]
-            everyone[i] = booster_forecast(model.global_booster, X)
-            for cluster, rows in rows_by_cluster(labels) if shares[i] > 0 else ():
-                if cluster in model.cluster_boosters:
-                    own[i, rows] = booster_forecast(model.cluster_boosters[cluster], X[rows])
-                    has_own[i, rows] = True
-        # A linear tree forecasts infinity for a row that is far outside: 0 of it is no warning.
-        with np.errstate(invalid="ignore"):
-            return [
-                (
-                    self._models[i].support.clipped(
-                        np.where(has_own[i], blend(everyone[i], own[i], share), everyone[i])
-                    ),
-                    np.where(has_own[i], share, 0.0),
-                )
-                for i, share in enumerate(shares)
-            ]
+    def losses(self, y: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return np.square(y - values)
+
+    def figures(self, y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+        return calculate_model_metrics(y, values)
+
+
+@one_line
+@dataclass(frozen=True, kw_only=True)
+class ClassRecipe(Recipe):
+    """How a target of classes is fitted; see `Recipe`. Outcomes are codes of classes.
+
+    Attributes
+    ----------
+    n_classes : int
+    """
+
+    n_classes: int
+    metric: ClassVar[Metric] = LOG_LOSS
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        kept = {key: value for key, value in self.params.items() if key != "metric"}
+        if self.n_classes == 2:
+            return kept | {"objective": "binary", "metric": "binary_logloss"}
+        own = {"objective": "multiclass", "metric": "multi_logloss", "num_class": self.n_classes}
+        return kept | own
+
+    def can_learn(self, y: np.ndarray) -> bool:
+        # Of one class LightGBM learns that all others are impossible.
+        return bool(np.ptp(y) > 0)
+
+    def forecast(self, booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
+        return class_forecast(booster, X)
+
+    def weight(
+        self, truth: list[np.ndarray], everywhere: list[np.ndarray], own: list[np.ndarray]
+    ) -> float:
+        # The probability of what happened blends as probabilities do.
+        g, c = (
+            [true_probabilities(P, codes) for P, codes in zip(parts, truth, strict=True)]
+            for parts in (everywhere, own)
+        )
+        nothing = [np.zeros(len(codes)) for codes in truth]
+        return choose_weight(nothing, g, c, lambda residual: log_losses(-residual))
+
+    def model(
+        self, texts: Mapping[int, str], weight: float, y: np.ndarray, known: OutOfFold
+    ) -> OutputModel:
+        codes = [part.astype(np.int64) for part in known.truth]
+        temperature = fit_temperature(known.ways["blend"], codes)
+        scored = known.scored(self, lambda P: tempered(P, temperature), "accuracy", "auc")
+        return ClassModel(texts=texts, weight=weight, temperature=temperature, **scored)
+
+    def losses(self, y: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return log_losses(true_probabilities(values, y))
+
+    def figures(self, y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+        return calculate_classification_metrics(y.astype(np.int64), values)
 
 
 def fit_outputs(
@@ -261,13 +254,9 @@ def fit_outputs(
     outcomes: Mapping[str, np.ndarray],
     labels: np.ndarray,
     folds: Sequence[Fold],
-    params: Mapping[str, Any],
+    recipe: Recipe,
     *,
-    categorical: Sequence[int] = (),
-    combine: str = "blend",
-    min_cluster_rows: int = 40,
-    clip: bool = True,
-    whole: bool = True,
+    final: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, OutputModel]:
     """Fit global and cluster models of each output, and choose their blend.
@@ -279,66 +268,27 @@ def fit_outputs(
     outcomes : mapping of str to ndarray of float64, shape (n_samples,)
         One entry an output.
     labels : ndarray of int64, shape (n_samples,)
-        Segment of each row (after the fallback); -1 has no cluster model.
+        Segment of each row (after the fallback), or any others, e.g. shuffled ones as a control;
+        -1 has no cluster model.
     folds : sequence of Fold
         Two or more; see `tsclust_model.boosting.folds.time_ordered_folds`.
-    params : mapping
-        LightGBM parameters.
-    categorical : sequence of int
-        Positions of categorical columns.
-    combine : {'blend', 'cluster', 'global'}
-        'blend' chooses the weight on the folds, 'cluster' sets it to 1 and 'global' to 0.
-    min_cluster_rows : int
-        A cluster with fewer rows uses the global model (in a fold: with fewer than the share of
-        them that the fold trains on).
-    clip, whole : bool
-        Keep to the support of an outcome, see `Support.of`.
+    recipe : Recipe
+    final : bool
+        Fit the models that are kept, too; without them what comes back has scores and no model.
     progress : callable, optional
         Called with (models done, models in all).
 
     Raises
     ------
     DataValidationError
-        Fewer than two folds.
+        Fewer than two folds, or one that would learn from one class only.
     ModelTrainingError
         LightGBM refused the data or its parameters.
     """
     with model_threads() as threads:
-        fits = OutputFits(threads, X, outcomes, folds, params, categorical=categorical)
-        fits.add_clusters(labels, min_cluster_rows)
-        return fits.finish(combine, progress, clip=clip, whole=whole)
-
-
-def fold_blend(
-    X: np.ndarray,
-    y: np.ndarray,
-    labels: np.ndarray,
-    folds: Sequence[Fold],
-    params: Mapping[str, Any],
-    *,
-    categorical: Sequence[int] = (),
-    min_cluster_rows: int = 40,
-    clip: bool = True,
-) -> OutputModel:
-    """The blend on the folds for any labels, e.g. shuffled ones as a control.
-
-    The parameters are those of `fit_outputs`; what comes back has scores and no model.
-    """
-    with model_threads() as threads:
-        fits = OutputFits(threads, X, {"y": y}, folds, params, categorical=categorical, final=False)
-        fits.add_clusters(labels, min_cluster_rows)
-        return fits.finish("blend", None, clip=clip)["y"]
-
-
-@contextmanager
-def model_threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads that fit models, for `OutputFits`; what waits is dropped when an error leaves."""
-    # One more than there are cores: while one thread is in Python, another computes.
-    threads = ThreadPoolExecutor((os.cpu_count() or 1) + 1)
-    try:
-        yield threads
-    finally:
-        threads.shutdown(cancel_futures=True)
+        fits = OutputFits(threads, X, outcomes, folds, recipe, final=final)
+        fits.add_clusters(labels)
+        return fits.finish(progress)
 
 
 @one_line
@@ -351,23 +301,6 @@ class _Job:
     rows: np.ndarray
 
 
-@one_line
-@dataclass
-class Trained:
-    """The models and out-of-fold forecasts of one output, as they come in.
-
-    Attributes
-    ----------
-    texts : dict of int to str
-        By cluster; -1 is the global model.
-    forecasts : list of dict of int to ndarray
-        Of each fold, by cluster: of the rows of its validation part that are of the cluster.
-    """
-
-    texts: dict[int, str]
-    forecasts: list[dict[int, np.ndarray]]
-
-
 class OutputFits:
     """Fits under way of the models of some outputs, the largest first.
 
@@ -378,10 +311,8 @@ class OutputFits:
     ----------
     threads : Executor
         Of `model_threads`; several `OutputFits` may share it.
-    X, outcomes, folds, params, categorical
+    X, outcomes, folds, recipe, final
         As for `fit_outputs`.
-    final : bool
-        Fit the models that are kept, too, not only those of the folds.
     """
 
     def __init__(
@@ -390,22 +321,27 @@ class OutputFits:
         X: np.ndarray,
         outcomes: Mapping[str, np.ndarray],
         folds: Sequence[Fold],
-        params: Mapping[str, Any],
+        recipe: Recipe,
         *,
-        categorical: Sequence[int] = (),
         final: bool = True,
     ) -> None:
-        self._threads, self._X, self._outcomes, self.folds = threads, X, outcomes, folds
-        self._settings, self._categorical = training_params(params), categorical
-        self._loss = np.abs if params.get("objective") in _ABSOLUTE else np.square
+        for name, y in outcomes.items():
+            for fold in folds:
+                if not recipe.can_learn(y[fold.train]):
+                    raise DataValidationError(
+                        f"the oldest {len(fold.train)} of {len(y)} rows hold one class of "
+                        f"'{name}' only; give more rows, or take out the oldest"
+                    )
+        self._threads, self._X, self._outcomes = threads, X, outcomes
+        self.folds, self._recipe = folds, recipe
         self._parts = [(i, fold.train) for i, fold in enumerate(folds)]
         if final:
             self._parts.append((_FINAL, np.arange(len(X))))
-        self._pending: dict[Future[dict[str, str] | dict[str, np.ndarray]], _Job] = {}
+        self._pending: dict[Future[dict[str, Any]], _Job] = {}
         if len(folds) >= _FEWEST_FOLDS:
             self._begin([(fold, NOISE, train) for fold, train in self._parts])
 
-    def add_clusters(self, labels: np.ndarray, min_cluster_rows: int) -> None:
+    def add_clusters(self, labels: np.ndarray) -> None:
         """Begin the models of the clusters.
 
         A fold evaluates the clusters whose models are kept, so it asks of a cluster the share of
@@ -421,11 +357,11 @@ class OutputFits:
                 f"{len(self._X)} rows, or their ids, are too few for two folds; give more rows, "
                 "or train without id if a few ids hold most of them"
             )
-        self._labels = labels
+        self._labels, fewest = labels, self._recipe.min_cluster_rows
         kept = {
             cluster
             for cluster, rows in rows_by_cluster(labels)
-            if cluster != NOISE and len(rows) >= min_cluster_rows
+            if cluster != NOISE and len(rows) >= fewest
         }
         self._begin(
             [
@@ -433,25 +369,17 @@ class OutputFits:
                 for fold, train in self._parts
                 for cluster, rows in rows_by_cluster(labels[train])
                 if cluster in kept
-                and len(rows) * len(labels) >= min_cluster_rows * len(train)
-                and self._can_be_fitted(train[rows])
+                and len(rows) * len(labels) >= fewest * len(train)
+                and all(self._recipe.can_learn(y[train[rows]]) for y in self._outcomes.values())
             ]
         )
-
-    def _can_be_fitted(self, rows: np.ndarray) -> bool:
-        """Whether these rows can make a model of a cluster."""
-        return True
-
-    def _forecast(self, booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
-        """The forecast of a fold's model, a row for each row of X."""
-        return booster_forecast(booster, X)
 
     def _begin(self, parts: list[tuple[int, int, np.ndarray]]) -> None:
         for fold, cluster, rows in sorted(parts, key=lambda part: -len(part[2])):
             job = _Job(fold, cluster, rows)
             self._pending[self._threads.submit(self._fit, job)] = job
 
-    def _fit(self, job: _Job) -> dict[str, str] | dict[str, np.ndarray]:
+    def _fit(self, job: _Job) -> dict[str, Any]:
         """The texts of models that are kept; the forecasts of those that are not.
 
         A global model of a fold forecasts all of the fold's rows, before the clusters are known.
@@ -459,153 +387,57 @@ class OutputFits:
         boosters = train_boosters(
             self._X[job.rows],
             {name: y[job.rows] for name, y in self._outcomes.items()},
-            self._settings,
-            self._categorical,
+            self._recipe.settings,
+            self._recipe.categorical,
         )
         if job.fold == _FINAL:
             return {name: str(booster.model_to_string()) for name, booster in boosters}
         valid = self.folds[job.fold].valid
         if job.cluster != NOISE:
             valid = valid[self._labels[valid] == job.cluster]
-        return {name: self._forecast(booster, self._X[valid]) for name, booster in boosters}
+        return {name: self._recipe.forecast(booster, self._X[valid]) for name, booster in boosters}
 
-    def finish(
-        self, combine: str, progress: Progress | None, *, clip: bool = True, whole: bool = True
-    ) -> dict[str, OutputModel]:
-        """Wait for every model, and put each output together; see `fit_outputs`."""
-        trained = self._collect(progress)
-        return {
-            name: _output_model(
-                *(y, self._labels, self.folds, trained[name], combine, self._loss),
-                Support.of(y, clip=clip, whole=whole),
-            )
-            for name, y in self._outcomes.items()
+    def finish(self, progress: Progress | None = None) -> dict[str, OutputModel]:
+        """Wait for every model, and put each output together."""
+        answers: dict[tuple[int, int], dict[str, Any]] = {}
+        for done, future in enumerate(as_completed(self._pending), 1):
+            job, n = self._pending[future], len(self._outcomes)
+            answers[job.fold, job.cluster] = future.result()
+            if progress is not None:
+                for model in range(n):
+                    progress((done - 1) * n + model + 1, len(self._pending) * n)
+        return {name: self._model(name, y, answers) for name, y in self._outcomes.items()}
+
+    def _model(
+        self, name: str, y: np.ndarray, answers: Mapping[tuple[int, int], dict[str, Any]]
+    ) -> OutputModel:
+        recipe, everywhere, own = self._recipe, [], []
+        for i, fold in enumerate(self.folds):
+            everywhere.append(answers[i, NOISE][name])
+            alone = everywhere[i].copy()
+            for (part, cluster), answer in answers.items():
+                if part == i and cluster != NOISE:
+                    alone[self._labels[fold.valid] == cluster] = answer[name]
+            own.append(alone)
+        truth = [y[fold.valid] for fold in self.folds]
+        weight = {"cluster": 1.0, "global": 0.0}.get(recipe.combine)
+        if weight is None:
+            weight = recipe.weight(truth, everywhere, own)
+        served = [blend(g, c, weight) for g, c in zip(everywhere, own, strict=True)]
+        texts = {
+            cluster: answer[name] for (part, cluster), answer in answers.items() if part == _FINAL
         }
-
-    def _collect(self, progress: Progress | None) -> dict[str, Trained]:
-        """Wait for every model."""
-        trained = {name: Trained({}, [{} for _ in self.folds]) for name in self._outcomes}
-        done = 0
-        for future in as_completed(self._pending):
-            job = self._pending[future]
-            for name, answer in future.result().items():
-                if isinstance(answer, str):
-                    trained[name].texts[job.cluster] = answer
-                else:
-                    trained[name].forecasts[job.fold][job.cluster] = answer
-                done += 1
-                if progress is not None:
-                    progress(done, len(self._pending) * len(trained))
-        return trained
-
-
-def rows_by_cluster(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Each label with the sorted positions of its rows, in one sort."""
-    order = np.argsort(labels, kind="stable")
-    clusters, starts = np.unique(labels[order], return_index=True)
-    parts = np.split(order, starts[1:])
-    return [(int(cluster), rows) for cluster, rows in zip(clusters, parts, strict=True)]
-
-
-def training_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    settings = dict(params) | _MANAGED
-    return {"n_estimators": 100} | settings
-
-
-def train_boosters(
-    X: np.ndarray,
-    outcomes: Mapping[str, np.ndarray],
-    settings: Mapping[str, Any],
-    categorical: Sequence[int],
-) -> Iterator[tuple[str, lgb.Booster]]:
-    """A model of each outcome; the rows are sorted into bins once."""
-    params = dict(settings)
-    rounds = params.pop("n_estimators")
-    data = lgb.Dataset(X, categorical_feature=list(categorical), free_raw_data=True)
-    try:
-        for name, y in outcomes.items():
-            data.set_label(y)
-            booster = lgb.train(params, data, num_boost_round=rounds, keep_training_booster=True)
-            yield name, booster
-    except lgb.basic.LightGBMError as error:
-        raise ModelTrainingError(f"LightGBM refused the data or its parameters: {error}") from error
-
-
-def booster_forecast(booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
-    """LightGBM's own forecast, by one thread; each row's answer depends on that row alone."""
-    if len(X) == 0:
-        return np.empty(0)
-    return np.asarray(booster.predict(X, num_threads=1), dtype=np.float64)
-
-
-def blend(everyone: np.ndarray, own: np.ndarray, weight: float) -> np.ndarray:
-    """``(1 - weight) * everyone + weight * own``."""
-    return (1.0 - weight) * everyone + weight * own
-
-
-def fold_forecasts(
-    labels: np.ndarray, folds: Sequence[Fold], trained: Trained
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of each fold's validation rows, the global forecast and that of the clusters' models (of
-    the global one where a cluster has none)."""
-    everyone, own = [], []
-    for fold, forecasts in zip(folds, trained.forecasts, strict=True):
-        everyone.append(forecasts[NOISE])
-        alone = forecasts[NOISE].copy()
-        for cluster, forecast in forecasts.items():
-            if cluster != NOISE:
-                alone[labels[fold.valid] == cluster] = forecast
-        own.append(alone)
-    return everyone, own
-
-
-def _output_model(
-    y: np.ndarray,
-    labels: np.ndarray,
-    folds: Sequence[Fold],
-    trained: Trained,
-    combine: str,
-    loss: Callable[[np.ndarray], np.ndarray],
-    support: Support,
-) -> OutputModel:
-    """Put the pieces of one output together: weight, calibration and scores."""
-    everyone, own = fold_forecasts(labels, folds, trained)
-    truth = [y[fold.valid] for fold in folds]
-    if combine == "blend":
-        weight = choose_weight(truth, everyone, own, loss)
-    else:
-        weight = 1.0 if combine == "cluster" else 0.0
-    served = [blend(g, c, weight) for g, c in zip(everyone, own, strict=True)]
-
-    seen = np.concatenate([labels[fold.valid] for fold in folds])
-    y_all = np.concatenate(truth)
-    ways = {
-        way: support.clipped(np.concatenate(parts))
-        for way, parts in {"global": everyone, "cluster": own, "blend": served}.items()
-    }
-    served_all = ways["blend"]
-    scores = FoldScores(
-        n_rows=len(y_all),
-        errors={way: _rmse(y_all, forecast) for way, forecast in ways.items()},
-        clusters={
-            cluster: calculate_model_metrics(y_all[rows], served_all[rows]) | {"n_rows": len(rows)}
-            for cluster, rows in rows_by_cluster(seen)
-        },
-    )
-    return OutputModel(
-        texts=dict(sorted(trained.texts.items())),
-        weight=weight,
-        calibration=Calibration.fit(y_all - served_all, seen),
-        scores=scores,
-        support=support,
-        residuals=y_all - served_all,
-        fold_losses={way: np.square(y_all - forecast) for way, forecast in ways.items()},
-    )
+        known = OutOfFold(
+            truth,
+            {"global": everywhere, "cluster": own, "blend": served},
+            np.concatenate([self._labels[fold.valid] for fold in self.folds]),
+        )
+        return recipe.model(dict(sorted(texts.items())), weight, y, known)
 
 
 def choose_weight(
     truth: Sequence[np.ndarray],
-    everyone: Sequence[np.ndarray],
+    everywhere: Sequence[np.ndarray],
     own: Sequence[np.ndarray],
     loss: Callable[[np.ndarray], np.ndarray] = np.square,
 ) -> float:
@@ -617,7 +449,7 @@ def choose_weight(
 
     Parameters
     ----------
-    truth, everyone, own : sequences of ndarray, shape (n_valid,) for each fold
+    truth, everywhere, own : sequences of ndarray, shape (n_valid,) for each fold
         The outcome, the global forecast and the clusters' forecast.
     loss : callable
         Of the residuals, row by row.
@@ -629,7 +461,7 @@ def choose_weight(
     """
     losses = {
         weight: [
-            loss(y - blend(g, c, weight)) for y, g, c in zip(truth, everyone, own, strict=True)
+            loss(y - blend(g, c, weight)) for y, g, c in zip(truth, everywhere, own, strict=True)
         ]
         for weight in WEIGHTS
     }
@@ -646,7 +478,3 @@ def choose_weight(
 
 def _standard_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
-
-
-def _rmse(y: np.ndarray, forecast: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(y - forecast))))

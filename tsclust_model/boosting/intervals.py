@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
+
+Value = TypeVar("Value")
 
 _ROUNDING = 1e-9  # of a bound that floating point misses a whole number by
 
@@ -112,6 +115,15 @@ class Calibration:
         ).reshape(-1, 2)
         return prediction + offsets[inverse, 0], prediction + offsets[inverse, 1]
 
+    def renumbered(self, ids: Mapping[int, int]) -> Calibration:
+        """The same residuals under other cluster ids."""
+        return Calibration(renumbered_keys(self.residuals, ids))
+
+
+def renumbered_keys(by_cluster: Mapping[int, Value], ids: Mapping[int, int]) -> dict[int, Value]:
+    """The same values under other cluster ids; a key without a new one stays."""
+    return {ids.get(cluster, cluster): value for cluster, value in by_cluster.items()}
+
 
 def _offsets(residuals: np.ndarray, coverage: float) -> tuple[float, float]:
     n = len(residuals)
@@ -197,8 +209,7 @@ class StepCalibration:
     def renumbered(self, ids: Mapping[int, int]) -> StepCalibration:
         """The same residuals under other segment ids."""
         return StepCalibration(
-            {ids.get(cluster, cluster): found for cluster, found in self.residuals.items()},
-            {ids.get(cluster, cluster): n for cluster, n in self.counts.items()},
+            renumbered_keys(self.residuals, ids), renumbered_keys(self.counts, ids)
         )
 
 

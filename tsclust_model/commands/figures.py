@@ -14,7 +14,7 @@ def beside(figures: Mapping[str, Any], prefix: str, wape: float | None = None) -
 
 
 def naive_line(figures: Mapping[str, Any], prefix: str = "") -> str:
-    """The naive forecasts of rows (`calculate_naive_metrics`) in one line, or nothing."""
+    """The naive forecasts of rows (`Target.naive_figures`) in one line, or nothing."""
     shown = (
         ("naive (median)", (("RMSE", "rmse_naive"), ("MAE", "mae_naive"))),
         ("naive (classes' shares)", (("log-loss", "log_loss_naive"),)),

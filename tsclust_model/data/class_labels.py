@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from tsclust_model.data.columns import as_boolean, is_nested, require_columns, without_markers
+from tsclust_model.data.columns import as_boolean, is_nested
 from tsclust_model.errors import DataValidationError
 
 MOST_CLASSES = 100
@@ -31,7 +31,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True)
-class ClassTarget:
+class ClassLabels:
     """The classes of a target.
 
     Attributes
@@ -50,8 +50,8 @@ class ClassTarget:
 
     @classmethod
     def fit(
-        cls, column: pd.Series, name: str, *, known: ClassTarget | None = None, asked: bool = False
-    ) -> ClassTarget:
+        cls, column: pd.Series, name: str, *, known: ClassLabels | None = None, asked: bool = False
+    ) -> Self:
         """Find the classes of a column, markers of missing values already taken out of it.
 
         Parameters
@@ -59,7 +59,7 @@ class ClassTarget:
         column : Series
             As texts, if it was of categories: somebody has said that its numbers are names.
         name : str
-        known : ClassTarget, optional
+        known : ClassLabels, optional
             Of the model this one may follow: its kind, and its classes too, so that the columns
             of the answer stay.
         asked : bool
@@ -135,7 +135,7 @@ class ClassTarget:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> ClassTarget:
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         return cls(content["name"], content["kind"], tuple(content["classes"]))
 
 
@@ -149,21 +149,7 @@ def holds_classes(column: pd.Series) -> bool:
     return pd.api.types.infer_dtype(column, skipna=True) in kinds
 
 
-def class_outcome(
-    frame: pd.DataFrame, classes: ClassTarget, markers: Collection[str]
-) -> np.ndarray:
-    """The target's classes as texts, shape (n,).
-
-    Raises
-    ------
-    DataValidationError
-        The target is absent, or missing in some rows.
-    """
-    require_columns(frame, [classes.name], "target column")
-    return classes.texts(without_markers(frame[classes.name], markers))
-
-
-def check_names(target: ClassTarget, taken: Collection[str | None]) -> None:
+def check_names(target: ClassLabels, taken: Collection[str | None]) -> None:
     """Refuse key columns of the rows that are named as a column of the answer.
 
     Raises
@@ -196,7 +182,7 @@ def _refuse_broken_numbers(column: pd.Series, name: str) -> None:
         )
 
 
-def _refuse_clashes(target: ClassTarget) -> None:
+def _refuse_clashes(target: ClassLabels) -> None:
     if len(set(target.columns)) < len(target.columns):
         raise DataValidationError(
             f"two classes of target '{target.name}' differ in blanks or line breaks only; "

@@ -14,12 +14,12 @@ from mlflow.types import ColSpec, DataType
 from mlflow.types import Schema as MlflowSchema
 from sklearn.base import BaseEstimator
 
-from tsclust_model.data.class_labels import ClassTarget
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.mlflow_integration.pyfunc import requirements
 from tsclust_model.mlflow_integration.sealed_models import trusted_types
 from tsclust_model.rows.baseline import Baseline
 from tsclust_model.rows.schema import Schema
+from tsclust_model.rows.targets import target_of
 
 _METADATA = "tsclust_baseline"
 
@@ -28,13 +28,13 @@ def log_baseline(model: Baseline) -> tuple[str, str]:
     """Log a baseline under the active run; returns its URI and the digest of what it is."""
     about = {
         "schema": model.schema.to_dict(),
-        "classes": None if model.classes is None else model.classes.to_dict(),
+        "classes": model.outcome.to_state().get("classes"),
         "info": model.info,
     }
     text = json.dumps(about, sort_keys=True)
     kinds = {True: DataType.double, False: DataType.string}
     inputs: list[Any] = [ColSpec(kinds[f.is_number], f.name) for f in model.schema.features]
-    answer = DataType.double if model.classes is None else DataType.string
+    answer = DataType[model.outcome.prediction_type]
     logged = mlflow.sklearn.log_model(
         model.estimator,
         name="model",
@@ -80,5 +80,5 @@ def load_baseline(model_uri: str) -> Baseline:
             f"{model_uri} cannot be loaded: {str(error).splitlines()[0]}"
         ) from error
     about = json.loads(text)
-    classes = None if about["classes"] is None else ClassTarget.from_dict(about["classes"])
-    return Baseline(estimator, Schema.from_dict(about["schema"]), classes, about["info"])
+    target = target_of(about["info"]["roles"]["target"], about["classes"])
+    return Baseline(estimator, Schema.from_dict(about["schema"]), target, about["info"])

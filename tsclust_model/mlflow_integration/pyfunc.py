@@ -30,7 +30,7 @@ from packaging.version import Version
 
 import tsclust_model
 from tsclust_model import __version__
-from tsclust_model.boosting.blend import ClusterModels, OutputModel
+from tsclust_model.boosting.output_model import OutputModel
 from tsclust_model.clustering.engine import Scaler
 from tsclust_model.clustering.fallback import KNNFallback
 from tsclust_model.clustering.hdbscan_tree import DensityTree
@@ -154,14 +154,14 @@ class SegmentForecaster(PythonModel):
         return digest(self.parts)
 
 
-def _cluster_boosters(model: ClusterModels | SeriesModel) -> dict[int, Boosters]:
-    if isinstance(model, ClusterModels):
+def _cluster_boosters(model: OutputModel | SeriesModel) -> dict[int, Boosters]:
+    if isinstance(model, OutputModel):
         return dict(model.cluster_boosters)
     return {cluster: _parsed(texts) for cluster, texts in model.texts.items() if cluster != NOISE}
 
 
-def _global_boosters(model: ClusterModels | SeriesModel) -> Boosters:
-    if isinstance(model, ClusterModels):
+def _global_boosters(model: OutputModel | SeriesModel) -> Boosters:
+    if isinstance(model, OutputModel):
         return model.global_booster
     return _parsed(model.texts.get(NOISE, ()))
 

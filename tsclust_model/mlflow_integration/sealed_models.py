@@ -12,6 +12,7 @@ from typing import Any
 import lightgbm as lgb
 from sklearn.base import BaseEstimator
 
+from tsclust_model.boosting.output_model import NumberModel
 from tsclust_model.clustering.engine import AdaptiveClusteringEngine, Segmentation
 from tsclust_model.clustering.fallback import KNNFallback
 from tsclust_model.errors import MLflowIntegrationError, NotFittedError, listed
@@ -233,10 +234,11 @@ def _open_manager(parts: Parts, about: dict[str, Any]) -> ClusterSpecificModelMa
     manager = ClusterSpecificModelManager(**about)
     manager.features_ = features
     if target:
-        manager.timeseries_ = output_from_parts(parts, "target")
+        manager.timeseries_ = output_from_parts(parts, "target", NumberModel)
     if names:
         manager.resources_ = {
-            name: output_from_parts(parts, f"resource-{i}") for i, name in enumerate(names)
+            name: output_from_parts(parts, f"resource-{i}", NumberModel)
+            for i, name in enumerate(names)
         }
     return manager
 

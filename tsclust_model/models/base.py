@@ -16,7 +16,6 @@ import pandas as pd
 
 from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.config import PipelineConfig
-from tsclust_model.data.class_labels import ClassTarget
 from tsclust_model.data.fitted_rows import FittedPeriods, FittedRows
 from tsclust_model.data.roles import Roles
 from tsclust_model.metrics import Metric
@@ -145,11 +144,6 @@ class FittedModel(ABC):
     def shows_ids(self) -> bool:
         """Whether reports may name cases by their ids; models of before never asked for it."""
         return bool(self.info["config"].get("show_ids", False))
-
-    @property
-    def classes(self) -> ClassTarget | None:
-        """The classes of the target; None if it is a number."""
-        return None
 
     @property
     def task(self) -> str:

@@ -20,24 +20,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.data.class_labels import ClassTarget
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, DataValidationError, ModelTrainingError
-from tsclust_model.metrics import (
-    LOG_LOSS,
-    RMSE,
-    Metric,
-    calculate_classification_metrics,
-    calculate_model_metrics,
-    calculate_naive_metrics,
-    log_losses,
-    naive_forecast,
-    true_probabilities,
-)
+from tsclust_model.metrics import Metric
 from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG
 from tsclust_model.rows.cases import RowsModel
 from tsclust_model.rows.schema import Schema
 from tsclust_model.rows.table import TrainingData, canonical_rows
+from tsclust_model.rows.targets import Target
 from tsclust_model.shown import one_line
 
 LOGISTIC, FOREST = "logistic", "random_forest"
@@ -53,26 +43,21 @@ class Baseline(RowsModel):
     estimator : sklearn.pipeline.Pipeline
         Takes a table of the schema's columns.
     schema : Schema
-    outcome : ClassTarget or None
-        The classes; None if the target is a number.
+    outcome : Target
     info : dict
         As of a `Generation`: ``config``, ``roles``, ``quality``, ``trained_on``, ...
     """
 
     estimator: Pipeline
     schema: Schema
-    outcome: ClassTarget | None
+    outcome: Target
     info: dict[str, Any] = field(default_factory=dict)
     reference: None = field(default=None, init=False, repr=False)
     fitted: None = field(default=None, init=False, repr=False)
 
     @property
-    def classes(self) -> ClassTarget | None:
-        return self.outcome
-
-    @property
     def metric(self) -> Metric:
-        return RMSE if self.classes is None else LOG_LOSS
+        return self.outcome.metric
 
     @property
     def reported_columns(self) -> list[str]:
@@ -94,29 +79,18 @@ class Baseline(RowsModel):
         rows = np.flatnonzero(self.schema.encode(frame).scorable)
         if len(rows):
             part = frame.iloc[rows]
-            y = self.outcomes(part)
-            if self.classes is None:
-                losses[rows] = np.square(y - self.predict(part))
-            else:
-                P, codes = self._probabilities(part, y)
-                losses[rows] = log_losses(true_probabilities(P, codes))
+            own = self.outcome.seen_by(self.estimator)
+            losses[rows] = own.losses(self.outcomes(part), self._values(part))
         return losses
 
     def figures(self, frame: pd.DataFrame) -> dict[str, float | None]:
         """Metrics on labelled rows that can be scored."""
-        y, naive = self.outcomes(frame), self.info.get("naive")
-        if self.classes is None:
-            own = calculate_model_metrics(y, self.predict(frame))
-            return own | calculate_naive_metrics(naive, y)
-        P, codes = self._probabilities(frame, y)
-        own = calculate_classification_metrics(codes, P)
-        return own | calculate_naive_metrics(naive, self.classes.codes(y))
+        y = self.outcomes(frame)
+        own = self.outcome.seen_by(self.estimator).figures(y, self._values(frame))
+        return own | self.outcome.naive_figures(self.info.get("naive"), self.outcome.codes(y))
 
-    def _probabilities(self, frame: pd.DataFrame, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities, and the position of what happened among their columns (-1: none)."""
-        P = self.estimator.predict_proba(_inputs(frame, self.schema))
-        known = pd.Index(self.estimator.classes_, dtype=object)
-        return P, known.get_indexer(pd.Index(y, dtype=object)).astype(np.int64)
+    def _values(self, frame: pd.DataFrame) -> np.ndarray:
+        return self.outcome.values_of(self.estimator, _inputs(frame, self.schema))
 
 
 def fit_baseline(
@@ -147,19 +121,16 @@ def fit_baseline(
         It could not be fitted.
     """
     numbers = [feature.name for feature in data.schema.features if feature.is_number]
-    of_classes = data.classes is not None
     estimator = unfitted(
-        model_type, of_classes, params, random_state, numbers, data.schema.text_columns
+        model_type, data.target, params, random_state, numbers, data.schema.text_columns
     )
-    y: Any = data.y
-    if data.classes is not None:
-        y = np.array(data.classes.classes, dtype=object)[data.y.astype(np.int64)].astype(str)
+    y = data.target.of_codes(data.y)
     return fit_estimator(estimator, _inputs(frame, data.schema), y, model_type)
 
 
 def unfitted(
     model_type: str,
-    of_classes: bool,
+    target: Target,
     params: Mapping[str, Any] | None,
     random_state: int,
     numbers: Sequence[Any],
@@ -172,7 +143,7 @@ def unfitted(
     ConfigurationError
         As of `fit_baseline`.
     """
-    model = _estimator(model_type, of_classes, dict(params or {}), random_state)
+    model = _estimator(model_type, target, dict(params or {}), random_state)
     scaled = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     encoded = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     inputs = ColumnTransformer(
@@ -204,13 +175,13 @@ def about_baseline(
         "config": config.to_dict(),
         "roles": asdict(replace(roles, features=tuple(data.schema.names))),
         "n_rows": len(data.y),
-        "naive": naive_forecast(data.y, data.n_classes),
+        "naive": data.target.naive(data.y),
         MODEL_TYPE_TAG: model_type,
     }
 
 
-def _estimator(model_type: str, of_classes: bool, params: dict[str, Any], random_state: int) -> Any:
-    if model_type == LOGISTIC and not of_classes:
+def _estimator(model_type: str, target: Target, params: dict[str, Any], random_state: int) -> Any:
+    if model_type == LOGISTIC and not target.classes:
         raise ConfigurationError(
             "a logistic regression needs a target of classes; take random_forest or lightgbm, or "
             "set model.task to classification"
@@ -218,7 +189,7 @@ def _estimator(model_type: str, of_classes: bool, params: dict[str, Any], random
     if model_type == LOGISTIC:
         kind, given = LogisticRegression, {"max_iter": 1000}
     elif model_type == FOREST:
-        kind, given = (RandomForestClassifier if of_classes else RandomForestRegressor), {}
+        kind, given = RandomForestClassifier if target.classes else RandomForestRegressor, {}
     else:
         raise ConfigurationError(
             f"model_type is {model_type!r}; it must be one of {LIGHTGBM}, {LOGISTIC}, {FOREST}"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.data.class_labels import ClassTarget, holds_classes
+from tsclust_model.data.class_labels import ClassLabels, holds_classes
 from tsclust_model.data.columns import validate_target
 from tsclust_model.data.history import DataVersioner
 from tsclust_model.errors import DataValidationError
@@ -157,10 +157,10 @@ def outcome_columns(
     for name in resources:
         if name not in roles.resources:
             raise DataValidationError(f"'{name}' is no resource of this model")
-    classes, known = generation.classes, {}
+    target, known = generation.outcome, {}
     for name, values in given.items():
-        if classes is not None and name == classes.name:
-            known[name] = class_outcomes(classes, values, n_rows, partial=partial)
+        if name == target.name and isinstance(target, ClassLabels):
+            known[name] = class_outcomes(target, values, n_rows, partial=partial)
         elif partial:
             known[name] = _partial_numbers(values, n_rows, name)
         else:
@@ -178,7 +178,7 @@ def _partial_numbers(values: Any, n_rows: int, name: str) -> np.ndarray:
 
 
 def class_outcomes(
-    classes: ClassTarget, values: Any, n_rows: int, *, partial: bool = False
+    classes: ClassLabels, values: Any, n_rows: int, *, partial: bool = False
 ) -> np.ndarray:
     """Outcomes as texts, shape (n_rows,); with `partial` None where one is not known yet.
 
@@ -207,7 +207,7 @@ def _known_values(column: pd.Series, n_rows: int, name: str) -> np.ndarray:
     return np.asarray(is_known)
 
 
-def _refuse_other_kind(classes: ClassTarget, values: pd.Series, texts: np.ndarray) -> None:
+def _refuse_other_kind(classes: ClassLabels, values: pd.Series, texts: np.ndarray) -> None:
     if classes.kind == "text":
         odd = [isinstance(value, (Number, np.bool_)) for value in values]
     elif classes.kind == "number":
@@ -277,15 +277,15 @@ def joined(parts: list[Forecast]) -> Forecast:
     )
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("prediction", "lower", "upper", "weight", "probabilities")
+        for name in ("values", "prediction", "weight")
     }
-    return Forecast(assignment, **arrays, resources={})
+    lower, upper = (np.concatenate([part.bounds[i] for part in parts]) for i in (0, 1))
+    return Forecast(assignment, **arrays, bounds=(lower, upper), resources={})
 
 
 def class_probabilities(generation: Generation, forecast: Forecast) -> dict[str, np.ndarray]:
     """The probability of each class by its column's name; empty for numbers."""
-    names = [] if generation.classes is None else generation.classes.columns
-    return dict(zip(names, forecast.probabilities.T, strict=True))
+    return {name: forecast.values[:, i] for i, name in enumerate(generation.outcome.class_columns)}
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.data.class_labels import class_outcome
-from tsclust_model.data.columns import in_time_order, outcome
+from tsclust_model.data.columns import in_time_order
 from tsclust_model.data.fitted_rows import FittedRows
 from tsclust_model.data.roles import Roles
 from tsclust_model.models.base import FittedModel
 from tsclust_model.rows.schema import Schema
 from tsclust_model.rows.table import canonical_rows
+from tsclust_model.rows.targets import Target
 
 if TYPE_CHECKING:
     from tsclust_model.data.history import DataVersioner
@@ -29,6 +29,8 @@ class RowsModel(FittedModel):
     Attributes
     ----------
     schema : Schema
+    outcome : Target
+        What is forecast: a number, or a class.
     fitted : FittedRows or None
         Which rows it was fitted on; None is unknown.
     """
@@ -37,41 +39,32 @@ class RowsModel(FittedModel):
     unit: ClassVar[str] = "rows"
 
     schema: Schema
+    outcome: Target
     fitted: FittedRows | None
 
     @property
     def task(self) -> str:
-        return "regression" if self.classes is None else "classification"
+        return self.outcome.task
 
     @property
     def score_name(self) -> str:
-        return "R²" if self.classes is None else "accuracy"
+        return self.outcome.score_name
 
     @property
     def text_columns(self) -> list[str]:
-        classes = self.classes
-        own = [classes.name] if classes is not None and classes.kind != "number" else []
-        return [*self.schema.text_columns, *own]
+        return [*self.schema.text_columns, *self.outcome.string_columns]
 
     @property
     def input_columns(self) -> dict[str, str]:
         return {f.name: "double" if f.is_number else "string" for f in self.schema.features}
 
     def outcomes(self, frame: pd.DataFrame) -> np.ndarray:
-        """What happened, shape (n,): numbers, or classes as texts.
-
-        Raises
-        ------
-        DataValidationError
-            The target is absent, missing or of another type.
-        """
-        if self.classes is not None:
-            return class_outcome(frame, self.classes, self.schema.missing_markers)
-        return outcome(frame, self.roles.target, "target column")
+        """What happened, shape (n,); see `Target.outcomes`."""
+        return self.outcome.outcomes(frame, self.schema.missing_markers)
 
     def canonical_rows(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rows as the history keeps them; see `tsclust_model.rows.table.canonical_rows`."""
-        return canonical_rows(frame, self.schema, self.roles, self.classes, self.reported_columns)
+        return canonical_rows(frame, self.schema, self.roles, self.outcome, self.reported_columns)
 
     def checked_rows(self, frame: pd.DataFrame, config: PipelineConfig) -> pd.DataFrame:
         ordered = in_time_order(frame, self.roles.time)

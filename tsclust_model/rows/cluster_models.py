@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.boosting.blend import OutputModel, fit_outputs
+from tsclust_model.boosting.blend import NumberRecipe, fit_outputs
 from tsclust_model.boosting.folds import time_ordered_folds
+from tsclust_model.boosting.output_model import OutputModel
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import validate_batch_data, validate_target
 from tsclust_model.errors import DataValidationError, NotFittedError
@@ -191,9 +192,7 @@ class ClusterSpecificModelManager:
             {n: np.concatenate([outcomes[c][n] for c in parts])[order] for n in names},
             labels,
             time_ordered_folds(len(labels)),
-            params,
-            combine=self.combine,
-            min_cluster_rows=self.min_cluster_rows,
+            NumberRecipe(params, (), self.combine, self.min_cluster_rows),
         )
 
 

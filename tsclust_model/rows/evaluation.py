@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from tsclust_model.boosting.boosters import rows_by_cluster
 from tsclust_model.data.columns import outcome
 from tsclust_model.errors import DataValidationError
-from tsclust_model.metrics import (
-    calculate_classification_metrics,
-    calculate_model_metrics,
-    calculate_naive_metrics,
-)
+from tsclust_model.metrics import calculate_model_metrics
 
 if TYPE_CHECKING:
-    from tsclust_model.rows.model import Forecast, Generation
+    from tsclust_model.rows.model import Generation
 
 
 def evaluate_generation(
@@ -40,7 +36,7 @@ def evaluate_generation(
         ``n_rows``, ``n_not_scored``, ``rmse``, ``mae``, ``r2`` (of what is served),
         ``rmse_global`` and ``rmse_cluster`` (global model alone, clusters alone), ``coverage``
         (wanted) and ``interval_coverage`` (reached, 0 to 1), what a model has to beat
-        (`calculate_naive_metrics`; the last value where the model knows a time column),
+        (`Target.naive_figures`; the last value where the model knows a time column),
         ``noise_ratio``, ``resources``
         {name: metrics} and ``clusters`` {cluster: metrics}. Of classes: ``accuracy``,
         ``log_loss``, ``auc``, ``log_loss_global`` and ``log_loss_cluster``, and no intervals.
@@ -56,50 +52,40 @@ def evaluate_generation(
     if not scored.any():
         why = f"; the first: {encoded.status[0]}" if len(frame) else ""
         raise DataValidationError(f"none of {len(frame)} rows can be scored{why}")
-    X, y = encoded.X[scored], y[scored]
+    X, y, outcome = encoded.X[scored], y[scored], generation.outcome
     last = last_values(generation, frame, known)
     forecast = generation.forecast(X, generation.coverage)
-    labels = forecast.assignment.labels
-    found = forecast.prediction if generation.classes is None else forecast.probabilities
-    figures, metric = _figures(generation), generation.metric.name
+    labels, metric = forecast.assignment.labels, generation.metric.name
     alone = {
-        f"{metric}_{way}": figures(y, generation.target.predict(X, labels, weight)[0])[metric]
+        f"{metric}_{way}": outcome.figures(y, generation.target.predict(X, labels, weight)[0])
         for way, weight in (("global", 0.0), ("cluster", 1.0))
     }
     return {
         "n_rows": len(y),
         "n_not_scored": int((~scored).sum()),
-        **figures(y, found),
-        **alone,
-        **calculate_naive_metrics(
-            generation.info.get("naive"),
-            as_numbers(generation, y),
-            None if last is None else last[scored],
+        **outcome.figures(y, forecast.values),
+        **{name: figures[metric] for name, figures in alone.items()},
+        **outcome.naive_figures(
+            generation.info.get("naive"), outcome.codes(y), None if last is None else last[scored]
         ),
-        **_intervals(generation, y, forecast),
+        **outcome.interval_figures(y, forecast.bounds, generation.coverage),
         "noise_ratio": forecast.assignment.noise_ratio,
         "resources": {
-            name: _known_metrics(frame.loc[scored, name], found)
-            for name, found in forecast.resources.items()
+            name: _known_metrics(frame.loc[scored, name], values)
+            for name, values in forecast.resources.items()
             if name in frame
         },
         "clusters": {
-            int(cluster): figures(y[labels == cluster], found[labels == cluster])
-            | {"n_rows": int((labels == cluster).sum())}
-            for cluster in np.unique(labels)
+            cluster: outcome.figures(y[rows], forecast.values[rows]) | {"n_rows": len(rows)}
+            for cluster, rows in rows_by_cluster(labels)
         },
     }
-
-
-def as_numbers(generation: Generation, y: np.ndarray) -> np.ndarray:
-    """Outcomes as `naive_losses` takes them: numbers, or positions of classes."""
-    return y if generation.classes is None else generation.classes.codes(y)
 
 
 def last_values(
     generation: Generation, frame: pd.DataFrame, known: pd.DataFrame | None = None
 ) -> np.ndarray | None:
-    """The outcome before each row, shape (n,), as `naive_losses` takes it.
+    """The outcome before each row, shape (n,), as `Target.naive_losses` takes it.
 
     It is that of the newest labelled row with an earlier time, of the same id where the model
     knows one; NaN where there is none. None without a time, or where no row has one.
@@ -137,27 +123,8 @@ def last_values(
 def _keyed(generation: Generation, frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """Time, outcome as a number and id of a table, by these names; what it lacks is missing."""
     rows = generation.canonical_rows(frame)
-    found = pd.DataFrame({key: rows.get(name) for key, name in columns.items()}, index=rows.index)
-    if generation.classes is not None:
-        known = found["y"].notna().to_numpy()
-        codes = np.full(len(found), np.nan)
-        codes[known] = generation.classes.codes(found["y"][known].to_numpy())
-        found["y"] = codes
-    return found
-
-
-def _figures(generation: Generation) -> Callable[..., dict[str, float | None]]:
-    """What makes figures of outcomes and forecasts."""
-    if generation.classes is None:
-        return calculate_model_metrics
-    return partial(calculate_classification_metrics, classes=generation.classes.classes)
-
-
-def _intervals(generation: Generation, y: np.ndarray, forecast: Forecast) -> dict[str, float]:
-    if generation.classes is not None:
-        return {}
-    inside = (forecast.lower <= y) & (y <= forecast.upper)
-    return {"coverage": generation.coverage, "interval_coverage": float(inside.mean())}
+    keyed = pd.DataFrame({key: rows.get(name) for key, name in columns.items()}, index=rows.index)
+    return keyed.assign(y=generation.outcome.known_codes(keyed["y"]))
 
 
 def _known_metrics(column: pd.Series, forecast: np.ndarray) -> dict[str, float | None]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.boosting.blend import OutputModel, fold_blend
+from tsclust_model.boosting.blend import fit_outputs
+from tsclust_model.boosting.output_model import OutputModel
 from tsclust_model.boosting.segment_gain import segment_gain
 from tsclust_model.config import PipelineConfig
-from tsclust_model.metrics import METRICS, calculate_model_metrics
-from tsclust_model.rows.class_target import ClassModel, fold_blend_classes
+from tsclust_model.metrics import METRICS
 from tsclust_model.rows.evaluation import evaluate_generation
 from tsclust_model.rows.fit import FittedGeneration
 from tsclust_model.rows.report import fold_naive_losses
@@ -22,17 +22,14 @@ from tsclust_model.rows.table import TrainingData
 
 def shuffled_control(
     fitted: FittedGeneration, data: TrainingData, config: PipelineConfig
-) -> OutputModel | ClassModel:
-    """The blend on the folds with the segments shuffled among the rows: worth nothing."""
+) -> OutputModel:
+    """The blend on the folds with the segments shuffled among the rows, which gains nothing."""
     labels = np.random.default_rng(config.random_state).permutation(fitted.assignment.labels)
-    fits = (data.X, data.y, labels, fitted.folds, config.lgb_timeseries_params)
-    settings: dict[str, Any] = {
-        "categorical": data.schema.categorical_columns,
-        "min_cluster_rows": config.min_cluster_rows,
-    }
-    if data.classes is None:
-        return fold_blend(*fits, **settings, clip=config.clip_to_support)
-    return fold_blend_classes(*fits, data.classes, **settings)
+    recipe = replace(data.target.recipe(config, data.schema.categorical_columns), combine="blend")
+    (control,) = fit_outputs(
+        data.X, {data.target.name: data.y}, labels, fitted.folds, recipe, final=False
+    ).values()
+    return control
 
 
 def performance_figures(
@@ -40,7 +37,7 @@ def performance_figures(
     data: TrainingData,
     known: pd.DataFrame,
     unseen: pd.DataFrame,
-    control: OutputModel | ClassModel,
+    control: OutputModel,
 ) -> dict[str, Any]:
     """What was found and what it is worth, as JSON-ready figures.
 
@@ -88,11 +85,11 @@ def _fold_metrics(
     target = fitted.generation.target
     rows = np.concatenate([fold.valid for fold in fitted.folds] or [np.empty(0, dtype=np.int64)])
     metric = fitted.generation.metric
-    found: dict[str, float | None] = {}
-    if isinstance(target, OutputModel) and len(target.residuals) == len(rows):
-        own = calculate_model_metrics(data.y[rows], data.y[rows] - target.residuals)
-        found = {f"{name}_blend": own[name] for name in ("mae", "r2")}
-    return found | {
+    own: dict[str, float | None] = {}
+    if len(target.fold_values) == len(rows):
+        figures = data.target.figures(data.target.of_codes(data.y[rows]), target.fold_values)
+        own = {f"{name}_blend": figures[name] for name in ("mae", "r2") if name in figures}
+    return own | {
         f"{metric.name}_{way}": metric.of(losses.mean())
         for way, losses in fold_naive_losses(fitted, data, known).items()
     }

@@ -9,14 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tsclust_model.boosting.blend import (
-    OutputFits,
-    OutputModel,
-    Progress,
-    model_threads,
-)
+from tsclust_model.boosting.blend import OutputFits, Recipe
+from tsclust_model.boosting.boosters import model_threads
 from tsclust_model.boosting.folds import Fold, time_ordered_folds
-from tsclust_model.boosting.intervals import Calibration
+from tsclust_model.boosting.output_model import OutputModel
 from tsclust_model.clustering.engine import (
     DensityFit,
     FittedSegmentation,
@@ -26,12 +22,11 @@ from tsclust_model.clustering.engine import (
 )
 from tsclust_model.clustering.lineage import first_lineage
 from tsclust_model.config import PipelineConfig
-from tsclust_model.metrics import naive_forecast
 from tsclust_model.monitoring.reference import MIN_ROWS, Reference
 from tsclust_model.results import NOISE, Assignment, ClusteringResult, Stages, silent
-from tsclust_model.rows.class_target import ClassFits, ClassModel
 from tsclust_model.rows.model import Generation
 from tsclust_model.rows.table import TrainingData
+from tsclust_model.rows.targets import number_recipe
 from tsclust_model.shown import one_line
 
 _REFERENCE_ROWS = 5_000
@@ -85,17 +80,17 @@ def fit_generation(
         target_fits, resource_fits = _begin_fits(threads, data, config)
         found, segments = _fit_segments(data, config, stages)
         labels = segments.assignment.labels
-        target_fits.add_clusters(labels, config.min_cluster_rows)
+        target_fits.add_clusters(labels)
         for rows, fits in resource_fits:
-            fits.add_clusters(labels[rows], config.min_cluster_rows)
+            fits.add_clusters(labels[rows])
         with stages("TimeSeries-LGB") as stage:
-            target = _finish_target(target_fits, config, stage.progress)
+            (target,) = target_fits.finish(stage.progress).values()
             stage.log(_output_figures(target))
         with stages("Resource-LGB") as stage:
-            resources: dict[str, OutputModel] = {}
+            fitted: dict[str, Any] = {}
             for _, fits in resource_fits:
-                resources |= fits.finish(config.combine, stage.progress, **_limits(config))
-            resources = {name: resources[name] for name in data.resources}
+                fitted |= fits.finish(stage.progress)
+            resources = {name: fitted[name] for name in data.resources}
             stage.log({"n_resources": len(resources)})
             for name, model in resources.items():
                 stage.log({f"{name}_{key}": value for key, value in _output_figures(model).items()})
@@ -106,12 +101,13 @@ def fit_generation(
         "clustering": segments.result.metrics,
         "cluster_sizes": {str(c): int(n) for c, n in zip(clusters, sizes, strict=True)},
         "fitted_rows": len(found.rows),
-        "naive": naive_forecast(data.y, data.n_classes),
+        "naive": data.target.naive(data.y),
         "lineage": first_lineage(segments.result.metrics["n_clusters"]).to_dict(),
     }
     generation = Generation(
         data.schema,
         segments.segmentation,
+        data.target,
         target,
         resources,
         _reference(data, segments.segmentation, target),
@@ -133,13 +129,16 @@ class OutOfSample:
     X : ndarray of float64, shape (n, n_features)
         As the model that follows encodes them.
     losses : ndarray of float64, shape (n,)
-    residuals : ndarray of float64, shape (n,), or None
-        y - forecast; classes have none.
+    y : ndarray, shape (n,)
+        What happened.
+    values : ndarray of float64, shape (n,) or (n, n_classes)
+        What was forecast.
     """
 
     X: np.ndarray
     losses: np.ndarray
-    residuals: np.ndarray | None
+    y: np.ndarray
+    values: np.ndarray
 
 
 def with_newest(
@@ -168,9 +167,8 @@ def with_newest(
         reference = reference.of_rows(data.X[after], noisy if len(noisy) >= MIN_ROWS else None)
     if len(newest.losses) >= MIN_ROWS:
         reference = reference.of_losses(newest.losses)
-        if isinstance(target, OutputModel) and newest.residuals is not None:
-            labels = generation.assign(newest.X).labels
-            target = replace(target, calibration=Calibration.fit(newest.residuals, labels))
+        labels = generation.assign(newest.X).labels
+        target = target.recalibrated(newest.y, newest.values, labels)
     return replace(fitted, generation=replace(generation, target=target, reference=reference))
 
 
@@ -179,47 +177,24 @@ def _begin_fits(
 ) -> tuple[OutputFits, list[tuple[np.ndarray, OutputFits]]]:
     """Begin to fit the target and the resources, each set of these with the rows it is known in."""
 
-    def begin(
-        rows: np.ndarray, outcomes: Mapping[str, np.ndarray], params: Mapping[str, Any]
-    ) -> OutputFits:
+    categorical = data.schema.categorical_columns
+
+    def begin(rows: np.ndarray, outcomes: Mapping[str, np.ndarray], recipe: Recipe) -> OutputFits:
         whole = len(rows) == len(data.y)
         groups = None if data.groups is None else data.groups[rows]
-        return OutputFits(
-            threads,
-            data.X if whole else data.X[rows],
-            {name: values[rows] for name, values in outcomes.items()},
-            time_ordered_folds(len(rows), groups),
-            params,
-            categorical=data.schema.categorical_columns,
-        )
+        X, known = data.X, outcomes
+        if not whole:
+            X, known = X[rows], {name: values[rows] for name, values in outcomes.items()}
+        return OutputFits(threads, X, known, time_ordered_folds(len(rows), groups), recipe)
 
-    everything, params = np.arange(len(data.y)), config.lgb_timeseries_params
-    target: OutputFits
-    if data.classes is None:
-        target = begin(everything, {"target": data.y}, params)
-    else:
-        folds = time_ordered_folds(len(data.y), data.groups)
-        columns = data.schema.categorical_columns
-        target = ClassFits(
-            threads, data.X, data.y, folds, params, data.classes, categorical=columns
-        )
+    target = begin(
+        np.arange(len(data.y)), {data.target.name: data.y}, data.target.recipe(config, categorical)
+    )
+    recipe = number_recipe(config, config.lgb_resource_params, categorical)
     return target, [
-        (rows, begin(rows, {n: data.resources[n] for n in names}, config.lgb_resource_params))
+        (rows, begin(rows, {name: data.resources[name] for name in names}, recipe))
         for names, rows in _by_known_rows(data.resources)
     ]
-
-
-def _finish_target(
-    fits: OutputFits, config: PipelineConfig, progress: Progress
-) -> OutputModel | ClassModel:
-    if isinstance(fits, ClassFits):
-        return fits.finish_classes(config.combine, progress)
-    return fits.finish(config.combine, progress, **_limits(config))["target"]
-
-
-def _limits(config: PipelineConfig) -> dict[str, bool]:
-    """How outputs keep to their support, as `OutputFits.finish` takes it."""
-    return {"clip": config.clip_to_support, "whole": config.round_intervals}
 
 
 def _fit_segments(
@@ -252,18 +227,16 @@ def _by_known_rows(
     return list(found.values())
 
 
-def _reference(
-    data: TrainingData, segmentation: Segmentation, target: OutputModel | ClassModel
-) -> Reference:
+def _reference(data: TrainingData, segmentation: Segmentation, target: OutputModel) -> Reference:
     density = segmentation.density
     n = len(density.points)
     rows = np.unique(np.linspace(0, n - 1, min(n, _REFERENCE_ROWS)).astype(np.int64))
     is_noise = density.predict_left_out(rows) == NOISE
-    metric = target.scores.metric
-    return Reference.fit(data.X, data.schema.names, is_noise, target.losses, metric)
+    losses, metric = target.fold_losses["blend"], target.scores.metric
+    return Reference.fit(data.X, data.schema.names, is_noise, losses, metric)
 
 
-def _output_figures(model: OutputModel | ClassModel) -> dict[str, Any]:
+def _output_figures(model: OutputModel) -> dict[str, Any]:
     return {
         "cluster_weight": model.weight,
         "n_cluster_models": len(model.clusters),

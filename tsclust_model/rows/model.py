@@ -8,26 +8,18 @@ Nothing here is edited after the fit: retraining makes another generation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from tsclust_model.boosting.blend import (
-    Ensemble,
-    FoldScores,
-    OutputModel,
-)
-from tsclust_model.boosting.intervals import Calibration, Support
-from tsclust_model.clustering.engine import (
-    Segmentation,
-)
-from tsclust_model.data.class_labels import ClassTarget
+from tsclust_model.boosting.output_model import Ensemble, NumberModel, OutputModel
+from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.data.fitted_rows import FittedRows
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
-from tsclust_model.metrics import METRICS, RMSE, Metric
+from tsclust_model.metrics import METRICS, Metric
 from tsclust_model.models.base import BatchWindow, FittedPipeline, NullableLong, NullableText
 from tsclust_model.models.evidence import Evidence, ReportInputs, SegmentRows
 from tsclust_model.models.state import (
@@ -41,10 +33,10 @@ from tsclust_model.models.state import (
 from tsclust_model.monitoring.reference import Reference
 from tsclust_model.results import NOISE, Assignment
 from tsclust_model.rows.cases import RowsModel, new_rows
-from tsclust_model.rows.class_target import ClassModel
 from tsclust_model.rows.evaluation import evaluate_generation
 from tsclust_model.rows.report import frame_evidence, frame_segments, table_inputs
 from tsclust_model.rows.schema import Schema
+from tsclust_model.rows.targets import Target, target_of
 from tsclust_model.shown import one_line
 
 if TYPE_CHECKING:
@@ -53,7 +45,9 @@ if TYPE_CHECKING:
 
 _EXAMPLE_TRIES = 8
 
-_FITTED = "fitted-rows.npz"
+_FITTED, _FOREST = "fitted-rows.npz", "forest.npz"
+
+Model = TypeVar("Model", bound=OutputModel)
 
 
 @one_line
@@ -64,25 +58,24 @@ class Forecast:
     Attributes
     ----------
     assignment : Assignment
+    values : ndarray of float64, shape (n,) or (n, n_classes)
+        Units of the target, or the probabilities of its classes.
     prediction : ndarray of float64, or of object
-        Units of the target, or its classes as texts.
-    lower, upper : ndarray of float64
-        Units of the target; NaN for classes, which have none.
+        Units of the target, or its likeliest classes as strings.
+    bounds : tuple of two ndarray of float64
+        Lower and upper, in units of the target; NaN for classes, which have none.
     weight : ndarray of float64
         Share (0 to 1) of the cluster's own model.
     resources : dict of str to ndarray of float64
         Units of the resource.
-    probabilities : ndarray of float64, shape (n, n_classes)
-        Of the classes; of numbers there are none (n_classes is 0).
     """
 
     assignment: Assignment
+    values: np.ndarray
     prediction: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
+    bounds: tuple[np.ndarray, np.ndarray]
     weight: np.ndarray
     resources: dict[str, np.ndarray]
-    probabilities: np.ndarray
 
 
 @one_line
@@ -94,30 +87,30 @@ class Generation(RowsModel, FittedPipeline):
     ----------
     schema : Schema
     segmentation : Segmentation
-    target : OutputModel or ClassModel
-        Of a number, or of classes.
-    resources : dict of str to OutputModel
+    outcome : Target
+        What is forecast: a number, or a class.
+    target : OutputModel
+    resources : dict of str to NumberModel
     reference : Reference
         What drift is measured against.
     info : dict
         What a reader should know, as JSON: ``config``, ``roles``, ``n_rows``, ``clustering``
-        (metrics), ``cluster_sizes``, ``naive`` (see `naive_forecast`), and what training adds.
+        (metrics), ``cluster_sizes``, ``naive`` (see `Target.naive`), and what training adds.
     fitted : FittedRows or None
         Which rows it was fitted on; None is unknown.
+    packed : mapping of str to ndarray, or None
+        What packing the models' texts gave when they were written; None packs them when asked.
     """
 
     schema: Schema
     segmentation: Segmentation
-    target: OutputModel | ClassModel
-    resources: dict[str, OutputModel]
+    outcome: Target
+    target: OutputModel
+    resources: dict[str, NumberModel]
     reference: Reference
     info: dict[str, Any] = field(default_factory=dict)
     fitted: FittedRows | None = field(default=None, repr=False)
-
-    @property
-    def classes(self) -> ClassTarget | None:
-        """The classes of the target; None if it is a number."""
-        return self.target.outcome if isinstance(self.target, ClassModel) else None
+    packed: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
     def given_features(self) -> list[str]:
@@ -126,12 +119,11 @@ class Generation(RowsModel, FittedPipeline):
 
     @property
     def target_columns(self) -> list[str]:
-        return super().target_columns if self.classes is None else self.classes.columns
+        return self.outcome.class_columns or super().target_columns
 
     @property
     def output_types(self) -> dict[str, str]:
-        types = super().output_types
-        return types if self.classes is None else types | {"prediction": "string"}
+        return super().output_types | {"prediction": self.outcome.prediction_type}
 
     def assign(self, X: np.ndarray) -> Assignment:
         """Segments of encoded rows, shape (n, n_features)."""
@@ -141,27 +133,16 @@ class Generation(RowsModel, FittedPipeline):
         """Segments and forecasts of encoded rows, shape (n, n_features), all scorable."""
         assignment = self.assign(X)
         labels = assignment.labels
-        found = self._ensemble.predict(X, labels)
-        others = found[len(found) - len(self.resources) :]
-        resources = {name: values for name, (values, _) in zip(self.resources, others, strict=True)}
-        if isinstance(self.target, ClassModel):
-            P, weight = self.target.predict(X, labels)
-            prediction, none = self.target.classes[P.argmax(axis=1)], np.full(len(X), np.nan)
-            return Forecast(assignment, prediction, none, none, weight, resources, P)
-        prediction, weight = found[0]
-        lower, upper = self.target.bounds(prediction, labels, coverage)
-        no_classes = np.empty((len(X), 0))
-        return Forecast(assignment, prediction, lower, upper, weight, resources, no_classes)
+        sums = self._ensemble.predict(X, labels)
+        values, weight = sums.pop(0) if self.target.summed else self.target.predict(X, labels)
+        resources = {name: found for name, (found, _) in zip(self.resources, sums, strict=True)}
+        bounds = self.target.bounds(values, labels, coverage)
+        prediction = self.outcome.prediction(values)
+        return Forecast(assignment, values, prediction, bounds, weight, resources)
 
     @cached_property
     def _ensemble(self) -> Ensemble:
-        return Ensemble(self._summed)
-
-    @property
-    def _summed(self) -> list[OutputModel]:
-        """The models whose forecasts are numbers."""
-        own = [self.target] if isinstance(self.target, OutputModel) else []
-        return [*own, *self.resources.values()]
+        return Ensemble([*self.target.summed, *self.resources.values()], self.packed)
 
     @property
     def metric(self) -> Metric:
@@ -169,9 +150,7 @@ class Generation(RowsModel, FittedPipeline):
 
     def row_losses(self, y: np.ndarray, forecast: Forecast) -> np.ndarray:
         """The loss of each forecast row, shape (n,), whose mean is the metric (`Metric.of`)."""
-        if isinstance(self.target, ClassModel):
-            return self.target.row_losses(y, forecast.probabilities)
-        return np.square(y - forecast.prediction)
+        return self.outcome.losses(y, forecast.values)
 
     def losses(self, frame: pd.DataFrame) -> np.ndarray:
         losses = np.full(len(frame), np.nan)
@@ -262,15 +241,12 @@ class Generation(RowsModel, FittedPipeline):
         def number(values: np.ndarray) -> pd.arrays.FloatingArray:
             return pd.arrays.FloatingArray(spread(values), masked.copy())
 
-        if self.classes is None:
-            own: list[Any] = list(
-                map(number, (forecast.prediction, forecast.lower, forecast.upper))
-            )
-        else:
-            own = [NullableText(spread(forecast.prediction, pd.NA))]
-            own += map(number, np.ascontiguousarray(forecast.probabilities.T))
+        def column(values: np.ndarray) -> pd.arrays.FloatingArray | NullableText:
+            is_string = values.dtype == object
+            return NullableText(spread(values, pd.NA)) if is_string else number(values)
+
         columns = [
-            *own,
+            *map(column, self.outcome.answer(forecast.values, forecast.bounds)),
             NullableLong(spread(assignment.labels), masked.copy()),
             NullableText(spread(assignment.source, pd.NA)),
             number(assignment.strength),
@@ -331,6 +307,7 @@ class Generation(RowsModel, FittedPipeline):
             segmentation=self.segmentation.renumbered(ids),
             target=self.target.renumbered(ids),
             resources={name: model.renumbered(ids) for name, model in self.resources.items()},
+            packed=None,
             info=self.info
             | {
                 "lineage": dict(lineage),
@@ -345,9 +322,6 @@ class Generation(RowsModel, FittedPipeline):
         """The generation as named parts of plain bytes; `from_parts` reads them back."""
         arrays, values = self.segmentation.to_arrays()
         reference_arrays, reference_values = self.reference.to_arrays()
-        outputs = {"target": self.target} | {
-            f"resource-{i}": model for i, model in enumerate(self.resources.values())
-        }
         parts = {
             "info.json": pack_json(self.info),
             "schema.json": pack_json(self.schema.to_dict()),
@@ -356,10 +330,11 @@ class Generation(RowsModel, FittedPipeline):
             "reference.json": pack_json(reference_values),
             "reference.npz": pack_arrays(reference_arrays),
             "resources.json": pack_json(list(self.resources)),
-            "forest.npz": pack_arrays(self._ensemble.to_arrays()),
+            _FOREST: pack_arrays(self._ensemble.to_arrays()),
         }
-        for key, model in outputs.items():
-            parts |= output_parts(model, key)
+        parts |= output_parts(self.target, "target", self.outcome.to_state())
+        for i, model in enumerate(self.resources.values()):
+            parts |= output_parts(model, f"resource-{i}")
         if self.fitted is not None:
             parts[_FITTED] = pack_arrays(self.fitted.to_arrays())
         return parts
@@ -368,88 +343,51 @@ class Generation(RowsModel, FittedPipeline):
     def from_parts(cls, parts: Mapping[str, bytes]) -> Generation:
         """The generation of parts that have been checked (`state.open_sealed`)."""
         try:
-            names = unpack_json(parts["resources.json"])
-            generation = cls(
+            info, names = unpack_json(parts["info.json"]), unpack_json(parts["resources.json"])
+            about = unpack_json(parts["target.json"])
+            outcome = target_of(info["roles"]["target"], about.get("classes"))
+            return cls(
                 Schema.from_dict(unpack_json(parts["schema.json"])),
                 Segmentation.from_arrays(
                     unpack_arrays(parts["segmentation.npz"]),
                     unpack_json(parts["segmentation.json"]),
                 ),
-                _target_from_parts(parts),
-                {name: output_from_parts(parts, f"resource-{i}") for i, name in enumerate(names)},
+                outcome,
+                output_from_parts(parts, "target", outcome.model_type),
+                {
+                    name: output_from_parts(parts, f"resource-{i}", NumberModel)
+                    for i, name in enumerate(names)
+                },
                 Reference.from_arrays(
                     unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
                 ),
-                unpack_json(parts["info.json"]),
+                info,
                 FittedRows.from_arrays(unpack_arrays(parts[_FITTED])) if _FITTED in parts else None,
+                unpack_arrays(parts[_FOREST]) if _FOREST in parts else None,
             )
-            if "forest.npz" in parts:  # what packing the texts gave when they were written
-                packed = unpack_arrays(parts["forest.npz"])
-                generation.__dict__["_ensemble"] = Ensemble(generation._summed, packed)
-            return generation
         except KeyError as error:
             raise MLflowIntegrationError(
                 f"the model's state has no part {error}; log the model again"
             ) from error
 
 
-def output_parts(model: OutputModel | ClassModel, key: str) -> Parts:
+def output_parts(model: OutputModel, key: str, about: Mapping[str, Any] | None = None) -> Parts:
     """The models of one output as named parts; `output_from_parts` reads them back."""
-    parts: Parts = {}
-    content = {
-        "clusters": model.clusters,
-        "weight": model.weight,
-        "scores": asdict(model.scores),
+    content, arrays = model.to_state()
+    parts = {
+        f"{key}-texts.json": pack_json(dict(model.texts)),
+        f"{key}.json": pack_json(content | dict(about or {})),
     }
-    parts[f"{key}-texts.json"] = pack_json(dict(model.texts))
-    if isinstance(model, ClassModel):
-        content |= {"temperature": model.temperature, "classes": model.outcome.to_dict()}
-    else:
-        content |= {"support": asdict(model.support)}
-        parts[f"{key}.npz"] = pack_arrays(
-            {str(cluster): found for cluster, found in model.calibration.residuals.items()}
-        )
-    parts[f"{key}.json"] = pack_json(content)
-    return parts
+    return parts | ({f"{key}.npz": pack_arrays(arrays)} if model.has_arrays else {})
 
 
-def _target_from_parts(parts: Mapping[str, bytes]) -> OutputModel | ClassModel:
-    content = unpack_json(parts["target.json"])
-    if "classes" not in content:
-        return output_from_parts(parts, "target")
-    return ClassModel(
-        ClassTarget.from_dict(content["classes"]),
-        StoredTexts([NOISE, *content["clusters"]], parts["target-texts.json"]),
-        content["weight"],
-        content["temperature"],
-        _scores_from(content["scores"]),
-    )
-
-
-def output_from_parts(parts: Mapping[str, bytes], key: str) -> OutputModel:
-    """The models of one output of numbers, from its `output_parts`."""
+def output_from_parts(parts: Mapping[str, bytes], key: str, model_type: type[Model]) -> Model:
+    """The models of one output, from its `output_parts`."""
     content = unpack_json(parts[f"{key}.json"])
     if "global" in content:  # format 1
         own = {int(cluster): text for cluster, text in content["clusters"].items()}
         texts: Mapping[int, str] = {NOISE: content["global"]} | own
     else:
         texts = StoredTexts([NOISE, *content["clusters"]], parts[f"{key}-texts.json"])
-    return OutputModel(
-        texts,
-        content["weight"],
-        Calibration(
-            {int(cluster): found for cluster, found in unpack_arrays(parts[f"{key}.npz"]).items()}
-        ),
-        _scores_from(content["scores"]),
-        Support(**content.get("support", {})),  # older builds keep to none
-    )
-
-
-def _scores_from(scores: Mapping[str, Any]) -> FoldScores:
-    return FoldScores(
-        scores["n_rows"],
-        scores["errors"] if "errors" in scores else scores["rmse"],  # older builds
-        {int(cluster): figures for cluster, figures in scores["clusters"].items()},
-        scores.get("metric", RMSE.name),
-        scores.get("served", {}),
-    )
+    arrays = unpack_arrays(parts[f"{key}.npz"]) if model_type.has_arrays else {}
+    return model_type.from_state(texts, content, arrays)

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.boosting.blend import OutputModel
 from tsclust_model.boosting.folds import Fold, time_ordered_folds
 from tsclust_model.boosting.intervals import Calibration, Support
-from tsclust_model.metrics import naive_forecast, naive_losses
+from tsclust_model.boosting.output_model import NumberModel
 from tsclust_model.models.evidence import (
     MISSING,
     ClassRows,
@@ -31,8 +30,7 @@ from tsclust_model.models.evidence import (
 )
 from tsclust_model.monitoring.detectors import DriftWindow
 from tsclust_model.results import NOISE, Assignment
-from tsclust_model.rows.class_target import ClassModel
-from tsclust_model.rows.evaluation import as_numbers, last_values
+from tsclust_model.rows.evaluation import last_values
 from tsclust_model.rows.table import TrainingData
 
 if TYPE_CHECKING:
@@ -196,17 +194,15 @@ def fold_evidence(
     losses = dict(target.fold_losses) | fold_naive_losses(fitted, data, frame)
     if control is not None:
         losses["control"] = control
+    codes = data.y[rows].astype(np.int64)
 
-    def on_folds(truth: np.ndarray, model: OutputModel, folds: Sequence[Fold]) -> OutputRows:
+    def on_folds(truth: np.ndarray, model: NumberModel, folds: Sequence[Fold]) -> OutputRows:
         labels = fitted.assignment.labels
         return _picked(_on_folds(truth, model, folds, labels, generation.coverage), rows)
 
-    own: OutputRows | ClassRows
-    if isinstance(target, ClassModel):
-        codes = data.y[rows].astype(np.int64)
-        own = ClassRows(target.outcome.classes, codes, target.fold_probabilities)
-    else:
-        own = on_folds(data.y, target, fitted.folds)
+    own: OutputRows | ClassRows = ClassRows(generation.outcome.classes, codes, target.fold_values)
+    for model in target.summed:
+        own = on_folds(data.y, model, fitted.folds)
     resources = {}
     for name, model in generation.resources.items():
         known = np.flatnonzero(np.isfinite(data.resources[name]))
@@ -232,7 +228,7 @@ def fold_evidence(
 def fold_naive_losses(
     fitted: FittedGeneration, data: TrainingData, frame: pd.DataFrame
 ) -> dict[str, np.ndarray]:
-    """`naive_losses` on the rows of the folds, each naive forecast made of its older rows only.
+    """`Target.naive_losses` on the rows of the folds, each forecast made of older rows only.
 
     Parameters
     ----------
@@ -243,8 +239,8 @@ def fold_naive_losses(
     """
     last = last_values(fitted.generation, frame)
     parts = [
-        naive_losses(
-            naive_forecast(data.y[fold.train], data.n_classes),
+        data.target.naive_losses(
+            data.target.naive(data.y[fold.train]),
             data.y[fold.valid],
             None if last is None else last[fold.valid],
         )
@@ -272,18 +268,18 @@ def frame_evidence(
     rows = np.flatnonzero(encoded.scorable)
     known = frame.iloc[rows]
     y = generation.outcomes(known)
+    outcome = generation.outcome
     forecast = generation.forecast(encoded.X[rows], generation.coverage)
-    labels, target = forecast.assignment.labels, generation.target
+    labels = forecast.assignment.labels
 
-    def calibrated(truth: np.ndarray, prediction: np.ndarray, model: OutputModel) -> OutputRows:
+    def calibrated(truth: np.ndarray, prediction: np.ndarray, model: NumberModel) -> OutputRows:
         fit = (model.calibration, generation.coverage, model.support)
         return _calibrated(truth, prediction, labels, *fit)
 
-    own: OutputRows | ClassRows
-    if isinstance(target, ClassModel):
-        own = ClassRows(target.outcome.classes, target.outcome.codes(y), forecast.probabilities)
-    else:
-        own = calibrated(y, forecast.prediction, target)
+    codes = outcome.codes(y).astype(np.int64)
+    own: OutputRows | ClassRows = ClassRows(outcome.classes, codes, forecast.values)
+    for model in generation.target.summed:
+        own = calibrated(y, forecast.values, model)
     return Evidence(
         basis=basis.format(n=f"{len(rows):,}"),
         labels=labels,
@@ -311,9 +307,7 @@ def _frame_losses(
     losses, labels = {"blend": generation.row_losses(y, forecast)}, forecast.assignment.labels
     for method, weight in (("global", 0.0), ("cluster", 1.0)):
         alone = generation.target.predict(X, labels, weight)[0]
-        losses[method] = generation.row_losses(
-            y, replace(forecast, prediction=alone, probabilities=alone)
-        )
+        losses[method] = generation.outcome.losses(y, alone)
     return losses
 
 
@@ -322,9 +316,9 @@ def _frame_naive_losses(
 ) -> dict[str, np.ndarray]:
     if "naive" not in generation.info:  # of an older build
         return {}
-    last = last_values(generation, frame)
-    truth = as_numbers(generation, y)
-    return naive_losses(generation.info["naive"], truth, None if last is None else last[rows])
+    last, outcome = last_values(generation, frame), generation.outcome
+    before = None if last is None else last[rows]
+    return outcome.naive_losses(generation.info["naive"], outcome.codes(y), before)
 
 
 def training_segments(
@@ -379,7 +373,7 @@ def _rounded(value: float) -> float:
 
 def _on_folds(
     truth: np.ndarray,
-    model: OutputModel,
+    model: NumberModel,
     folds: Sequence[Fold],
     labels: np.ndarray,
     coverage: float,
@@ -388,7 +382,7 @@ def _on_folds(
     n = len(truth)
     errors, part = np.full(n, np.nan), np.full(n, -1)
     valid = np.concatenate([fold.valid for fold in folds])
-    errors[valid] = model.residuals
+    errors[valid] = truth[valid] - model.fold_values
     for i, fold in enumerate(folds):
         part[fold.valid] = i
     names = ("truth", "prediction", "lower", "upper", "variance")

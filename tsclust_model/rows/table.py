@@ -15,12 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import CLASS_OBJECTIVES, PipelineConfig
-from tsclust_model.data.class_labels import (
-    ClassTarget,
-    check_names,
-    class_outcome,
-    holds_classes,
-)
+from tsclust_model.data.class_labels import check_names, holds_classes
 from tsclust_model.data.columns import (
     RESERVED,
     as_boolean,
@@ -39,6 +34,7 @@ from tsclust_model.data.fitted_rows import MOST_ROWS, FittedRows
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import DataValidationError, listed, suggestion
 from tsclust_model.rows.schema import Schema, fit_schema, refuse_broken
+from tsclust_model.rows.targets import ClassTarget, NumberTarget, Target
 from tsclust_model.shown import one_line
 
 _FEWEST = 2
@@ -58,14 +54,13 @@ class TrainingData:
     ----------
     schema : Schema
     X : ndarray of float64, shape (n, n_features)
+    target : Target
     y : ndarray of float64, shape (n,)
-        Of classes their codes.
+        Codes of the outcomes: numbers, or positions of classes.
     resources : dict of str to ndarray of float64, shape (n,)
         NaN where a resource is not known.
     groups : ndarray of int64, shape (n,), or None
         A number for each id.
-    classes : ClassTarget or None
-        None if the target is a number.
     fitted : FittedRows or None
         Which rows these are, for the model that is fitted on them.
     given : tuple of str
@@ -75,17 +70,12 @@ class TrainingData:
 
     schema: Schema
     X: np.ndarray
+    target: Target
     y: np.ndarray
     resources: dict[str, np.ndarray] = field(default_factory=dict)
     groups: np.ndarray | None = None
-    classes: ClassTarget | None = None
     fitted: FittedRows | None = None
     given: tuple[str, ...] = ()
-
-    @property
-    def n_classes(self) -> int | None:
-        """How many classes the target has; None if it is a number."""
-        return None if self.classes is None else len(self.classes.classes)
 
 
 def training_data(
@@ -94,7 +84,7 @@ def training_data(
     config: PipelineConfig,
     *,
     gaps: bool = False,
-    known: ClassTarget | None = None,
+    known: Target | None = None,
 ) -> TrainingData:
     """Check a training table and turn it into arrays in time order.
 
@@ -105,7 +95,7 @@ def training_data(
     config : PipelineConfig
     gaps : bool
         Whether resources may be missing in some rows (NaN then): batches need not bring them.
-    known : ClassTarget, optional
+    known : Target, optional
         Of the model that this one may follow; its classes stay.
 
     Raises
@@ -131,20 +121,15 @@ def training_data(
     schema = fit_schema(frame, features, left_out, config)
     encoded = schema.encode(frame)
     refuse_broken(schema, encoded.X, frame)
-    classes = _class_target(frame, roles, config, known)
-    if classes is None:
-        y = outcome(frame, roles.target, "target")
-        _ask_for_classes(y, roles.target, config)
-    else:
-        y = classes.codes(class_outcome(frame, classes, schema.missing_markers)).astype(np.float64)
+    target, y = _target(frame, roles, config, known)
     return TrainingData(
         schema,
         encoded.X,
+        target,
         y,
         {name: _resource(frame, name, gaps) for name in roles.resources},
         None if roles.id is None else _groups(frame[roles.id], config.missing_markers),
-        classes,
-        _fitted_rows(frame, schema, roles, config, classes),
+        _fitted_rows(frame, schema, roles, config, target),
         tuple(features),
     )
 
@@ -158,11 +143,11 @@ def _fitted_rows(
     schema: Schema,
     roles: Roles,
     config: PipelineConfig,
-    classes: ClassTarget | None,
+    target: Target,
 ) -> FittedRows | None:
     if not config.row_hashes or len(frame) > MOST_ROWS:
         return None
-    rows = canonical_rows(frame, schema, roles, classes)
+    rows = canonical_rows(frame, schema, roles, target)
     content = pd.util.hash_pandas_object(rows, index=False).to_numpy()
     seed = config.random_state.to_bytes(8, "little") + content.tobytes()
     return FittedRows.of(rows, (*schema.names, roles.target), (roles.id, roles.time), seed)
@@ -212,43 +197,47 @@ def _ask_for_classes(y: np.ndarray, target: str, config: PipelineConfig) -> None
             f"target '{target}' holds {len(values)} different whole numbers and is predicted as a "
             "number; if they are classes, set task to 'classification' (--task classification), "
             "if not, to 'regression'",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def _class_target(
-    frame: pd.DataFrame, roles: Roles, config: PipelineConfig, known: ClassTarget | None
-) -> ClassTarget | None:
-    """The classes of the target, or None if it is a number (see `PipelineConfig.task`)."""
+def _target(
+    frame: pd.DataFrame, roles: Roles, config: PipelineConfig, known: Target | None
+) -> tuple[Target, np.ndarray]:
+    """The target, a number or classes (see `PipelineConfig.task`), and its codes, float64."""
     given = frame[roles.target]
     column = without_markers(given, config.missing_markers)
     if isinstance(given.dtype, pd.CategoricalDtype):
         column = column.map(str, na_action="ignore")
     objective = config.lgb_timeseries_params["objective"]
     asked = config.task == "classification" or objective in CLASS_OBJECTIVES
-    if not (asked or known or (config.task == "auto" and holds_classes(given))):
-        return None
-    found = ClassTarget.fit(column, roles.target, known=known, asked=asked)
-    if objective == "binary" and len(found.classes) > 2:
+    before = known if isinstance(known, ClassTarget) else None
+    if not (asked or before or (config.task == "auto" and holds_classes(given))):
+        y = outcome(frame, roles.target, "target")
+        _ask_for_classes(y, roles.target, config)
+        return NumberTarget(roles.target), y
+    target = ClassTarget.fit(column, roles.target, known=before, asked=asked)
+    if objective == "binary" and len(target.classes) > 2:
         raise DataValidationError(
-            f"target '{roles.target}' has {len(found.classes)} classes and the objective is "
+            f"target '{roles.target}' has {len(target.classes)} classes and the objective is "
             "'binary'; take 'multiclass'"
         )
-    check_names(found, (roles.id, roles.time))
-    return found
+    check_names(target, (roles.id, roles.time))
+    return target, target.codes(target.texts(column)).astype(np.float64)
 
 
 def canonical_rows(
     frame: pd.DataFrame,
     schema: Schema,
     roles: Roles,
-    classes: ClassTarget | None = None,
+    target: Target | None = None,
     kept: Collection[str] = (),
 ) -> pd.DataFrame:
     """The columns a model knows, each as one type, so that the same rows are the same anywhere.
 
     A csv has texts where a table in memory has times and booleans: numbers become float64,
-    categories, ids and `classes` texts, times UTC; other columns are left out, but for `kept`.
+    categories, ids and classes strings, times UTC; other columns are left out, but for `kept`.
+    Without a `target` no outcomes are in.
     """
     columns: dict[str, Any] = {}
     if roles.id is not None and roles.id in frame:
@@ -265,15 +254,10 @@ def canonical_rows(
             if feature.kind == "boolean":
                 texts = [None if text is None else as_boolean(text) for text in texts]
             columns[feature.name] = texts
-    for name in (roles.target, *roles.resources):
-        if name not in frame:
-            continue
-        if classes is not None and name == classes.name:
-            column = without_markers(frame[name], schema.missing_markers)
-            known, found = column.notna().to_numpy(), np.full(len(frame), None, dtype=object)
-            found[known] = classes.texts(column[known])
-            columns[name] = found
-        else:
+    if target is not None and target.name in frame:
+        columns[target.name] = target.canonical(frame[target.name], schema.missing_markers)
+    for name in roles.resources:
+        if name in frame:
             columns[name] = as_numbers(frame[name], schema.missing_markers)
     for name in kept:
         if name in frame and name not in columns:

@@ -24,7 +24,7 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 
-from tsclust_model.boosting.blend import model_threads, train_boosters, training_params
+from tsclust_model.boosting.boosters import model_threads, train_boosters
 from tsclust_model.boosting.intervals import StepCalibration, Support
 from tsclust_model.boosting.packed_trees import is_packable
 from tsclust_model.boosting.segment_gain import segment_gain
@@ -127,9 +127,9 @@ class _Fits:
 
     def _train(self, rows: np.ndarray, rounds: int) -> list[lgb.Booster]:
         """A model of each base's error."""
-        settings = training_params(self._settings | {"n_estimators": rounds})
+        settings = self._settings | {"n_estimators": rounds}
         targets = {name: y[rows] for name, y in self._examples.targets.items()}
-        found = train_boosters(self._examples.rows.X[rows], targets, settings, ())
+        found = train_boosters(self._examples.rows.X[rows], targets, settings)
         return [booster for _, booster in found]
 
     def _corrected(

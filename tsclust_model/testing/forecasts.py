@@ -68,7 +68,9 @@ def an_impossible_coverage_is_refused(subject: Subject) -> None:
 @check("classes")
 def probabilities_sum_to_one(subject: Subject) -> None:
     """Each is between 0 and 1, and those of a row sum to 1."""
-    P = subject.answer[list(subject.model.classes.columns)].to_numpy(np.float64, na_value=np.nan)
+    P = subject.answer[list(subject.model.outcome.class_columns)].to_numpy(
+        np.float64, na_value=np.nan
+    )
     P = P[~np.isnan(P).any(axis=1)]
     require(((P >= 0) & (P <= 1)).all(), "a probability is outside 0 to 1")
     require(np.allclose(P.sum(axis=1), 1, atol=1e-9), "the probabilities of a row sum to another")
@@ -78,8 +80,8 @@ def probabilities_sum_to_one(subject: Subject) -> None:
 def the_likeliest_class_is_the_prediction(subject: Subject) -> None:
     """``prediction`` is the class of the largest probability."""
     known = subject.answer[subject.answer["status"] == OK]
-    P = known[list(subject.model.classes.columns)].to_numpy(np.float64)
-    expected = np.array(subject.model.classes.classes, dtype=object)[P.argmax(axis=1)]
+    P = known[list(subject.model.outcome.class_columns)].to_numpy(np.float64)
+    expected = np.array(subject.model.outcome.classes, dtype=object)[P.argmax(axis=1)]
     require((known["prediction"] == expected).all(), "a row predicts another class")
 
 

@@ -52,8 +52,8 @@ class Subject(ABC):
         """What the model has, of what not every model has."""
         model, strings = self.model, "string" in self.numbers_and_strings.values()
         has = {
-            "intervals": model.classes is None,
-            "classes": model.classes is not None,
+            "intervals": "prediction_lower" in model.output_columns,
+            "classes": model.task == "classification",
             "segments": bool(model.cluster_ids),
             "resources": bool(model.resources),
             "strings": strings,

@@ -174,7 +174,7 @@ def _challenge(
     def fit(n_rows: int) -> Baseline:
         """Fit the oldest rows of the window."""
         known = in_time_order(window.frame.iloc[:n_rows], roles.time)
-        data = training_data(known, roles, config, gaps=True, known=champion.classes)
+        data = training_data(known, roles, config, gaps=True, known=champion.outcome)
         model = _fit(data, known, roles, config, model_type, params, seen)
         log_input(known, "history", content_digest(known), "training", roles.target)
         model.info.update(window.origins(n_rows), history_from=champion.info["history_from"])
@@ -278,9 +278,8 @@ def train_model(
     for column, name in zip(columns, map(str, frame), strict=False):
         if name in is_number:
             parts[is_number[name]].append(column)
-    of_classes = data.classes is not None
     estimator = unfitted(
-        model_type, of_classes, params, settings.random_state, parts[True], parts[False]
+        model_type, data.target, params, settings.random_state, parts[True], parts[False]
     )
     return fit_estimator(estimator, X_train, y, model_type)
 
@@ -323,7 +322,7 @@ def _fit(
     estimator = fit_baseline(data, known, model_type, params, config.random_state)
     info = about_baseline(data, roles, config, model_type)
     quality = quality_schema(known, data.schema.names, roles, config, seen)
-    return Baseline(estimator, data.schema, data.classes, info | {"quality": quality})
+    return Baseline(estimator, data.schema, data.target, info | {"quality": quality})
 
 
 def _publish(model: Baseline, name: str, model_type: str) -> str:

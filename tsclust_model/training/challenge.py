@@ -262,7 +262,7 @@ def waits_for(
 
 def _same_task(champion: AnyGeneration | Baseline, config: PipelineConfig) -> PipelineConfig:
     """The configuration with the champion's task: nothing else can be compared with it."""
-    task = "regression" if champion.classes is None else "classification"
+    task = champion.task
     if config.task not in ("auto", task):
         raise RetrainingError(
             f"the champion's task is {task} and the configuration's {config.task}; train another "
@@ -378,7 +378,7 @@ def _fit_rows(
     known, ordering = _with_keys(window.frame.iloc[:n_rows].assign(**{_AFTER: is_after}), roles)
     known = in_time_order(known, ordering.time)
     after = known.pop(_AFTER).to_numpy(dtype=bool)
-    data = training_data(known, ordering, config, gaps=True, known=champion.classes)
+    data = training_data(known, ordering, config, gaps=True, known=champion.outcome)
     seen = champion.info.get("quality", {}).get("seen", [])
     info = {
         "quality": quality_schema(known, data.schema.names, roles, config, seen),
@@ -403,8 +403,8 @@ def _out_of_sample(compared: Generation, refitted: Generation, newest: pd.DataFr
     rows = np.flatnonzero(own.scorable & encoded.scorable)
     y = compared.outcomes(newest)[rows]
     forecast = compared.forecast(own.X[rows], compared.coverage)
-    residuals = None if compared.classes is not None else y - forecast.prediction
-    return OutOfSample(encoded.X[rows], compared.row_losses(y, forecast), residuals)
+    losses = compared.row_losses(y, forecast)
+    return OutOfSample(encoded.X[rows], losses, y, forecast.values)
 
 
 def _challenge_series(

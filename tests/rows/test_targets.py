@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +16,10 @@ from mlflow import MlflowClient
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from tests.support import QUICK, REAL_DATA, STAY_CONFIG, STAY_ROLES, VITALS
-from tsclust_model.boosting.blend import model_threads
+from tsclust_model.boosting.blend import ClassRecipe, fit_outputs
 from tsclust_model.boosting.folds import Fold, time_ordered_folds
+from tsclust_model.boosting.output_model import ClassModel, fit_temperature, tempered
 from tsclust_model.config import PipelineConfig
-from tsclust_model.data.class_labels import ClassTarget
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import DataValidationError, RetrainingError
 from tsclust_model.mlflow_integration.pyfunc import open_generation, seal_generation, signature
@@ -26,26 +27,16 @@ from tsclust_model.mlflow_integration.registry import load_generation
 from tsclust_model.mlflow_integration.storage import open_storage
 from tsclust_model.operations.maintenance import maintain
 from tsclust_model.pipeline import TimeSeriesClusteringPipeline
-from tsclust_model.rows.class_target import (
-    ClassFits,
-    ClassModel,
-    fit_temperature,
-    fold_blend_classes,
-    tempered,
-)
 from tsclust_model.rows.evaluation import evaluate_generation
 from tsclust_model.rows.fit import fit_generation
 from tsclust_model.rows.model import Generation
 from tsclust_model.rows.table import training_data
+from tsclust_model.rows.targets import ClassTarget, NumberTarget
 from tsclust_model.training.challenge import retrain_model
 
 N = 900
 SECRET = "Mrs-Secret-4711"
 _numbers = count()
-
-
-def target(n_classes: int) -> ClassTarget:
-    return ClassTarget("kind", "text", tuple("abcdef"[:n_classes]))
 
 
 def fit(
@@ -56,12 +47,11 @@ def fit(
     n_classes: int = 3,
     combine: str = "blend",
     params: dict = QUICK,
+    final: bool = True,
 ) -> ClassModel:
-    with model_threads() as threads:
-        chosen = time_ordered_folds(len(y)) if folds is None else folds
-        fits = ClassFits(threads, X, y.astype(float), chosen, params, target(n_classes))
-        fits.add_clusters(labels, 40)
-        return fits.finish_classes(combine, None)
+    chosen = time_ordered_folds(len(y)) if folds is None else folds
+    recipe = ClassRecipe(params, combine=combine, n_classes=n_classes)
+    return fit_outputs(X, {"kind": y.astype(float)}, labels, chosen, recipe, final=final)["kind"]
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +88,40 @@ def by_hand(model: ClassModel, X: np.ndarray, labels: np.ndarray, weight: float)
     return powers / powers.sum(axis=1, keepdims=True)
 
 
+# -- naive forecasts ---------------------------------------------------------------------------
+
+
+def test_the_naive_forecast_of_numbers_is_their_median():
+    target = NumberTarget("y")
+    naive = target.naive(np.array([1.0, 2.0, 10.0]))
+    assert naive == {"median": 2.0}
+    found = target.naive_figures(naive, np.array([2.0, 5.0]), np.array([np.nan, 4.0]))
+    assert found == {
+        "rmse_naive": math.sqrt(4.5),
+        "mae_naive": 1.5,
+        "rmse_last_value": math.sqrt(0.5),
+        "mae_last_value": 0.5,
+    }
+    assert set(target.naive_figures(naive, np.array([2.0]))) == {"rmse_naive", "mae_naive"}
+
+
+def test_the_naive_forecast_of_classes_is_their_shares():
+    target = ClassTarget("y", "text", ("a", "b"))
+    naive = target.naive(np.array([0.0, 0.0, 0.0, 1.0, -1.0]))
+    assert naive == {"shares": [0.75, 0.25]}
+    found = target.naive_figures(naive, np.array([0, 1, -1]), np.array([1.0, 1.0, -1.0]))
+    assert found["accuracy_naive"] == 1 / 3
+    assert found["accuracy_last_value"] == 1 / 3
+    expected = -(math.log(0.75) + math.log(0.25) + math.log(1e-6)) / 3
+    assert found["log_loss_naive"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("target", [NumberTarget("y"), ClassTarget("y", "text", ("a", "b"))])
+def test_older_models_and_no_rows_have_no_naive_figures(target):
+    assert target.naive_figures(None, np.array([1.0])) == {}
+    assert target.naive_figures({"median": 1.0}, np.array([])) == {}
+
+
 # -- the models ----------------------------------------------------------------------------------
 
 
@@ -125,36 +149,27 @@ def test_a_row_has_the_same_bits_in_any_batch(model, X, labels, size, temperatur
 def test_clusters_are_blended_in_where_they_earn_it_and_shuffled_ones_are_not(model, X, y, labels):
     assert model.scores.errors["blend"] < 0.9 * model.scores.errors["global"]
     shuffled = np.random.default_rng(4).permutation(labels)
-    folds = time_ordered_folds(N)
-    control = fold_blend_classes(
-        X, y.astype(float), shuffled, folds, QUICK, target(3)
-    ).scores.errors["blend"]
+    control = fit(X, y, shuffled, final=False).scores.errors["blend"]
     assert control == pytest.approx(model.scores.errors["global"], rel=0.05)
-    found = fold_blend_classes(X, y.astype(float), labels, folds, QUICK, target(3)).scores.errors[
-        "blend"
-    ]
+    found = fit(X, y, labels, final=False).scores.errors["blend"]
     assert found == model.scores.errors["blend"]
 
 
 def test_scores_are_those_of_rows_that_no_model_had_seen(X, y, labels):
     found = fit(X, y, labels, combine="global")
-    with model_threads() as threads:
-        forecasts = []
-        for fold in time_ordered_folds(N):
-            fits = ClassFits(
-                threads, X[fold.train], y[fold.train].astype(float),
-                time_ordered_folds(len(fold.train)), QUICK, target(3),
-            )  # fmt: skip
-            fits.add_clusters(labels[fold.train], 40)
-            whole = fits.finish_classes("global", None)
-            forecasts.append(whole.global_booster.predict(X[fold.valid]))
+    forecasts = []
+    for fold in time_ordered_folds(N):
+        whole = fit(X[fold.train], y[fold.train], labels[fold.train], combine="global")
+        forecasts.append(whole.global_booster.predict(X[fold.valid]))
     P = tempered(np.concatenate(forecasts), found.temperature)
     truth = np.concatenate([y[fold.valid] for fold in time_ordered_folds(N)])
     assert found.weight == 0.0
-    assert found.scores.n_rows == len(truth) == len(found.losses)
+    assert found.scores.n_rows == len(truth) == len(found.fold_values)
     assert found.scores.errors["blend"] == pytest.approx(log_loss(truth, P), rel=1e-9)
     assert found.scores.errors["blend"] == found.scores.errors["global"]
-    assert found.losses.mean() == pytest.approx(found.scores.errors["blend"], rel=1e-12)
+    assert found.fold_losses["blend"].mean() == pytest.approx(
+        found.scores.errors["blend"], rel=1e-12
+    )
     assert found.scores.served["accuracy"] == accuracy_score(truth, P.argmax(axis=1))
     expected = roc_auc_score(truth, P, multi_class="ovr")
     assert found.scores.served["auc"] == pytest.approx(expected, rel=1e-9)
@@ -217,12 +232,8 @@ def test_forty_classes_are_handled():
     rng = np.random.default_rng(5)
     y = rng.integers(0, 40, 600)
     X = np.column_stack([y + rng.normal(scale=0.4, size=600), rng.normal(size=600)])
-    classes = ClassTarget("kind", "text", tuple(f"c{i:02}" for i in range(40)))
     params = {"n_estimators": 3, "num_leaves": 4, "min_data_in_leaf": 2}
-    with model_threads() as threads:
-        fits = ClassFits(threads, X, y.astype(float), time_ordered_folds(600), params, classes)
-        fits.add_clusters(np.zeros(600, dtype=np.int64), 40)
-        found = fits.finish_classes("blend", None)
+    found = fit(X, y, np.zeros(600, dtype=np.int64), n_classes=40, params=params)
     assert found.predict(X, np.zeros(600, dtype=np.int64))[0].shape == (600, 40)
 
 
@@ -311,7 +322,9 @@ def test_a_row_gets_its_class_and_the_probability_of_each(generation, unseen):
         "status",
     ]
     P = found.filter(like="probability_").to_numpy(dtype=float)
-    assert found["prediction"].tolist() == generation.target.classes[P.argmax(axis=1)].tolist()
+    assert found["prediction"].tolist() == [
+        generation.outcome.classes[code] for code in P.argmax(axis=1)
+    ]
     np.testing.assert_allclose(P.sum(axis=1), 1.0)
     assert (found["prediction"] == unseen["stay"]).mean() > 0.7
 
@@ -332,7 +345,7 @@ def test_the_state_brings_the_bits_back(generation, unseen):
     back = open_generation(seal_generation(generation))
     pd.testing.assert_frame_equal(back.predict(unseen), generation.predict(unseen))
     assert back.target.scores == generation.target.scores
-    assert (back.metric, back.classes) == (generation.metric, generation.classes)
+    assert (back.metric, back.outcome) == (generation.metric, generation.outcome)
     np.testing.assert_array_equal(back.losses(unseen), generation.losses(unseen))
 
 
@@ -351,7 +364,7 @@ def test_the_signature_declares_a_class_its_probabilities_and_no_coverage(genera
 def test_evaluation_gives_the_figures_of_what_is_served(generation, unseen):
     found = generation.predict(unseen)
     P = found.filter(like="probability_").to_numpy(dtype=float)
-    codes = generation.classes.codes(unseen["stay"].to_numpy())
+    codes = generation.outcome.codes(unseen["stay"].to_numpy())
     figures = evaluate_generation(generation, unseen)
     assert figures["accuracy"] == (found["prediction"] == unseen["stay"]).mean()
     assert figures["log_loss"] == pytest.approx(log_loss(codes, P), rel=1e-9)
@@ -450,7 +463,7 @@ def test_the_pipeline_lives_on_classes(stays):
     pipeline.fit_initial(X[:500], y[:500])
     result = pipeline.process_batch(X[500:700])
     assert set(result.timeseries_predictions) <= set(y)
-    assert list(result.probabilities) == pipeline._serving.generation.classes.columns
+    assert list(result.probabilities) == pipeline._serving.generation.outcome.class_columns
     assert all(len(p) == 200 for p in result.probabilities.values())
     pipeline.record_outcomes(result.version_id, y[500:700])
     single = pipeline.process_batch(X[700:701], y[700:701])
@@ -485,8 +498,8 @@ def test_a_challenger_keeps_the_classes_and_learns_new_ones(registered_classes, 
     config = replace(STAY_CONFIG, expanding_window_size=300)
     done = maintain(name, newer, config=config, promote=False).retraining
     assert done.comparison.n_rows == 60
-    assert champion.classes.classes == ("länger, 日本", 'say "mid"\n day', "short")
-    assert done.generation.classes.classes == (
+    assert champion.outcome.classes == ("länger, 日本", 'say "mid"\n day', "short")
+    assert done.generation.outcome.classes == (
         *("at once", "länger, 日本", 'say "mid"\n day', "short"),
     )
     history = open_storage(config, name).history

@@ -75,7 +75,7 @@ def test_examples_are_judged_only_after_their_folds_and_learned_from_before(pane
     for fold in folds:
         known = examples.known_at(fold)
         assert (examples.origins[known] + examples.steps[known] <= fold).all()
-        judged = examples.judged_at(fold)
+        judged = examples.evaluated_at(fold)
         assert (examples.origins[judged] == fold).all()
         assert len(judged) == 60 * 6
     truth = panel.y[examples.series, examples.origins + examples.steps - 1]

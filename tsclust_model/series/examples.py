@@ -94,7 +94,7 @@ class Examples:
         return {name: np.clip(self.truth - getattr(self.rows, name), *limits) for name in _TARGETS}
 
     @property
-    def judged_rows(self) -> Rows:
+    def evaluated_rows(self) -> Rows:
         """Rows of all folds."""
         return self.rows.take(slice(self.n_train, None))
 
@@ -107,7 +107,7 @@ class Examples:
         """How much a fold counts: the newest is most like what comes, and has seen the most."""
         return float(_AGING ** (len(self.folds) - 1 - self.folds.index(fold)))
 
-    def judged_at(self, origin: int) -> np.ndarray:
+    def evaluated_at(self, origin: int) -> np.ndarray:
         """Rows of a fold."""
         return self.n_train + np.flatnonzero(self.origins[self.n_train :] == origin)
 

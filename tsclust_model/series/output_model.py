@@ -10,12 +10,12 @@ the bank and Theta themselves that makes four ways to forecast, averaged by thei
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from tsclust_model.boosting.intervals import StepCalibration, Support
+from tsclust_model.boosting.intervals import StepCalibration, Support, renumbered_keys
 from tsclust_model.boosting.packed_trees import Forest
 from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.results import NOISE
@@ -75,6 +75,8 @@ class SeriesModel:
         All values were whole numbers; so are the bounds (see `Support`).
     usual_scale, least_scale : float
         See `tsclust_model.series.features.Windows`.
+    packed : Forest or None
+        What packing the texts gave when they were written; None packs them when asked.
     """
 
     texts: Mapping[int, tuple[str, ...]]
@@ -86,6 +88,7 @@ class SeriesModel:
     usual_scale: float
     least_scale: float = NO_FLOOR
     whole: bool = False
+    packed: Forest | None = field(default=None, repr=False, compare=False)
 
     def forecast(
         self,
@@ -127,9 +130,11 @@ class SeriesModel:
                 rows.clipped(scaled + rows.spread * high.ravel()),
             )
         )
+        lower, upper = Support(whole=self.whole).bounds(prediction, lower, upper)
         return SeriesForecast(
             prediction,
-            *Support(whole=self.whole).bounds(prediction, lower, upper),
+            lower,
+            upper,
             np.where(replaced, 0.0, shares[:, WAYS.index("cluster")]),
             replaced,
             np.asarray(alone.any(axis=1)),
@@ -163,8 +168,15 @@ class SeriesModel:
         n, n_periods = values.shape
         origins = np.array([n_periods])
         windows = Windows(
-            *(values, ends, origins, self.season, self.horizon, self.never_negative),
-            *(covariates, self.usual_scale, self.least_scale),
+            values,
+            ends,
+            origins,
+            self.season,
+            self.horizon,
+            self.never_negative,
+            covariates,
+            self.usual_scale,
+            self.least_scale,
         )
         series = np.repeat(np.arange(n), self.horizon)
         steps = np.tile(np.arange(1, self.horizon + 1), n)
@@ -190,7 +202,8 @@ class SeriesModel:
     @cached_property
     def _forest(self) -> Forest:
         """The models of all series first, then segment by segment."""
-        return Forest.pack([text for _, texts in sorted(self.texts.items()) for text in texts])
+        texts = [text for _, texts in sorted(self.texts.items()) for text in texts]
+        return Forest.pack(texts) if self.packed is None else self.packed
 
     def _shares_of(self, labels: np.ndarray) -> np.ndarray:
         """Shares of the ways for each series, shape (n, 4)."""
@@ -210,9 +223,10 @@ class SeriesModel:
         """The same models under other segment ids."""
         return replace(
             self,
-            texts={ids.get(cluster, cluster): texts for cluster, texts in self.texts.items()},
-            shares={ids.get(cluster, cluster): found for cluster, found in self.shares.items()},
+            texts=renumbered_keys(self.texts, ids),
+            shares=renumbered_keys(self.shares, ids),
             calibration=self.calibration.renumbered(ids),
+            packed=None,
         )
 
     def to_parts(self, key: str) -> Parts:
@@ -242,7 +256,8 @@ class SeriesModel:
         values = unpack_json(parts[f"{key}.json"])
         residuals = unpack_arrays(parts[f"{key}.npz"])
         texts = unpack_json(parts[f"{key}-texts.json"])
-        model = cls(
+        forest = unpack_arrays(parts[f"{key}-forest.npz"]) if texts else None
+        return cls(
             {int(cluster): tuple(found) for cluster, found in texts.items()},
             {int(cluster): tuple(found) for cluster, found in values["shares"].items()},
             StepCalibration(
@@ -255,11 +270,8 @@ class SeriesModel:
             values["usual_scale"],
             values.get("least_scale", NO_FLOOR),
             values.get("whole", False),  # older builds round no bounds
+            None if forest is None else Forest.from_arrays(forest),
         )
-        if texts:  # what packing the texts gave when they were written
-            packed = unpack_arrays(parts[f"{key}-forest.npz"])
-            model.__dict__["_forest"] = Forest.from_arrays(packed)
-        return model
 
 
 def blended(ways: np.ndarray, shares: np.ndarray) -> np.ndarray:

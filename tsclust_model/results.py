@@ -13,9 +13,9 @@ import numpy as np
 from tsclust_model.shown import one_line
 
 NOISE = -1
+"""The label of a row that belongs to no cluster."""
 
 _SOURCES = np.array(["hdbscan", "knn", "none"], dtype=object)
-"""The label of a row that belongs to no cluster."""
 
 
 @one_line

@@ -25,7 +25,7 @@ from tsclust_model.analysis.indices import (
 from tsclust_model.analysis.parameters import knee, nearest_others, transferred, whole_parameters
 from tsclust_model.analysis.sweep import Candidate, candidates, sweep
 from tsclust_model.analysis.tendency import clustering_tendency
-from tsclust_model.clustering.prepared import isolation_scores
+from tsclust_model.clustering.profiles import isolation_scores
 
 
 @pytest.fixture(scope="module")

@@ -256,7 +256,7 @@ def test_joined_chunks_are_the_whole_batch(batch, generation, size):
     whole = target.forecast(X, 0.9)
     parts = [target.forecast(X[i : i + size], 0.9) for i in range(0, len(X), size)]
     found = joined(parts)
-    for name in ("prediction", "lower", "upper", "weight"):
+    for name in ("prediction", "bounds", "weight"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
     for name in ("labels", "is_noise", "strength"):
         np.testing.assert_array_equal(

@@ -799,3 +799,10 @@ def test_the_example_of_many_columns_is_made_at_once():
     assert list(example.columns) == [*names, "kind"]
     assert example["kind"].tolist() == ["a"] * len(example)
     assert [str(one.filename) for one in told] == ["tsclust_model"]  # no line of our source
+
+
+def test_a_loaded_model_without_its_resources_forecasts_the_target_alike(small, batch):
+    loaded = Generation.from_parts(small.generation.to_parts())
+    alone = dataclasses.replace(loaded, resources={})
+    columns = ["prediction", "prediction_lower", "prediction_upper", "cluster_weight"]
+    pd.testing.assert_frame_equal(alone.predict(batch)[columns], loaded.predict(batch)[columns])

@@ -48,7 +48,7 @@ from tsclust_model.analysis.schema import (
 from tsclust_model.analysis.sweep import Advice, Candidate, require_best, sweep
 from tsclust_model.analysis.tendency import Tendency, clustering_tendency
 from tsclust_model.clustering import profiles as cluster_profiles
-from tsclust_model.clustering.prepared import Prepared
+from tsclust_model.clustering.profiles import Prepared
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import ClusteringError, PreprocessingError, counted
 from tsclust_model.results import NOISE

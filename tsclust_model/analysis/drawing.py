@@ -19,7 +19,7 @@ from tsclust_model.analysis.schema import (
     AnalysisRequest,
     VisualizationConfiguration,
 )
-from tsclust_model.clustering.prepared import Prepared
+from tsclust_model.clustering.profiles import Prepared
 from tsclust_model.errors import counted
 
 SCATTER_ROWS = 5_000

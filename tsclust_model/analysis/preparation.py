@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from tsclust_model.analysis.schema import ClusteringData, PreprocessingConfiguration
-from tsclust_model.clustering.prepared import OUTLIER_SCORE, Prepared, isolation_scores
+from tsclust_model.clustering.profiles import OUTLIER_SCORE, Prepared, isolation_scores
 from tsclust_model.data.tables import read_table
 from tsclust_model.errors import (
     DataLoadError,

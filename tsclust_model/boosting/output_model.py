@@ -7,6 +7,7 @@ probabilities of classes (`ClassModel`). `boosting.blend` fits them.
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -275,6 +276,28 @@ class ClassModel(OutputModel):
         )
 
 
+@one_line
+@dataclass(frozen=True)
+class Packing:
+    """What packing some models' texts gave.
+
+    Attributes
+    ----------
+    texts : list of mapping of int to str
+        Of each model.
+    arrays : mapping of str to ndarray
+        Of `Ensemble.to_arrays`.
+    """
+
+    texts: list[Mapping[int, str]]
+    arrays: Mapping[str, np.ndarray]
+
+    def is_of(self, models: Sequence[OutputModel]) -> bool:
+        """Whether these are the models."""
+        texts = [model.texts for model in models]
+        return len(texts) == len(self.texts) and all(map(operator.is_, texts, self.texts))
+
+
 class Ensemble:
     """The models of several outputs, which forecast a batch in one pass.
 
@@ -283,19 +306,20 @@ class Ensemble:
     models : sequence of NumberModel
         Those that are plain sums of trees are packed (see `boosting.packed_trees`); the others ask
         LightGBM.
-    packed : mapping of str to ndarray, optional
-        `to_arrays` of an ensemble of the same models.
+    packing : Packing, optional
+        Taken if it is of the same models.
     """
 
-    def __init__(
-        self, models: Sequence[NumberModel], packed: Mapping[str, np.ndarray] | None = None
-    ) -> None:
+    def __init__(self, models: Sequence[NumberModel], packing: Packing | None = None) -> None:
         self._models = list(models)
-        self._packed = self._pack() if packed is None else dict(packed)
+        if packing is not None and packing.is_of(models):
+            self._packed = dict(packing.arrays)
+        else:
+            self._packed = self._pack()
         self._forest = Forest.from_arrays(self._packed) if len(self._packed["outputs"]) else None
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """What packing the models' texts has found; the argument `packed` takes it back."""
+        """What packing the models' texts gave, for a `Packing`."""
         return self._packed
 
     def _pack(self) -> dict[str, np.ndarray]:

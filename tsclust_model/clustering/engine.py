@@ -119,14 +119,6 @@ class Segmentation:
             voters = self.fallback.voters(self.point_labels)
         return self.density.voting(voters)
 
-    def fall_back(self, scaled: np.ndarray, labels: np.ndarray, strength: np.ndarray) -> Assignment:
-        """Noise is counted first, then given the segment of its neighbours."""
-        is_noise = labels == NOISE
-        if self.fallback is not None and is_noise.any():
-            labels = labels.copy()
-            labels[is_noise] = self.fallback.vote(scaled[is_noise])
-        return Assignment(labels, is_noise, strength)
-
     def renumbered(self, ids: Mapping[int, int]) -> Segmentation:
         """The same segments under other ids."""
         return replace(
@@ -298,7 +290,10 @@ def fit_fallback(
     own = labels[found.rows[kept]]
     segmentation = Segmentation.build(scaler, reference, own, knn_params)
     scaled = scaler.transform(X)
-    assignment = segmentation.fall_back(scaled, labels, found.strength)
+    voted, is_noise = labels.copy(), labels == NOISE  # counted before the fallback
+    if segmentation.fallback is not None and is_noise.any():
+        voted[is_noise] = segmentation.fallback.vote(scaled[is_noise])
+    assignment = Assignment(voted, is_noise, found.strength)
     metrics = calculate_clustering_metrics(scaled, labels, random_state)
     filled = scaler.fill(X)
     clusters = np.unique(labels[labels != NOISE])
@@ -374,14 +369,7 @@ class AdaptiveClusteringEngine:
         ------
         DataValidationError, ConfigurationError, ModelTrainingError
         """
-        config = PipelineConfig(
-            hdbscan_params=dict(self.hdbscan_params or {}),
-            knn_params=dict(self.knn_params or {}),
-            max_fit_rows=self.max_fit_rows,
-            max_reference_rows=self.max_reference_rows,
-            random_state=self.random_state,
-        )
-        values, _ = validate_input_data(X)
+        config, (values, _) = self._config(), validate_input_data(X)
         found = fit_density(values, config.hdbscan_params, config.max_fit_rows, config.random_state)
         fitted = fit_fallback(
             values, found, config.knn_params, config.max_reference_rows, config.random_state
@@ -425,9 +413,17 @@ class AdaptiveClusteringEngine:
         """
         segmentation = self._fitted()
         scaled = segmentation.scaler.transform(validate_batch_data(X, self.features_))
-        params = PipelineConfig(knn_params=dict(self.knn_params or {})).knn_params
-        fallback = KNNFallback(**params).fit(scaled, labels)
+        fallback = KNNFallback(**self._config().knn_params).fit(scaled, labels)
         self.segmentation_ = replace(segmentation, fallback=fallback, point_labels=None)
+
+    def _config(self) -> PipelineConfig:
+        return PipelineConfig(
+            hdbscan_params=dict(self.hdbscan_params or {}),
+            knn_params=dict(self.knn_params or {}),
+            max_fit_rows=self.max_fit_rows,
+            max_reference_rows=self.max_reference_rows,
+            random_state=self.random_state,
+        )
 
     def _fitted(self) -> Segmentation:
         if not hasattr(self, "segmentation_"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,21 +93,22 @@ class KNNFallback:
 
     def remember(self, points: np.ndarray, labels: np.ndarray) -> KNNFallback:
         """`fit` for rows that have been checked, each of them in a cluster."""
+        self._tree = self._tree_algorithm()
         self.points_, self.labels_, self.n_predicted_ = points, labels, 0
-        self.__dict__.pop("_classifier", None)  # a second fit forgets the first
-        self._tree_algorithm()
+        self._classifier: KNeighborsClassifier | None = None
         return self
 
-    @cached_property
-    def _classifier(self) -> KNeighborsClassifier:
+    def _fitted_classifier(self) -> KNeighborsClassifier:
         """Built when it is first asked: a model's kernel answers for it most of the time."""
-        return KNeighborsClassifier(
-            n_neighbors=min(self.n_neighbors, len(self.points_)),
-            weights=_inverse if self.weights == "distance" else self.weights,
-            algorithm=self._tree_algorithm(),
-            metric=self.metric,
-            **self.arguments,
-        ).fit(self.points_, self.labels_)
+        if self._classifier is None:
+            self._classifier = KNeighborsClassifier(
+                n_neighbors=min(self.n_neighbors, len(self.points_)),
+                weights=_inverse if self.weights == "distance" else self.weights,
+                algorithm=self._tree,
+                metric=self.metric,
+                **self.arguments,
+            ).fit(self.points_, self.labels_)
+        return self._classifier
 
     def _tree_algorithm(self) -> str:
         if self.metric in KDTree.valid_metrics:
@@ -137,7 +137,7 @@ class KNNFallback:
         """`predict` without checks and without counting, for checked rows, shape (n,)."""
         if len(X) == 0:
             return np.empty(0, dtype=np.int64)
-        return np.asarray(self._classifier.predict(X), dtype=np.int64)
+        return np.asarray(self._fitted_classifier().predict(X), dtype=np.int64)
 
     def renumbered(self, ids: Mapping[int, int]) -> KNNFallback:
         """A fallback that knows the same rows by other cluster ids."""
@@ -165,7 +165,7 @@ class KNNFallback:
         known = self.weights in ("uniform", "distance") and is_euclidean(
             self.metric, self.arguments
         )
-        if not known or self._tree_algorithm() != "kd_tree":
+        if not known or self._tree != "kd_tree":
             return None
         return Voters(labels, self.n_neighbors, self.weights == "distance")
 
@@ -189,7 +189,7 @@ class KNNFallback:
             return 1.0
         rows = np.unique(np.linspace(0, n - 1, min(n, _ACCURACY_ROWS)).astype(np.int64))
         k = min(self.n_neighbors + 1, n)
-        distances, neighbours = self._classifier.kneighbors(self.points_[rows], k)
+        distances, neighbours = self._fitted_classifier().kneighbors(self.points_[rows], k)
         # The row itself (or, among duplicates, the furthest) goes to the end, and out of the vote.
         order = np.argsort(neighbours == rows[:, None], axis=1, kind="stable")[:, : k - 1]
         votes = self.labels_[np.take_along_axis(neighbours, order, 1)]

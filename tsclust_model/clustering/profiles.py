@@ -1,21 +1,23 @@
 """What the clusters are like: centres, statistics, profiles, features, outliers.
 
-Every function takes what `preparation` made and the labels, and returns plain values that go
-into the result as they are. Formulas are in docs/analysis.md.
+Every function takes a `Prepared` table and the labels, and returns plain values that go into the
+result as they are. Formulas are in docs/analysis.md.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from scipy.stats import entropy
+from sklearn.ensemble import IsolationForest
 from sklearn.feature_selection import mutual_info_classif
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
 
-from tsclust_model.clustering.prepared import OUTLIER_SCORE, Prepared, isolation_scores
 from tsclust_model.results import NOISE
+from tsclust_model.shown import one_line
 
 IMPORTANCE_ROWS = 10_000
 
@@ -24,6 +26,48 @@ DENSITY_ROWS = 1_000
 REPRESENTATIVES = 5
 
 _DENSITY_NEIGHBOURS = 5
+
+OUTLIER_SCORE = 0.6
+
+
+@one_line
+@dataclass(frozen=True)
+class Prepared:
+    """What is clustered, and what became of the rest.
+
+    Attributes
+    ----------
+    X : ndarray of float64, shape (n, n_dimensions)
+        Scaled and reduced rows: the clustering space.
+    original : ndarray of float64, shape (n, n_features)
+        The same rows in their own units.
+    features : list of str
+        The columns of `original`.
+    sample_ids : list of int or str, length n
+        Position of each row in the table, or its value in ``id_column``.
+    inlier : ndarray of bool, shape (n,)
+        Rows that are clustered; the others were left out by ``outlier_detection``.
+    target : ndarray or None, shape (n,)
+        Codes of the known classes, -1 where there is none.
+    statistics : dict
+        The ``data_statistics`` of the result.
+    notes : tuple of str
+    """
+
+    X: np.ndarray
+    original: np.ndarray
+    features: list[str]
+    sample_ids: list[Any]
+    inlier: np.ndarray
+    target: np.ndarray | None
+    statistics: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def isolation_scores(X: np.ndarray, random_state: int) -> np.ndarray:
+    """How easily a row is isolated, 0 to 1 (Liu et al. 2008, eq. 2), shape (n,)."""
+    forest = IsolationForest(random_state=random_state).fit(X)
+    return np.clip(-np.asarray(forest.score_samples(X)), 0.0, 1.0)
 
 
 class Profiled(Protocol):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from tsclust_model.boosting.output_model import Ensemble, NumberModel, OutputModel
+from tsclust_model.boosting.output_model import Ensemble, NumberModel, OutputModel, Packing
 from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.data.fitted_rows import FittedRows
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
@@ -98,8 +98,8 @@ class Generation(RowsModel, FittedPipeline):
         (metrics), ``cluster_sizes``, ``naive`` (see `Target.naive`), and what training adds.
     fitted : FittedRows or None
         Which rows it was fitted on; None is unknown.
-    packed : mapping of str to ndarray, or None
-        What packing the models' texts gave when they were written; None packs them when asked.
+    packing : Packing or None
+        As it was written; without one the models are packed when they are asked.
     """
 
     schema: Schema
@@ -110,7 +110,7 @@ class Generation(RowsModel, FittedPipeline):
     reference: Reference
     info: dict[str, Any] = field(default_factory=dict)
     fitted: FittedRows | None = field(default=None, repr=False)
-    packed: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
+    packing: Packing | None = field(default=None, repr=False, compare=False)
 
     @property
     def given_features(self) -> list[str]:
@@ -142,7 +142,7 @@ class Generation(RowsModel, FittedPipeline):
 
     @cached_property
     def _ensemble(self) -> Ensemble:
-        return Ensemble([*self.target.summed, *self.resources.values()], self.packed)
+        return Ensemble([*self.target.summed, *self.resources.values()], self.packing)
 
     @property
     def metric(self) -> Metric:
@@ -307,7 +307,6 @@ class Generation(RowsModel, FittedPipeline):
             segmentation=self.segmentation.renumbered(ids),
             target=self.target.renumbered(ids),
             resources={name: model.renumbered(ids) for name, model in self.resources.items()},
-            packed=None,
             info=self.info
             | {
                 "lineage": dict(lineage),
@@ -345,7 +344,14 @@ class Generation(RowsModel, FittedPipeline):
         try:
             info, names = unpack_json(parts["info.json"]), unpack_json(parts["resources.json"])
             about = unpack_json(parts["target.json"])
-            outcome = target_of(info["roles"]["target"], about.get("classes"))
+            name = info.get("roles", {}).get("target", "target")
+            outcome = target_of(name, about.get("classes"))
+            target = output_from_parts(parts, "target", outcome.model_type)
+            resources = {
+                name: output_from_parts(parts, f"resource-{i}", NumberModel)
+                for i, name in enumerate(names)
+            }
+            texts = [model.texts for model in [*target.summed, *resources.values()]]
             return cls(
                 Schema.from_dict(unpack_json(parts["schema.json"])),
                 Segmentation.from_arrays(
@@ -353,17 +359,14 @@ class Generation(RowsModel, FittedPipeline):
                     unpack_json(parts["segmentation.json"]),
                 ),
                 outcome,
-                output_from_parts(parts, "target", outcome.model_type),
-                {
-                    name: output_from_parts(parts, f"resource-{i}", NumberModel)
-                    for i, name in enumerate(names)
-                },
+                target,
+                resources,
                 Reference.from_arrays(
                     unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
                 ),
                 info,
                 FittedRows.from_arrays(unpack_arrays(parts[_FITTED])) if _FITTED in parts else None,
-                unpack_arrays(parts[_FOREST]) if _FOREST in parts else None,
+                Packing(texts, unpack_arrays(parts[_FOREST])) if _FOREST in parts else None,
             )
         except KeyError as error:
             raise MLflowIntegrationError(

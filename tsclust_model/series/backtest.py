@@ -183,15 +183,16 @@ class Backtest:
     def gain(self, served: np.ndarray, control: np.ndarray) -> dict[str, Any] | None:
         """What the segments save beyond shuffled ones; no series loses more than the largest
         loss."""
-        losses = (self.way_losses["global"], served, control)
-        found = segment_gain(
-            *(np.minimum(found, LARGEST_LOSS) for found in losses),
+        gain = segment_gain(
+            np.minimum(self.way_losses["global"], LARGEST_LOSS),
+            np.minimum(served, LARGEST_LOSS),
+            np.minimum(control, LARGEST_LOSS),
             root=False,
             parts=self.origins,
             units=self.series,
             only_segments=False,  # bank and Theta are blended in, too
         )
-        return None if found is None else found.to_dict()
+        return None if gain is None else gain.to_dict()
 
     def shapes(self, panel: Panel) -> np.ndarray:
         """Shapes of the series at their origins, shape (n_cases, n_shapes); NaN without one."""

@@ -75,9 +75,8 @@ def bank_forecasts(
         for logs in (True, False):
             some = rows[has_logs == logs]
             if len(some):
-                series_kernels.bank(
-                    *(values, starts, stops, some, origins, season, FILTERS, limits, logs, out)
-                )
+                spans = (starts, stops, some, origins)
+                series_kernels.bank(values, *spans, season, FILTERS, limits, logs, out)
 
     return _at_origins(values, origins, horizon, run)
 

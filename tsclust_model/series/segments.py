@@ -60,10 +60,8 @@ def fit_segments(
         found = fit_density(X, params, config.max_fit_rows, config.random_state)
         stage.log({"fitted_rows": len(found.rows)} | params)
     with stages("kNN-Fallback") as stage:
-        fitted = fit_fallback(
-            *(X, found, config.knn_params, config.max_reference_rows, config.random_state),
-            unit="series",
-        )
+        kept, seed = config.max_reference_rows, config.random_state
+        fitted = fit_fallback(X, found, config.knn_params, kept, seed, unit="series")
         stage.log({"fallback_rows": int(fitted.assignment.is_noise.sum())} | fitted.result.metrics)
     assignment = assign_shapes(fitted.segmentation, shapes)
     assignment.labels[known] = fitted.assignment.labels

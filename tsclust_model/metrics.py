@@ -175,6 +175,13 @@ def calculate_classification_metrics(
     }
 
 
+def interval_coverage(y: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float | None:
+    """Share (0 to 1) of the known values that are within their bounds; None without any."""
+    known = ~np.isnan(y)
+    inside = (lower <= y) & (y <= upper)
+    return float(inside[known].mean()) if known.any() else None
+
+
 def true_probabilities(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """The probability, shape (n,), that was given to what happened; 0 where it has no column."""
     codes = codes.astype(np.int64)

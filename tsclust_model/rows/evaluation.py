@@ -33,13 +33,11 @@ def evaluate_generation(
     Returns
     -------
     dict
-        ``n_rows``, ``n_not_scored``, ``rmse``, ``mae``, ``r2`` (of what is served),
-        ``rmse_global`` and ``rmse_cluster`` (global model alone, clusters alone), ``coverage``
-        (wanted) and ``interval_coverage`` (reached, 0 to 1), what a model has to beat
-        (`Target.naive_figures`; the last value where the model knows a time column),
-        ``noise_ratio``, ``resources``
-        {name: metrics} and ``clusters`` {cluster: metrics}. Of classes: ``accuracy``,
-        ``log_loss``, ``auc``, ``log_loss_global`` and ``log_loss_cluster``, and no intervals.
+        ``n_rows``, ``n_not_scored``, ``rmse``, ``mae``, ``r2`` (of what is served; of classes
+        ``accuracy``, ``log_loss`` and ``auc``), the metric of the ``_global`` model alone and of
+        each ``_cluster`` alone, ``coverage`` (wanted) and ``interval_coverage`` (reached, 0 to 1;
+        not of classes), `Target.naive_figures`, ``noise_ratio``, ``resources`` {name: metrics} and
+        ``clusters`` {cluster: metrics}.
 
     Raises
     ------

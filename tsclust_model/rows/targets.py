@@ -27,6 +27,7 @@ from tsclust_model.metrics import (
     Metric,
     calculate_classification_metrics,
     calculate_model_metrics,
+    interval_coverage,
     log_losses,
     true_probabilities,
 )
@@ -118,12 +119,11 @@ class Target(ABC):
 
     def interval_figures(
         self, y: np.ndarray, bounds: tuple[np.ndarray, np.ndarray], coverage: float
-    ) -> dict[str, float]:
+    ) -> dict[str, float | None]:
         """``coverage`` and ``interval_coverage`` (reached, 0 to 1), where it has bounds."""
         if not self.has_intervals:
             return {}
-        inside = (bounds[0] <= y) & (y <= bounds[1])
-        return {"coverage": coverage, "interval_coverage": float(inside.mean())}
+        return {"coverage": coverage, "interval_coverage": interval_coverage(y, *bounds)}
 
     @abstractmethod
     def naive(self, codes: np.ndarray) -> dict[str, Any]:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tsclust_model.boosting.boosters import rows_by_cluster
 from tsclust_model.errors import DataValidationError
+from tsclust_model.metrics import interval_coverage
+from tsclust_model.series.output_model import SeriesForecast
 from tsclust_model.series.panel import LARGEST_LOSS, HeldBack, Panel, row_means, scaled_errors
 
 if TYPE_CHECKING:
@@ -46,10 +49,7 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
             "no series has values before and after the origin; give longer series"
         )
     forecast = generation.forecast(held.panel, generation.coverage)
-    labels, steps = forecast.assignment.labels, held.y.shape[1]
-    served = forecast.target
-    known = ~np.isnan(held.y)
-    inside = (served.lower[:, :steps] <= held.y) & (held.y <= served.upper[:, :steps])
+    labels, served = forecast.assignment.labels, forecast.target
     losses = row_means(scaled_errors(held, served.prediction))
     figures = series_metrics(held, served.prediction)
     if figures["mase"] is None:
@@ -57,8 +57,8 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
             "no series varies before the values that are held back, so that there is no scale to "
             "judge errors by; give longer series or some that vary, or train without holdout"
         )
-    for way, found in generation.baselines(held.panel, labels).items():
-        other = series_metrics(held, found)
+    for way, values in generation.baselines(held.panel, labels).items():
+        other = series_metrics(held, values)
         figures |= {f"{name}_{way}": other[name] for name in ("mase", "wape")}
     return {
         "n_rows": len(held),
@@ -66,17 +66,25 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
         **figures,
         "clipped": float((losses[~np.isnan(losses)] > LARGEST_LOSS).mean()),
         "coverage": generation.coverage,
-        "interval_coverage": float(inside[known].mean()) if known.any() else None,
+        "interval_coverage": _coverage(held, served),
         "noise_ratio": forecast.assignment.noise_ratio,
         "resources": {
             name: series_metrics(held.of(name), forecast.outputs[name].prediction)
             for name in generation.resources
         },
         "clusters": {
-            int(cluster): _of_cluster(held, served, labels == cluster)
-            for cluster in np.unique(labels)
+            cluster: series_metrics(held.take(rows), served.prediction[rows])
+            | {"n_rows": len(rows), "interval_coverage": _coverage(held, served, rows)}
+            for cluster, rows in rows_by_cluster(labels)
         },
     }
+
+
+def _coverage(
+    held: HeldBack, served: SeriesForecast, rows: np.ndarray | slice = slice(None)
+) -> float | None:
+    y, steps = held.y[rows], held.y.shape[1]
+    return interval_coverage(y, served.lower[rows, :steps], served.upper[rows, :steps])
 
 
 def series_metrics(held: HeldBack, forecast: np.ndarray) -> dict[str, float | None]:
@@ -92,17 +100,6 @@ def series_metrics(held: HeldBack, forecast: np.ndarray) -> dict[str, float | No
         "wape": float(np.abs(errors).sum() / total) if total > 0 else None,
         "rmse": math.sqrt(float(np.square(errors).mean())) if errors.size else None,
         "mae": float(np.abs(errors).mean()) if errors.size else None,
-    }
-
-
-def _of_cluster(held: HeldBack, served: Any, rows: np.ndarray) -> dict[str, Any]:
-    own = held.take(rows)
-    steps = held.y.shape[1]
-    known = ~np.isnan(own.y)
-    inside = (served.lower[rows, :steps] <= own.y) & (own.y <= served.upper[rows, :steps])
-    return series_metrics(own, served.prediction[rows]) | {
-        "n_rows": len(own),
-        "interval_coverage": float(inside[known].mean()) if known.any() else None,
     }
 
 

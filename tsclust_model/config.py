@@ -401,10 +401,10 @@ def _check_objective(task: str, objective: str) -> None:
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """Everything that can be set, checked when it is made.
+    """All settings, validated on creation.
 
-    A partial dict is laid over the defaults (``hdbscan_params={'min_cluster_size': 25}`` keeps
-    the rest). An unknown key or an impossible value raises `ConfigurationError` that names it.
+    A partial dict is merged into the defaults (``hdbscan_params={'min_cluster_size': 25}`` keeps
+    the rest). An unknown key or an invalid value raises a `ConfigurationError` that names it.
     The instance is immutable: ``dataclasses.replace(config, noise_threshold=0.4)`` makes
     another one.
 
@@ -543,7 +543,7 @@ class PipelineConfig:
         Raises
         ------
         ConfigurationError
-            An unknown key or an impossible value, named.
+            An unknown key or an invalid value, named.
         """
         if not isinstance(config_dict, Mapping):
             raise ConfigurationError(
@@ -561,7 +561,7 @@ class PipelineConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> PipelineConfig:
-        """A preset, ``small``, ``large`` or ``medical``, with `changes` laid over it."""
+        """A preset, ``small``, ``large`` or ``medical``, with `changes` merged into it."""
         _checked("preset", name, _one_of(*_PRESETS))
         values: dict[str, Any] = dict(_PRESETS[name])
         for key, value in changes.items():
@@ -582,7 +582,7 @@ class PipelineConfig:
         FileNotFoundError
             There is no such file.
         ConfigurationError
-            The file is not YAML, or holds an unknown key or an impossible value.
+            The file is not YAML, or contains an unknown key or an invalid value.
         """
         content = read_yaml(path)
         return cls.from_dict({} if content is None else content)

@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 
 class PipelineError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of the errors of this package."""
 
 
 class ConfigurationError(PipelineError):
-    """A configuration key is unknown, or its value is impossible."""
+    """A configuration key is unknown, or its value is invalid."""
 
 
 class DataValidationError(PipelineError):
@@ -48,7 +48,7 @@ class PredictionError(PipelineError):
 
 
 class MLflowIntegrationError(PipelineError):
-    """A tracking store, the registry or a logged model refused."""
+    """An operation of a tracking store, the registry or a logged model failed."""
 
 
 class RetrainingError(PipelineError):
@@ -60,7 +60,7 @@ class DataLoadError(PipelineError):
 
 
 class PreprocessingError(PipelineError):
-    """The columns of an analysis cannot be cleaned, scaled or reduced as asked."""
+    """The columns of an analysis cannot be cleaned, scaled or reduced as requested."""
 
 
 class ClusteringError(PipelineError):
@@ -68,7 +68,7 @@ class ClusteringError(PipelineError):
 
 
 class EvaluationError(PipelineError):
-    """A clustering cannot be judged as asked."""
+    """A clustering cannot be evaluated as requested."""
 
 
 if TYPE_CHECKING:

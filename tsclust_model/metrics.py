@@ -148,7 +148,7 @@ def calculate_classification_metrics(
 ) -> dict[str, float | None]:
     """``accuracy`` (0 to 1), ``log_loss`` (nats) and ``auc``; None where undefined.
 
-    The log-loss takes a probability below 1e-6 for 1e-6, so that a class the model has never seen
+    The log-loss treats a probability below 1e-6 as 1e-6, so that a class the model has never seen
     costs 13.8 and not infinity. The area under the ROC curve is that of each class against the
     rest, averaged over the classes that some rows have and others have not.
 

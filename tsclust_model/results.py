@@ -21,7 +21,7 @@ _SOURCES = np.array(["hdbscan", "knn", "none"], dtype=object)
 @one_line
 @dataclass(frozen=True)
 class ClusteringResult:
-    """What a clustering found.
+    """The result of a clustering.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Assignment:
 @one_line
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of one batch.
+    """The result of one batch.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ class BatchResult:
 @one_line
 @dataclass(frozen=True)
 class PerformanceReport:
-    """How the served model does.
+    """Performance of the served model.
 
     Attributes
     ----------

@@ -308,8 +308,8 @@ def fit_fallback(
 class AdaptiveClusteringEngine:
     """Scales, clusters with HDBSCAN, and assigns new rows with a fallback for noise.
 
-    It keeps scikit-learn's habits: the constructor stores, a second `fit` forgets the first, the
-    caller's arrays are never changed, and a DataFrame may have its columns in any order.
+    It follows scikit-learn's conventions: the constructor only stores, a second `fit` forgets the
+    first, the caller's arrays are never changed, and a DataFrame may have its columns in any order.
 
     Parameters
     ----------

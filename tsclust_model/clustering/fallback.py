@@ -29,7 +29,7 @@ def _inverse(distances: np.ndarray) -> np.ndarray:
 
 
 class KNNFallback:
-    """Gives a noise row the cluster of its nearest clustered neighbours.
+    """Assigns a noise row to the cluster of its nearest clustered neighbours.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class KNNFallback:
         } | self.arguments
 
     def voters(self, labels: np.ndarray) -> Voters | None:
-        """The same rule for the compiled search; None where it cannot stand in for this one.
+        """The same rule for the compiled search; None if it cannot replace this one.
 
         Parameters
         ----------

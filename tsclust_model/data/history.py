@@ -54,7 +54,7 @@ class DataVersioner:
         self._files = VersionFiles(self.base_dir, hash_algorithm)
 
     def register(self, df: pd.DataFrame, version_id: str | None = None) -> str:
-        """Keep a batch; the same content a second time is the version it already is.
+        """Store a batch; content that is already stored keeps its version.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class DataVersioner:
         return next(iter(self.list_versions()), None)
 
     def load(self, version_id: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """A version's rows, with the labels that came later, and what is known of it.
+        """A version's rows with the labels that arrived later, and its metadata.
 
         Returns
         -------
@@ -139,7 +139,7 @@ class DataVersioner:
         }
 
     def record_outcomes(self, version_id: str, outcomes: Mapping[str, np.ndarray]) -> None:
-        """Keep labels that came later than their batch; a second call replaces them.
+        """Store labels that arrived after their batch; a second call replaces them.
 
         Parameters
         ----------

@@ -105,7 +105,7 @@ def validate_data_quality(
     checks: Mapping[str, str] | None = None,
     **limits: Any,
 ) -> QualityReport:
-    """Look at a table, count what is broken, and decide whether it goes on.
+    """Check a table, count broken rows, and decide whether the table may be used.
 
     Parameters
     ----------

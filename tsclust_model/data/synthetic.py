@@ -91,11 +91,11 @@ def make_hospital(
     random_state: int = 42,
     return_kind: bool = False,
 ) -> Any:
-    """Two years of admissions to a made-up hospital, oldest first.
+    """Two years of admissions to a synthetic hospital, oldest first.
 
     Five kinds of patients of different density (surgery, cardiology, pneumology, geriatrics,
-    obstetrics), and noise patients in no pattern. The stay depends on other vitals, or the other
-    way round, in each kind, which is what makes segments worth having.
+    obstetrics), and noise patients without a pattern. In each kind the stay depends on other vital
+    signs, or in another direction, so that segments help.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def make_hospital(
 def generate_synthetic_data(
     n_samples: int = 1000, n_features: int = 10, random_state: int = 42
 ) -> pd.DataFrame:
-    """A made-up table with a binary target.
+    """A synthetic table with a binary target.
 
     Parameters
     ----------
@@ -203,9 +203,9 @@ _WARDS = (
 def make_ward_series(
     n_series: int = 60, n_periods: int = 60, *, random_state: int = 42
 ) -> pd.DataFrame:
-    """Occupied beds of made-up wards by month: a long table of series.
+    """Occupied beds of synthetic wards by month: a long table of series.
 
-    Four kinds of wards, of different season, growth and noise.
+    Four kinds of wards with different season, growth and noise.
 
     Parameters
     ----------

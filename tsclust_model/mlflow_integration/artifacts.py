@@ -19,7 +19,7 @@ from tsclust_model.mlflow_integration.stores import translated
 
 
 class ArtifactManager:
-    """Models and reports beside a run, kept apart by hospital profile.
+    """Models and reports of a run, separate for each hospital profile.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class ArtifactManager:
         self.run_id = run_id
 
     def save_model(self, model: Kept, model_name: str, model_type: str) -> str:
-        """Store a fitted model as sealed plain data; it is never a pickle.
+        """Store a fitted model as plain data with checksums; never as a pickle.
 
         Parameters
         ----------
@@ -62,7 +62,7 @@ class ArtifactManager:
         return path
 
     def load_model(self, model_name: str, model_type: str) -> Any:
-        """The model of `save_model`; nothing is parsed before its checksum is right."""
+        """The model of `save_model`; nothing is parsed before its checksum is verified."""
         path = self.get_artifact_path(self._model_path(model_name, model_type))
         return open_model(read_parts(Path(path)))
 
@@ -74,7 +74,7 @@ class ArtifactManager:
         Raises
         ------
         MLflowIntegrationError
-            The report is neither, or holds what JSON has not.
+            The report is neither, or cannot be written as JSON.
         """
         path = f"{self.profile}/reports/{checked_name(report_name)}"
         text = report if isinstance(report, str) else _as_json(report)

@@ -61,7 +61,7 @@ class ExperimentManager:
         self.experiment_name = experiment_name or PipelineConfig().experiment_name
 
     def create_experiment(self, experiment_name: str) -> str:
-        """Id of the experiment of this name, made if there is none."""
+        """Id of the experiment of this name, created if there is none."""
         make_stores()
         with translated("the experiment cannot be made"):
             found = mlflow.get_experiment_by_name(experiment_name)
@@ -144,7 +144,7 @@ class ExperimentManager:
     def run(
         self, run_name: str, tags: Mapping[str, str | None] | None = None, nested: bool = False
     ) -> Iterator[str]:
-        """A run as a context: FINISHED at its end, FAILED when it is left by an error.
+        """A run as a context: FINISHED at its end, FAILED after an error.
 
         It is a child of the run that is active, if one is.
         """

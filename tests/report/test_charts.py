@@ -24,7 +24,6 @@ from tsclust_model.report.charts import (
     confusion_plot,
     forecast_plot,
     history_plot,
-    importance_plot,
     predicted_plot,
     residual_plot,
 )
@@ -141,12 +140,6 @@ def test_forecasts_follow_what_was_known():
     assert len(shown[1].lines) == 3
 
 
-def test_the_most_important_features_come_first():
-    plot = axes(importance_plot({"a": 0.2, "b": 0.7, "c": 0.1}))
-    assert [text.get_text() for text in plot.get_yticklabels()] == ["c", "a", "b"]
-    assert [bar.get_width() for bar in plot.patches] == [0.1, 0.2, 0.7]
-
-
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".SVG", b"<?xml")])
 def test_pictures_are_saved_by_their_suffix(tmp_path: Path, suffix: str, start: bytes):
     path = tmp_path / "new" / f"map{suffix}"
@@ -197,7 +190,8 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path):
 
 
 def test_names_are_drawn_as_text_whatever_they_hold():
-    figure = importance_plot({"$\\frac{": 0.5, "a\nb": 0.3, "世界 $x$": 0.2})
+    codes = np.arange(3)
+    figure = confusion_plot(codes, codes, ["$\\frac{", "a\nb", "世界 $x$"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert as_png(figure).startswith(b"\x89PNG")

@@ -15,7 +15,8 @@ from tsclust_model.boosting.segment_gain import mean_error
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import in_time_order
 from tsclust_model.data.synthetic import make_hospital
-from tsclust_model.models.evidence import Measure, OutputRows, Pool
+from tsclust_model.metrics import LOG_LOSS, RMSE
+from tsclust_model.models.evidence import OutputRows, Pool
 from tsclust_model.report.groups import segment_changes, shown_groups
 from tsclust_model.rows.evaluation import evaluate_generation
 from tsclust_model.rows.fit import fit_generation
@@ -29,7 +30,6 @@ from tsclust_model.rows.report import (
 )
 from tsclust_model.rows.table import training_data
 
-RMSE = Measure("rmse", "RMSE", "days", root=True)
 TARGET = HOSPITAL_ROLES.target
 
 
@@ -43,14 +43,15 @@ def on_new_rows(generation: Generation, new_rows: pd.DataFrame):
     return frame_evidence(generation, new_rows, ["ward"], "new rows")
 
 
-def test_a_root_measure_and_its_error_are_those_of_the_delta_method():
+def test_the_error_of_a_root_is_that_of_the_delta_method(on_new_rows):
     losses = np.array([1.0, 4.0, 9.0, 2.0])
-    assert RMSE.value(losses) == 2.0
+    assert on_new_rows.metric is RMSE
+    assert on_new_rows.value(losses) == 2.0
     spread = math.sqrt(sum((loss - 4.0) ** 2 for loss in losses) / 3 / 4)
-    assert RMSE.error(losses) == pytest.approx(spread / 4)
-    plain = Measure("log_loss", "log-loss", "", root=False)
+    assert on_new_rows.error(losses) == pytest.approx(spread / 4)
+    plain = replace(on_new_rows, metric=LOG_LOSS)
     assert (plain.value(losses), plain.error(losses)) == (4.0, pytest.approx(spread))
-    assert (RMSE.value(losses[:0]), RMSE.error(losses[:1])) == (None, None)
+    assert on_new_rows.error(losses[:1]) is None
 
 
 def test_folds_that_disagree_make_the_error_larger_than_rows_do():
@@ -85,7 +86,7 @@ def test_a_total_has_the_variance_of_its_rows_and_of_what_they_share():
 def test_evidence_of_a_table_agrees_with_the_evaluation(generation, new_rows, on_new_rows):
     report = evaluate_generation(generation, new_rows)
     for way, name in (("blend", "rmse"), ("global", "rmse_global"), ("cluster", "rmse_cluster")):
-        value = on_new_rows.measure.value(on_new_rows.losses[way])
+        value = on_new_rows.value(on_new_rows.losses[way])
         assert value == pytest.approx(report[name], rel=1e-12)
     target = on_new_rows.target
     inside = (target.lower <= target.truth) & (target.truth <= target.upper)
@@ -99,7 +100,7 @@ def test_evidence_of_the_folds_agrees_with_the_fits_scores(fitted, hospital_data
     scores = fitted.generation.target.scores
     assert len(evidence.labels) == scores.n_rows
     for way, error in scores.errors.items():
-        assert evidence.measure.value(evidence.losses[way]) == pytest.approx(error, rel=1e-12)
+        assert evidence.value(evidence.losses[way]) == pytest.approx(error, rel=1e-12)
     for name in fitted.generation.resources:
         output = evidence.outputs[name]
         error = fitted.generation.resources[name].scores.errors["blend"]
@@ -154,8 +155,8 @@ def test_classes_have_a_total_each_and_know_what_was_right(hospital):
     found = fit_generation(data, HOSPITAL_CONFIG, {"roles": vars(roles)})
     evidence = fold_evidence(found, data, in_time_order(table, roles.time), [])
     assert list(evidence.resources) == ["nursing_hours"]
-    assert evidence.measure.label == "log-loss"
-    assert evidence.measure.value(evidence.losses["blend"]) == pytest.approx(
+    assert evidence.metric.label == "log-loss"
+    assert evidence.value(evidence.losses["blend"]) == pytest.approx(
         found.generation.target.scores.errors["blend"]
     )
     assert (

@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from tsclust_model.boosting.intervals import Support
 from tsclust_model.boosting.segment_gain import mean_error
-from tsclust_model.metrics import calculate_classification_metrics, calculate_model_metrics
+from tsclust_model.metrics import Metric, calculate_classification_metrics, calculate_model_metrics
 from tsclust_model.shown import one_line
 
 if TYPE_CHECKING:
@@ -92,41 +92,6 @@ SUM_COLUMNS = (
 )
 NUMBER_COLUMNS = (_column("mae", "MAE", "number"), _column("r2", "R²", "number"), *SUM_COLUMNS)
 CLASS_COLUMNS = (_column("accuracy", "Right", "share"), _column("auc", "AUC", "number"))
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How errors are counted.
-
-    Attributes
-    ----------
-    name, label : str
-        ``rmse`` and "RMSE".
-    unit : str
-        What it is counted in; empty for a bare number.
-    root : bool
-        Whether it is the square root of the mean loss, or the mean itself.
-    """
-
-    name: str
-    label: str
-    unit: str
-    root: bool
-
-    def value(self, losses: np.ndarray) -> float | None:
-        """The measure of some rows' losses, shape (n,); None without rows."""
-        if not len(losses):
-            return None
-        mean = float(losses.mean())
-        return math.sqrt(mean) if self.root else mean
-
-    def error(self, losses: np.ndarray, parts: np.ndarray | None = None) -> float | None:
-        """Standard error of `value` (of a root by the delta method); see `mean_error`."""
-        spread = mean_error(losses, parts)
-        value = self.value(losses)
-        if spread is None or value is None or not self.root:
-            return spread
-        return spread / (2 * value) if value > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -345,7 +310,7 @@ class Evidence:
     resources : dict of str to OutputRows
     groups : dict of str to ndarray of object
         Group of each row, by the columns that were chosen.
-    measure : Measure
+    metric : Metric
     units : ndarray of int64 or None
         Whose row it is, where rows have an id.
     """
@@ -358,13 +323,24 @@ class Evidence:
     target: OutputRows | ClassRows
     resources: dict[str, OutputRows]
     groups: dict[str, np.ndarray]
-    measure: Measure
+    metric: Metric
     units: np.ndarray | None = None
 
     @cached_property
     def outputs(self) -> dict[str, OutputRows]:
         """What has totals: the target, or its classes, then the resources."""
         return self.target.outputs(self.name) | self.resources
+
+    def value(self, losses: np.ndarray) -> float:
+        """The metric of some rows' losses, shape (n,), n > 0."""
+        return self.metric.of(float(losses.mean()))
+
+    def error(self, losses: np.ndarray, parts: np.ndarray | None = None) -> float | None:
+        """Standard error of `value` (of a root by the delta method); see `mean_error`."""
+        spread, value = mean_error(losses, parts), self.value(losses)
+        if spread is None or not self.metric.squared:
+            return spread
+        return spread / (2 * value) if value > 0 else 0.0
 
     @property
     def methods(self) -> MethodTable:
@@ -373,19 +349,18 @@ class Evidence:
         return {"basis": self.basis, "ways": shown}
 
     def _score(self, name: str) -> MethodScore:
-        losses, everyone = self.losses[name], self.losses.get("global")
-        value, saved, saved_error = self.measure.value(losses), None, None
-        if everyone is not None and name != "global" and value is not None and everyone.mean() > 0:
-            before = self.measure.value(everyone)
-            saved = None if before is None else 1 - value / before
-            spread = mean_error(everyone - losses, self.parts, self.units)
-            slope = (2 if self.measure.root else 1) * float(everyone.mean())
+        losses, before = self.losses[name], self.losses["global"]
+        saved = saved_error = None
+        if name != "global" and before.mean() > 0:
+            saved = 1 - self.value(losses) / self.value(before)
+            spread = mean_error(before - losses, self.parts, self.units)
+            slope = (2 if self.metric.squared else 1) * float(before.mean())
             saved_error = None if spread is None else spread / slope
         return {
             "way": name,
             "label": METHODS[name],
-            "value": value,
-            "error": self.measure.error(losses, self.parts),
+            "value": self.value(losses),
+            "error": self.error(losses, self.parts),
             "saved": saved,
             "saved_error": saved_error,
         }
@@ -427,8 +402,6 @@ class Traits:
 
     Attributes
     ----------
-    rows_are : str
-        What a row of the report's tables counts: "rows" or "series".
     clustered : list of str
         What segments are found on.
     weight : float
@@ -448,7 +421,6 @@ class Traits:
         Whether rows have columns to group them by.
     """
 
-    rows_are: str
     clustered: list[str]
     weight: float
     own_shares: dict[int, float]
@@ -467,7 +439,6 @@ class ReportInputs:
     Attributes
     ----------
     traits : Traits
-    measure : Measure
     segments : SegmentRows
     evidence : Evidence or None
         None where no row with a known outcome was forecast out of sample.
@@ -484,7 +455,6 @@ class ReportInputs:
     """
 
     traits: Traits
-    measure: Measure
     segments: SegmentRows
     evidence: Evidence | None
     facts: dict[str, Any]

@@ -228,22 +228,6 @@ def confusion_plot(
     return figure
 
 
-def importance_plot(shares: Mapping[str, float], unit: str = "share of the gain") -> Figure:
-    """The features with the largest shares, 20 at most.
-
-    Parameters
-    ----------
-    shares : mapping of str to float
-        0 to 1.
-    unit : str
-    """
-    order = sorted(shares, key=lambda name: -shares[name])[:MOST_LABELS][::-1]
-    figure, plot = new_figure(unit, "", long_names=True)
-    plot.barh(range(len(order)), [shares[name] for name in order], color=COLOURS[0])
-    plot.set_yticks(range(len(order)), [shown_text(name) for name in order], fontsize=8)
-    return figure
-
-
 def history_plot(
     history: Mapping[str, Sequence[float]], thresholds: Mapping[str, float] | None = None
 ) -> Figure:

@@ -19,7 +19,7 @@ from tsclust_model.clustering.profiles import profiles
 from tsclust_model.metrics import METRICS
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.compare import Comparison
-from tsclust_model.models.evidence import Evidence, ReportInputs, Traits
+from tsclust_model.models.evidence import Evidence, ReportInputs
 from tsclust_model.report.groups import (
     SHOWN,
     SMALLEST_GROUP,
@@ -130,18 +130,18 @@ def report_figures(
         "pictures": [],
     }
     if figures["worth"] is not None:
-        measure = inputs.measure
+        metric = model.metric
         figures["measure"] = {
-            "name": measure.name,
-            "label": measure.label,
-            "unit": measure.unit,
+            "name": metric.name,
+            "label": metric.label,
+            "unit": model.roles.target if metric.squared else "",
             "columns": [] if evidence is None else list(evidence.target.columns),
         }
     if evidence is not None:
         planning = config.get("planning_columns", [])
         figures["totals"] = _totals(evidence, planning, model.coverage, names)
         figures["subgroups"] = _subgroups(evidence, config.get("audit_columns", []))
-        figures["accuracy"] = _accuracy(evidence, inputs.traits, model.coverage, names)
+        figures["accuracy"] = _accuracy(model, evidence, inputs.traits.own_shares, names)
     return figures
 
 
@@ -158,7 +158,7 @@ def _model(model: FittedPipeline, inputs: ReportInputs, about: Mapping[str, Any]
             "resources": list(roles.resources),
             "features": model.schema.names,
             "cluster_features": traits.clustered,
-            "rows_are": traits.rows_are,
+            "rows_are": model.unit,
             "horizon": roles.horizon,
             "ahead": traits.ahead,
             "has_groups": traits.has_groups,
@@ -273,7 +273,7 @@ def _totals(
 
 def _subgroups(evidence: Evidence, audit: Sequence[str]) -> list[Subgroups]:
     """Errors by group; `worse` is more than 10% over that of all others, and more than chance."""
-    losses, measure = evidence.losses["blend"], evidence.measure
+    losses = evidence.losses["blend"]
     columns = {
         name: shown_groups(evidence.groups[name]) for name in audit if name in evidence.groups
     }
@@ -284,7 +284,7 @@ def _subgroups(evidence: Evidence, audit: Sequence[str]) -> list[Subgroups]:
         own, others = losses[group.rows], losses[~group.rows]
         ratio, worse = None, False
         if len(others) >= SMALLEST_GROUP and others.mean() > 0:
-            ratio = measure.value(own) / measure.value(others)  # type: ignore[operator]
+            ratio = evidence.value(own) / evidence.value(others)
             error = np.hypot(mean_error(own) or 0.0, mean_error(others) or 0.0)
             beyond = own.mean() - others.mean() > limit * error
             worse = bool(beyond and ratio > 1 + _WORSE)
@@ -298,18 +298,18 @@ def _subgroups(evidence: Evidence, audit: Sequence[str]) -> list[Subgroups]:
 
 
 def _accuracy(
-    evidence: Evidence, traits: Traits, coverage: float, names: Mapping[int, str]
+    model: FittedPipeline, evidence: Evidence, own: Mapping[int, float], names: Mapping[int, str]
 ) -> Accuracy:
-    everyone = Group(f"all {traits.rows_are}", np.ones(len(evidence.labels), dtype=bool))
+    everyone = Group(f"all {model.unit}", np.ones(len(evidence.labels), dtype=bool))
     return {
         "basis": evidence.basis,
-        "coverage": coverage,
+        "coverage": model.coverage,
         "all": _errors(evidence, everyone),
         "segments": [
             _errors(evidence, group)
             | {
                 "merged": group.merged,
-                "weight": traits.own_shares.get(int(evidence.labels[group.rows][0]), 0.0),
+                "weight": own.get(int(evidence.labels[group.rows][0]), 0.0),
             }
             for group in shown_groups(evidence.labels, names)
         ],
@@ -330,8 +330,8 @@ def _errors(evidence: Evidence, group: Group) -> GroupErrors:
     shown = {
         "group": group.name,
         "n_rows": int(group.rows.sum()),
-        "value": evidence.measure.value(losses),
-        "error": evidence.measure.error(losses),
+        "value": evidence.value(losses),
+        "error": evidence.error(losses),
         "resources": resources,
     }
     return cast("GroupErrors", shown | evidence.target.scores(group.rows))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from tsclust_model.models.evidence import Column, MethodTable, Total
 
 
 class Segment(TypedDict):
-    """A segment; `profile` and `representatives` are empty of fewer than ten rows."""
+    """A segment; profile, differences and representatives are empty of fewer than ten rows."""
 
     id: int
     name: str
@@ -23,7 +23,7 @@ class Segment(TypedDict):
 
 
 class Segments(TypedDict):
-    """All segments, the largest first, and those beyond the twentieth together."""
+    """All segments, the largest first (`found`), and those beyond the twentieth together."""
 
     n_rows: int
     n_segments: int
@@ -91,24 +91,27 @@ class Totals(TypedDict):
     by: list[TotalsBy]
 
 
-class GroupErrors(TypedDict):
-    """Errors of a group of rows; the other keys are those of `Evidence.target.scores`."""
+class _Scores(TypedDict, total=False):
+    merged: int
+    weight: float
+    ratio: float | None
+    worse: bool
+    mae: float | None
+    r2: float | None
+    bias: float | None
+    interval_coverage: float | None
+    accuracy: float | None
+    auc: float | None
+
+
+class GroupErrors(_Scores):
+    """Errors of a group of rows, and the target's scores."""
 
     group: str
     n_rows: int
     value: float | None
     error: float | None
     resources: dict[str, dict[str, float | None] | None]
-    merged: NotRequired[int]
-    weight: NotRequired[float]
-    ratio: NotRequired[float | None]
-    worse: NotRequired[bool]
-    mae: NotRequired[float | None]
-    r2: NotRequired[float | None]
-    bias: NotRequired[float | None]
-    interval_coverage: NotRequired[float | None]
-    accuracy: NotRequired[float | None]
-    auc: NotRequired[float | None]
 
 
 class Subgroups(TypedDict):
@@ -132,7 +135,7 @@ Flow = TypedDict("Flow", {"from": int, "to": int, "rows": int})
 
 
 class Changes(TypedDict):
-    """How many rows changed their segment, and the largest flows."""
+    """How many rows changed their segment (`moved`), and the largest flows."""
 
     n_rows: int
     moved: int
@@ -147,7 +150,7 @@ class Newest(TypedDict):
 
 
 class Drift(TypedDict):
-    """Noise and features of newer rows, and what batches have shown."""
+    """Noise and drifted features (`moved`) of newer rows, and what batches have shown."""
 
     reference: dict[str, float]
     noise_threshold: float

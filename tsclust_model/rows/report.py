@@ -21,7 +21,6 @@ from tsclust_model.models.evidence import (
     MISSING,
     ClassRows,
     Evidence,
-    Measure,
     OutputRows,
     Pool,
     ReportInputs,
@@ -83,7 +82,6 @@ def fit_inputs(
     ids = known[roles.id].tolist() if roles.id is not None and generation.shows_ids else None
     return ReportInputs(
         traits(generation),
-        measure_of(generation),
         training_segments(fitted, data, ids),
         evidence,
         {"n_holdout": 0 if evaluated else len(unseen), "period": period(known, roles.time)},
@@ -129,16 +127,13 @@ def table_inputs(
         "n_not_scored": len(frame) - len(segments.labels),
         "period": period(frame, generation.roles.time),
     }
-    return ReportInputs(
-        *(traits(generation), measure_of(generation), segments, evidence, facts), newest=newest
-    )
+    return ReportInputs(traits(generation), segments, evidence, facts, newest=newest)
 
 
 def traits(generation: Generation) -> Traits:
     """What a report says of a model of rows and only it knows."""
     model = generation.target
     return Traits(
-        rows_are=generation.unit,
         clustered=list(generation.schema.cluster_features),
         weight=model.weight,
         own_shares={cluster: model.weight for cluster in model.texts if cluster != NOISE},
@@ -146,13 +141,6 @@ def traits(generation: Generation) -> Traits:
         importance=_importance(generation),
         least_rows=generation.info["config"]["min_cluster_rows"],
     )
-
-
-def measure_of(generation: Generation) -> Measure:
-    """What a model is evaluated by; only a root of squares is in the target's unit."""
-    metric = generation.metric
-    unit = generation.roles.target if metric.squared else ""
-    return Measure(metric.name, metric.label, unit, metric.squared)
 
 
 def period(frame: pd.DataFrame, time: str | None) -> list[str] | None:
@@ -198,7 +186,7 @@ def fold_evidence(
 
     def on_folds(truth: np.ndarray, model: NumberModel, folds: Sequence[Fold]) -> OutputRows:
         labels = fitted.assignment.labels
-        return _picked(_on_folds(truth, model, folds, labels, generation.coverage), rows)
+        return _on_folds(truth, model, folds, labels, generation.coverage, rows)
 
     own: OutputRows | ClassRows = ClassRows(generation.outcome.classes, codes, target.fold_values)
     for model in target.summed:
@@ -220,7 +208,7 @@ def fold_evidence(
         target=own,
         resources=resources,
         groups=row_groups(frame.iloc[rows], columns),
-        measure=measure_of(generation),
+        metric=generation.metric,
         units=None if data.groups is None else data.groups[rows],
     )
 
@@ -296,7 +284,7 @@ def frame_evidence(
             if name in known
         },
         groups=row_groups(known, columns),
-        measure=measure_of(generation),
+        metric=generation.metric,
     )
 
 
@@ -377,8 +365,9 @@ def _on_folds(
     folds: Sequence[Fold],
     labels: np.ndarray,
     coverage: float,
+    rows: np.ndarray,
 ) -> OutputRows:
-    """An output over all training rows, known on the rows of the folds only."""
+    """An output on some training rows, known on the rows of the folds only."""
     n = len(truth)
     errors, part = np.full(n, np.nan), np.full(n, -1)
     valid = np.concatenate([fold.valid for fold in folds])
@@ -402,7 +391,8 @@ def _on_folds(
             values[fold.valid] = getattr(own, name)
         pool[fold.valid] = own.pool + len(pools)
         pools += own.pools
-    return OutputRows(**columns, pool=pool, pools=pools, support=model.support)
+    shown = {name: values[rows] for name, values in columns.items()}
+    return OutputRows(**shown, pool=pool[rows], pools=pools, support=model.support)
 
 
 def _calibrated(
@@ -425,11 +415,6 @@ def _calibrated(
     pool = np.searchsorted(keys, own)
     variance = np.array([found.variance for found in pools])[pool]
     return OutputRows(truth, prediction, lower, upper, variance, pool, pools, support=support)
-
-
-def _picked(found: OutputRows, rows: np.ndarray) -> OutputRows:
-    names = ("truth", "prediction", "lower", "upper", "variance", "pool")
-    return replace(found, **{name: getattr(found, name)[rows] for name in names})
 
 
 def _segments(

@@ -13,7 +13,6 @@ from tsclust_model.models.evidence import (
     METHODS,
     Chart,
     Evidence,
-    Measure,
     MethodTable,
     OutputRows,
     Pool,
@@ -68,7 +67,6 @@ def series_inputs(
     shown = panel.frequency.shown(np.array([first, panel.last_times.max()]))
     return ReportInputs(
         traits(generation),
-        measure_of(generation),
         series_segments(generation, panel),
         evidence,
         {"period": [str(t)[:10] for t in shown], "n_holdout": 0 if held is None else len(held)},
@@ -83,7 +81,6 @@ def traits(generation: SeriesGeneration) -> Traits:
     none, place = (0.0,) * len(WAYS), WAYS.index("cluster")
     own = [cluster for cluster in target.texts if cluster != NOISE]
     return Traits(
-        rows_are=generation.unit,
         clustered=[name.replace("_", " ") for name in SHAPE_FEATURES],
         weight=float(scores["cluster_weight"]),
         own_shares={cluster: target.shares.get(cluster, none)[place] for cluster in own},
@@ -92,12 +89,6 @@ def traits(generation: SeriesGeneration) -> Traits:
         ahead=f"{generation.schema.horizon} periods ahead",
         has_groups=False,
     )
-
-
-def measure_of(generation: SeriesGeneration) -> Measure:
-    """What a model is evaluated by, in multiples of the series' own changes."""
-    metric = generation.metric
-    return Measure(metric.name, metric.label, "", metric.squared)
 
 
 def series_evidence(generation: SeriesGeneration, held: HeldBack, basis: str) -> Evidence | None:
@@ -135,7 +126,7 @@ def series_evidence(generation: SeriesGeneration, held: HeldBack, basis: str) ->
         target=target,
         resources=dict(zip(generation.resources, others, strict=True)),
         groups={},
-        measure=measure_of(generation),
+        metric=generation.metric,
     )
 
 

@@ -40,15 +40,7 @@ def cluster_name(cluster: int) -> str:
 
 
 def scatter_plot(points: np.ndarray, labels: np.ndarray, axes: tuple[str, str]) -> Figure:
-    """Rows in two dimensions, coloured by cluster.
-
-    Parameters
-    ----------
-    points : ndarray, shape (n, 2)
-    labels : ndarray of int, shape (n,)
-    axes : tuple of str
-        What the two dimensions are.
-    """
+    """Rows in two dimensions, shape (n, 2), coloured by cluster; `axes` names the dimensions."""
     figure, plot = new_figure(*axes)
     for cluster in np.unique(labels):
         rows = labels == cluster
@@ -65,15 +57,7 @@ def scatter_plot(points: np.ndarray, labels: np.ndarray, axes: tuple[str, str]) 
 
 
 def silhouette_plot(values: np.ndarray, labels: np.ndarray) -> Figure:
-    """Sorted silhouettes of each cluster's rows, and their mean.
-
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        Silhouette coefficient of each row, -1 to 1.
-    labels : ndarray of int, shape (n,)
-        Without noise.
-    """
+    """Sorted silhouettes (-1 to 1) of each cluster's rows, noise left out, and their mean."""
     figure, plot = new_figure("silhouette coefficient", "rows by cluster", long_names=True)
     start = 0
     clusters = np.unique(labels)
@@ -94,13 +78,7 @@ def silhouette_plot(values: np.ndarray, labels: np.ndarray) -> Figure:
 
 
 def dendrogram_plot(X: np.ndarray) -> Figure:
-    """The last 30 merges of Ward's method.
-
-    Parameters
-    ----------
-    X : ndarray, shape (n, n_features)
-        A sample: the linkage is quadratic.
-    """
+    """The last 30 merges of Ward's method, whose linkage is quadratic: give it a sample."""
     figure, plot = new_figure(
         "rows (a number in brackets counts them)", "merge distance (Ward)", long_names=True
     )
@@ -115,12 +93,8 @@ def dendrogram_plot(X: np.ndarray) -> Figure:
         ax=plot,
     )
     # A leaf that is one row would show the row's number.
-    plot.set_xticklabels(
-        [
-            text.get_text() if text.get_text().startswith("(") else "(1)"
-            for text in plot.get_xticklabels()
-        ]
-    )
+    leaves = [text.get_text() for text in plot.get_xticklabels()]
+    plot.set_xticklabels([leaf if leaf.startswith("(") else "(1)" for leaf in leaves])
     plot.tick_params(axis="x", labelrotation=90, labelsize=7)
     return figure
 
@@ -128,15 +102,9 @@ def dendrogram_plot(X: np.ndarray) -> Figure:
 def cluster_heatmap(
     differences: np.ndarray, features: list[str], clusters: Sequence[int] | None = None
 ) -> Figure:
-    """How far each cluster's means are from everybody's.
+    """How far each cluster's means are from those of all rows, in their standard deviations.
 
-    Parameters
-    ----------
-    differences : ndarray, shape (n_clusters, n_features)
-        In standard deviations of all rows.
-    features : list of str
-    clusters : sequence of int, optional
-        Ids of the clusters; default: 0, 1, 2 ...
+    `differences` has shape (n_clusters, n_features); `clusters` are the ids, default 0, 1, 2 ...
     """
     figure, plot = new_figure("feature", "cluster", long_names=True)
     most = max(float(np.abs(differences).max()), 1e-12)

@@ -48,17 +48,8 @@ def cluster_map(
 ) -> Figure:
     """Rows on the first two principal components, coloured by cluster; noise is grey crosses.
 
-    Parameters
-    ----------
-    X : ndarray of float64, shape (n, n_features)
-        Scaled rows, finite.
-    labels : ndarray of int64, shape (n,)
-        -1 is noise.
-    names : mapping of int to str, optional
-        What to call clusters; default: their numbers.
-    seed : int
-        Of the 4,000 rows that are drawn above that number, and of the shift (0.05 at most) that
-        keeps a dot from being a row's exact place.
+    Of scaled rows, shape (n, n_features), 4,000 at most are drawn, each shifted (by 0.05 at most)
+    so that no dot is a row's exact place. A cluster without a name is called by its number.
     """
     points, explained = _principal(X)
     figure, plot = new_figure(
@@ -168,15 +159,9 @@ def _drawn_nodes(parent: np.ndarray, size: np.ndarray, tops: set[int]) -> set[in
 
 
 def predicted_plot(truth: np.ndarray, prediction: np.ndarray, unit: str, few: int = 1) -> Figure:
-    """Predicted against actual, rows counted in cells, with the line where both are equal.
+    """Predicted against actual, shape (n,) each, with the line where both are equal.
 
-    Parameters
-    ----------
-    truth, prediction : ndarray of float64, shape (n,)
-    unit : str
-        What is predicted, in which unit.
-    few : int
-        Cells with fewer rows are not drawn.
+    Rows are counted in cells; cells with fewer than `few` rows are not drawn.
     """
     unit = shown_text(unit)
     figure, plot = new_figure(f"predicted: {unit}", f"actual: {unit}")
@@ -200,14 +185,8 @@ def confusion_plot(
 ) -> Figure:
     """What was predicted of the rows of each class, as shares of the class.
 
-    Parameters
-    ----------
-    truth, predicted : ndarray of int64, shape (n,)
-        Positions in `names`; rows of a class that is not among them (-1) are left out.
-    names : sequence of str
-        The first 20 are drawn.
-    few : int
-        Cells with fewer rows are blank.
+    `truth` and `predicted`, shape (n,), are positions in `names`, of which the first 20 are drawn;
+    rows of another class (-1) are left out. Cells with fewer than `few` rows are blank.
     """
     shown = list(names)[:MOST_LABELS]
     known = (truth >= 0) & (truth < len(shown)) & (predicted < len(shown))
@@ -231,15 +210,7 @@ def confusion_plot(
 def history_plot(
     history: Mapping[str, Sequence[float]], thresholds: Mapping[str, float] | None = None
 ) -> Figure:
-    """Metrics over batches, one panel each; values over their threshold are marked as alerts.
-
-    Parameters
-    ----------
-    history : mapping of str to sequence of float
-        Values of each metric, oldest first.
-    thresholds : mapping of str to float, optional
-        Highest value without an alert.
-    """
+    """Metrics over batches (oldest first), one panel each; values over a threshold are alerts."""
     names = list(history)
     height = max(1.7 * len(names), 2.4)
     figure = Figure(figsize=(SIZE[0], height), dpi=DPI, layout="constrained")

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from tsclust_model.report.groups import SHOWN
-from tsclust_model.report.schema import Drift, Figures, Generations, Segments
+from tsclust_model.report.schema import Figures, Segments
 from tsclust_model.report.tables import (
     accuracy_table,
     changes_table,
@@ -45,10 +45,7 @@ _UNKNOWN = "Not known: no row with a known outcome was forecast out of sample."
 def render(figures: Figures) -> str:
     """The page: no script, no network, light and dark, also for phones and paper.
 
-    Parameters
-    ----------
-    figures : Figures
-        With ``next`` and ``pictures``. Its texts may be anything: they are shown as text.
+    The figures' texts may be anything: they are shown as text.
     """
     model, generations = figures["model"], figures["generations"]
     return _template().render(
@@ -66,10 +63,7 @@ def render(figures: Figures) -> str:
         about_segments=_about_segments(model, figures["segments"]),
         about_weight=_about_weight(figures),
         about_columns=_about_columns(figures),
-        about_drift=_about_drift(figures["drift"]),
-        about_lineage=_about_lineage(model["lineage"]),
         comparison=generations and generations["comparison"],
-        compared=_compared(generations),
     )
 
 
@@ -256,44 +250,6 @@ def _about_columns(figures: Figures) -> str:
     return f"Mean error is forecast minus outcome; {wanted} should be inside their intervals."
 
 
-def _about_drift(drift: Drift) -> str:
-    newest = drift["newest"]
-    noise, usual = (percent(drift["reference"][key]) for key in ("noise_ratio", "usual_noise"))
-    threshold = percent(drift["noise_threshold"], 0)
-    if not newest:
-        return (
-            "Nothing newer than the training rows has been seen. New rows are compared with them: "
-            f"{noise} noise (at most {usual} in any part); the threshold is {threshold}."
-        )
-    return (
-        f"{number(newest['n_rows'])} newer rows against the training rows: "
-        f"{percent(newest['noise_ratio'])} noise (training {noise}, at most {usual} in any part "
-        f"of it; threshold {threshold})."
-    )
-
-
-def _about_lineage(lineage: Mapping[str, Any]) -> str:
-    born, retired = (", ".join(map(str, lineage[key])) or "none" for key in ("born", "retired"))
-    return (
-        f"{len(lineage['kept'])} segment(s) kept their id, {len(lineage['born'])} new ({born}), "
-        f"{len(lineage['retired'])} gone ({retired})."
-    )
-
-
-def _compared(generations: Generations | None) -> list[tuple[str, str]]:
-    """The error of both generations, and what the new one saves; nothing without rows."""
-    found = generations and generations["comparison"]
-    if not found or found.get("old") is None:
-        return []
-    error = found["improvement_error"]
-    saved = percent(found["improvement"]) + ("" if error is None else f" ± {percent(error)}")
-    return [
-        ("Old", f"{found['label']} {number(found['old'])}"),
-        ("New", f"{found['label']} {number(found['new'])}"),
-        ("Saved", f"{saved} on {number(found['n_rows'])} rows that neither was fitted on"),
-    ]
-
-
 def _facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the first section says of a model, label by label; what is not known is left out."""
     lineage = model["lineage"]
@@ -301,13 +257,16 @@ def _facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     fitted = number(model["n_rows"])
     if model["fitted_rows"] != model["n_rows"]:
         fitted += f" (segments found on a sample of {number(model['fitted_rows'])})"
-    found = [
+    counts = (
+        ("Rows held out", "n_holdout"),
+        ("Rows evaluated", "n_evaluated"),
+        ("Rows trained on", "n_trained_on"),
+        ("Rows not scored", "n_not_scored"),
+    )
+    facts = [
         ("Data", model.get("source")),
         ("Rows fitted", fitted),
-        ("Rows held out", number(model["n_holdout"]) if model.get("n_holdout") else None),
-        ("Rows evaluated", number(model["n_evaluated"]) if model.get("n_evaluated") else None),
-        ("Rows trained on", number(model["n_trained_on"]) if model["n_trained_on"] else None),
-        ("Rows not scored", number(model["n_not_scored"]) if model.get("n_not_scored") else None),
+        *((label, number(model[key]) if model.get(key) else None) for label, key in counts),
         ("Period", _period(model).removeprefix(", ") or None),
         ("Digest of the data", f"sha256 {sha256[:16]}…" if sha256 else None),
         ("Rows belong to", model["id"]),
@@ -321,7 +280,7 @@ def _facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("MLflow run", model.get("run_id")),
     ]
-    return [(label, str(value)) for label, value in found if value]
+    return [(label, str(value)) for label, value in facts if value]
 
 
 def _period(model: Mapping[str, Any]) -> str:

@@ -163,19 +163,8 @@ def fold_evidence(
 ) -> Evidence:
     """The rows of the folds, each forecast by models of other rows.
 
-    An interval, and the error of a total, is calibrated on the other folds.
-
-    Parameters
-    ----------
-    fitted : FittedGeneration
-        As it came out of the fit.
-    data : TrainingData
-    frame : DataFrame
-        The table `data` was made of, in the same order.
-    columns : collection of str
-        To group by; those that the table does not have are left out.
-    control : ndarray of float64, optional
-        Losses on the folds of the blend with shuffled segments.
+    An interval, and the error of a total, is calibrated on the other folds. `frame`, `columns` and
+    `control` are those of `fit_inputs` and `frame_evidence`.
     """
     generation, target = fitted.generation, fitted.generation.target
     rows = np.concatenate([fold.valid for fold in fitted.folds])
@@ -218,12 +207,7 @@ def fold_naive_losses(
 ) -> dict[str, np.ndarray]:
     """`Target.naive_losses` on the rows of the folds, each forecast made of older rows only.
 
-    Parameters
-    ----------
-    fitted : FittedGeneration
-    data : TrainingData
-    frame : DataFrame
-        The table `data` was made of, in the same order.
+    `frame` is the table `data` was made of, in the same order.
     """
     last = last_values(fitted.generation, frame)
     parts = [

@@ -66,7 +66,7 @@ _HOMES = {
     "run_pipeline": "operations.steps",
     "score_series": "series.scoring",
     "series_rows": "series.schema",
-    "train_model": "training.baselines",
+    "train_model": "training.in_memory",
     "validate_data_quality": "data.quality",
     "train_table": "training.train",
     "validate_batch_data": "data.columns",

@@ -66,7 +66,7 @@ from tsclust_model.rows.batches import (
 )
 from tsclust_model.rows.model import Forecast, Generation
 from tsclust_model.shown import one_line
-from tsclust_model.training.challenge import Retraining, labelled_window, retrain_model, waits_for
+from tsclust_model.training.challenge import Retraining, retrain_model, waits_for
 from tsclust_model.training.publish import save_page, watched_batches
 from tsclust_model.training.train import train_table
 from tsclust_model.training.watch import AdaptiveRetrainingManager
@@ -181,12 +181,14 @@ class TimeSeriesClusteringPipeline:
             training = train_table(
                 frame, roles, self.config, model_name=self._model_name, trigger="fit_initial"
             )
-            self._serve(training.generation, training.version, training.clustering.metrics)
+            clustering = training.clustering
+            assert clustering is not None  # a model of segments
+            self._serve(training.generation, training.version, clustering.metrics)
             self._remember()
             self._reset_pending = False
             self._errors.resolve("training")
-            self._call("post_training", training.clustering)
-        return training.clustering
+            self._call("post_training", clustering)
+        return clustering
 
     @classmethod
     def load(
@@ -525,7 +527,7 @@ class TimeSeriesClusteringPipeline:
         serving = self._fitted()
         require_server()
         generation = serving.generation
-        window = labelled_window(generation, serving.storage.history, self.config)
+        window = generation.labelled_window(serving.storage.history, self.config)
         paths = {}
         if len(window.frame):
             about = {

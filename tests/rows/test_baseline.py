@@ -22,7 +22,9 @@ from tsclust_model.errors import ConfigurationError, DataValidationError, MLflow
 from tsclust_model.mlflow_integration.baselines import load_baseline
 from tsclust_model.mlflow_integration.registry import alias_version
 from tsclust_model.rows.model import Generation
-from tsclust_model.training.baselines import retrain_baseline, train_baseline
+from tsclust_model.training.challenge import Champion, challenger_task, retrain
+from tsclust_model.training.task import task_of
+from tsclust_model.training.train import train
 
 DATA = generate_synthetic_data(300, 4, 1)
 X, Y = DATA.drop(columns="target"), DATA["target"]
@@ -166,10 +168,8 @@ FOREST = ("random_forest", {"n_estimators": 30})
 @pytest.fixture
 def trained(store, visits, tmp_path):
     config = PipelineConfig(missing_values="impute", history_dir=str(tmp_path))
-    training = train_baseline(
-        visits, Roles("risk"), config, *FOREST,
-        source="memory", holdout=0.25, model_name="visits", trigger="test",
-    )  # fmt: skip
+    task = task_of(Roles("risk"), config, *FOREST)
+    training = train(task, visits, holdout=0.25, model_name="visits", trigger="test")
     return training, config
 
 
@@ -177,8 +177,8 @@ def test_a_registered_baseline_comes_back_with_the_same_answers(trained, visits)
     training, _ = trained
     uri = f"models:/visits/{training.version}"
     again = load_baseline(uri)
-    np.testing.assert_array_equal(again.predict(visits), training.model.predict(visits))
-    assert again.info == json.loads(json.dumps(training.model.info))
+    np.testing.assert_array_equal(again.predict(visits), training.generation.predict(visits))
+    assert again.info == json.loads(json.dumps(training.generation.info))
     assert again.roles == Roles("risk", features=("ward", "urgent", "age"))
     assert again.figures(visits)["accuracy"] > 0.8
     tags = mlflow.MlflowClient().get_model_version("visits", training.version).tags
@@ -188,15 +188,15 @@ def test_a_registered_baseline_comes_back_with_the_same_answers(trained, visits)
 def test_mlflow_serves_it_by_names_in_any_order(trained, visits):
     training, _ = trained
     served = mlflow.pyfunc.load_model("models:/visits@champion")
-    rows = training.model.canonical_rows(visits)[["age", "urgent", "ward"]]
-    np.testing.assert_array_equal(served.predict(rows), training.model.predict(visits))
+    rows = training.generation.canonical_rows(visits)[["age", "urgent", "ward"]]
+    np.testing.assert_array_equal(served.predict(rows), training.generation.predict(visits))
 
 
 def test_a_challenger_takes_over_only_if_it_is_better(trained):
     training, config = trained
-    worse = retrain_baseline(
-        training.model, training.version, "visits", config, "logistic", {"C": 1e-9}, "a look"
-    )
+    champion = Champion(training.generation, training.version, "visits")
+    task = challenger_task(training.generation, config, "logistic", {"C": 1e-9})
+    worse = retrain(task, champion, "a look")
     assert (worse.promoted, worse.comparison.better) == (False, False)
     assert "log-loss" in worse.comparison.reason
     assert worse.comparison.n_rows == 48

@@ -41,8 +41,8 @@ from tsclust_model.mlflow_integration.kinds import AnyGeneration
 from tsclust_model.mlflow_integration.pyfunc import log_generation, seal_generation
 from tsclust_model.models.state import unpack_arrays, unpack_json
 from tsclust_model.series.schema import series_rows
-from tsclust_model.training.baselines import train_baseline
-from tsclust_model.training.train import train_table
+from tsclust_model.training.task import task_of
+from tsclust_model.training.train import train, train_table
 
 FOLDER = Path(__file__).parent
 SERIALIZATIONS = ("cloudpickle", "code")
@@ -155,18 +155,12 @@ def baseline() -> tuple[Any, pd.DataFrame]:
     rows["long"] = np.where(rows["length_of_stay_days"] > 8, "yes", "no")
     rows["age"] = rows["age"].mask(np.random.default_rng(14).random(len(rows)) < 0.1)
     features = ("age", "heart_rate", "ward", "emergency")
-    training = train_baseline(
-        rows.head(-HELD),
-        Roles("long", features, (), "admission_time"),
-        PipelineConfig(missing_values="impute"),
-        "random_forest",
-        {"n_estimators": 2, "max_depth": 4},
-        source="synthetic",
-        holdout=0.2,
-        model_name="saved",
-        trigger="test",
-    )
-    return training.model, training.model.canonical_rows(rows.tail(HELD))[list(features)]
+    roles, config = Roles("long", features, (), "admission_time"), {"missing_values": "impute"}
+    params = {"n_estimators": 2, "max_depth": 4}
+    task = task_of(roles, PipelineConfig(**config), "random_forest", params)
+    known = rows.head(-HELD)
+    model = train(task, known, source="synthetic", holdout=0.2, model_name="saved").generation
+    return model, model.canonical_rows(rows.tail(HELD))[list(features)]
 
 
 MODELS: dict[str, Callable[[], tuple[Any, pd.DataFrame]]] = {

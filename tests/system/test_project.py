@@ -36,7 +36,6 @@ LAYER_OF = {room: level for level, rooms in enumerate(reversed(LAYERS)) for room
 # One name for pickles of every version; and words that everything speaks.
 ONE_ROOM = [
     {"mlflow_integration", "pyfunc"},
-    {"training", "operations"},  # until baselines need no settings of the loop
     LAYERS[-1],
 ]
 MAY_IMPORT_MLFLOW = {"mlflow_integration"}

@@ -15,7 +15,8 @@ from tsclust_model.data.tables import content_digest
 from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.mlflow_integration.registry import load_generation
 from tsclust_model.mlflow_integration.storage import open_storage
-from tsclust_model.training.train import split_newest, train_table
+from tsclust_model.rows.task import split_newest
+from tsclust_model.training.train import train_table
 
 pytestmark = pytest.mark.usefixtures("store")
 

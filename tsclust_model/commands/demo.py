@@ -11,7 +11,8 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.synthetic import make_hospital
 from tsclust_model.data.tables import write_table
-from tsclust_model.training.train import split_newest, train_table
+from tsclust_model.rows.task import split_newest
+from tsclust_model.training.train import train_table
 
 ROLES = Roles(
     target="length_of_stay_days",

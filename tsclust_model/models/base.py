@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -124,6 +124,11 @@ class FittedModel(ABC):
         return Roles(**roles)
 
     @property
+    @abstractmethod
+    def table_roles(self) -> Roles:
+        """The roles with what the fit has settled: the features, or the frequency."""
+
+    @property
     def config(self) -> PipelineConfig:
         """The configuration it was fitted with."""
         return PipelineConfig.from_dict(self.info["config"])
@@ -132,6 +137,10 @@ class FittedModel(ABC):
     def model_type(self) -> str:
         """``lightgbm``, or which estimator of scikit-learn it is."""
         return str(self.info.get(MODEL_TYPE_TAG, LIGHTGBM))
+
+    def with_info(self, more: Mapping[str, Any]) -> Self:
+        """The same model, whose info says more."""
+        return cast(Self, replace(cast(Any, self), info=self.info | dict(more)))
 
     @property
     def reported_columns(self) -> list[str]:

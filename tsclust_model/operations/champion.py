@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from tsclust_model.data.quality import SCHEMA_CHECKS
 from tsclust_model.mlflow_integration.registry import PREVIOUS, alias_version
 from tsclust_model.mlflow_integration.thresholds import failed_thresholds
-from tsclust_model.models.base import LIGHTGBM, Cases, FittedModel
+from tsclust_model.models.base import Cases, FittedModel
 from tsclust_model.operations.maintenance import Observation, maintain, observe
 from tsclust_model.operations.results import FIGURES, Figures, Trained, figures_of
 from tsclust_model.operations.workspace import Workspace
-from tsclust_model.training.baselines import BaselineTraining, retrain_baseline, train_baseline
-from tsclust_model.training.challenge import Retraining, retrain_model, waits_for
-from tsclust_model.training.train import train_table
+from tsclust_model.training.challenge import (
+    Champion,
+    Retraining,
+    challenger_task,
+    retrain,
+    waits_for,
+)
+from tsclust_model.training.task import task_of
+from tsclust_model.training.train import train
 
 
 def figures_on(model: FittedModel, cases: Cases) -> Figures:
@@ -38,40 +44,33 @@ def observed(
 
 def first_model(work: Workspace, data_version: str, why: str) -> Trained:
     """Train the first model."""
-    training, frame = work.settings.training, work.rows(data_version)
-    shared: dict[str, Any] = {
-        "source": work.settings.data.path,
-        "holdout": training.holdout,
-        "model_name": work.name,
-        "trigger": why,
-    }
-    if training.model_type == LIGHTGBM:
-        version = train_table(frame, work.roles, work.config, **shared).version
-    else:
-        kind = (training.model_type, training.params)
-        version = train_baseline(frame, work.roles, work.config, *kind, **shared).version
-    return _trained(version, True, f"trained ({why}): version {version}")
+    training = work.settings.training
+    made = train(
+        task_of(work.roles, work.config, training.model_type, training.params),
+        work.rows(data_version),
+        source=work.settings.data.path,
+        holdout=training.holdout,
+        model_name=work.name,
+        trigger=why,
+    )
+    return _trained(made.version, True, f"trained ({why}): version {made.version}")
 
 
 def challenger(work: Workspace, champion: FittedModel, version: str, why: str) -> Trained:
     """Train a challenger."""
     training, config = work.settings.training, work.config
-    done: Retraining | BaselineTraining | None
-    if training.model_type != LIGHTGBM:
-        kind = (training.model_type, training.params)
-        done = retrain_baseline(
-            cast(Any, champion), version, work.name, config, *kind, why, promote=training.promote
-        )
-    elif champion.reference is None:
-        done = retrain_model(champion, version, work.name, config, why, promote=training.promote)
-    else:
+    done: Retraining | None
+    if champion.reference is not None and training.model_type == champion.model_type:
         done = maintain(work.name, config=config, reason=why, promote=training.promote).retraining
-    assert done is not None
-    assert done.comparison is not None
+        assert done is not None
+    else:
+        task = challenger_task(champion, config, training.model_type, training.params)
+        serving = Champion(champion, version, work.name)
+        done = retrain(task, serving, why, promote=training.promote)
     outcome = "is @champion now" if done.promoted else "stays @challenger"
     message = f"retrained ({why}): version {done.version} {outcome}; {done.comparison.reason}"
-    held = done.held if isinstance(done, BaselineTraining) else done.report["holdout"]
-    compared = {name: held[name] for name in ("n_rows", *FIGURES) if name in held}
+    holdout = done.report["holdout"] or {"n_rows": 0}
+    compared = {name: holdout[name] for name in ("n_rows", *FIGURES) if name in holdout}
     return _trained(done.version, done.promoted, message, compared if done.promoted else None)
 
 

@@ -19,10 +19,9 @@ from tsclust_model.data.quality import kept_rows, likely_rename
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.files import write_state
-from tsclust_model.mlflow_integration.baselines import load_baseline
-from tsclust_model.mlflow_integration.registry import registered_generation, version_tags
+from tsclust_model.mlflow_integration.logged_models import registered_model
 from tsclust_model.mlflow_integration.storage import ModelStorage, open_storage
-from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG, Cases, FittedModel
+from tsclust_model.models.base import Cases, FittedModel
 from tsclust_model.monitoring.model_monitor import ModelMonitor
 from tsclust_model.operations.settings import LoopSettings
 from tsclust_model.shown import one_line
@@ -125,10 +124,7 @@ class Workspace:
 
     def model(self, version: str) -> FittedModel:
         """The model of a registered version, of whichever type it is."""
-        model_type = version_tags(self.name, version).get(MODEL_TYPE_TAG, LIGHTGBM)
-        if model_type != LIGHTGBM:
-            return load_baseline(f"models:/{self.name}/{version}")
-        return registered_generation(self.name, version)
+        return registered_model(self.name, version)
 
     def require_horizon(self, model: FittedModel) -> None:
         """Refuse a model whose horizon is not that of the settings: no retrain changes it.

@@ -51,6 +51,10 @@ class RowsModel(FittedModel):
         return self.outcome.score_name
 
     @property
+    def table_roles(self) -> Roles:
+        return replace(self.roles, features=tuple(self.schema.names))
+
+    @property
     def text_columns(self) -> list[str]:
         return [*self.schema.text_columns, *self.outcome.string_columns]
 

@@ -97,5 +97,4 @@ def _fold_metrics(
 
 def with_gain(fitted: FittedGeneration, report: Mapping[str, Any]) -> FittedGeneration:
     """The fit whose generation says what its segments save beyond shuffled ones."""
-    info = fitted.generation.info | {"segment_gain": report["gain"]}
-    return replace(fitted, generation=replace(fitted.generation, info=info))
+    return replace(fitted, generation=fitted.generation.with_info({"segment_gain": report["gain"]}))

@@ -145,7 +145,6 @@ class SeriesGeneration(FittedPipeline):
 
     @property
     def table_roles(self) -> Roles:
-        """The roles with the frequency that the fit has settled."""
         return replace(self.roles, frequency=self.schema.frequency)
 
     def panel(self, table: pd.DataFrame, config: PipelineConfig | None = None) -> Panel:

@@ -13,21 +13,18 @@ from tsclust_model.errors import (
     MLflowIntegrationError,
 )
 from tsclust_model.mlflow_integration.artifacts import ArtifactManager
-from tsclust_model.mlflow_integration.pyfunc import log_generation
+from tsclust_model.mlflow_integration.logged_models import log_fitted
 from tsclust_model.mlflow_integration.registry import (
     describe_version,
     name_and_version,
     register,
     segment_names,
-    set_challenger,
-    set_champion,
     tag_training_data,
     tag_version,
 )
 from tsclust_model.mlflow_integration.runs import ExperimentManager, log_page
 from tsclust_model.mlflow_integration.stores import translated
-from tsclust_model.models.base import FittedPipeline
-from tsclust_model.models.compare import Comparison
+from tsclust_model.models.base import FittedModel
 from tsclust_model.monitoring.metrics import PerformanceMonitor
 from tsclust_model.report.build import now
 from tsclust_model.report.figures import Watched
@@ -84,54 +81,31 @@ def named_segments(model_uri: str) -> dict[int, str]:
         return {}
 
 
-LABELS_TAG = "compared.labels"
-"""Tag of a challenger: which labels it was compared on, as a hash."""
-
-
-def publish_challenger(
-    experiments: ExperimentManager,
-    challenger: FittedPipeline,
-    report: Mapping[str, Any],
-    page: Figures,
-    config: PipelineConfig,
-    name: str,
-    champion_version: str,
-    comparison: Comparison,
-    promote: bool,
-    labels: str,
-) -> tuple[str, bool]:
-    """Register the challenger, and let it serve if it is better: its version, and whether."""
-    version = publish(experiments, challenger, report, page, config, name)
-    set_challenger(name, version)
-    reason = str(report["reason"])
-    figures = {"comparison": comparison.reason} | comparison.figures
-    told = {"challenged": champion_version, "trigger": reason, LABELS_TAG: labels}
-    tag_version(name, version, told | {"refitted": comparison.better} | figures)
-    promoted = promote and comparison.better
-    if promoted:
-        set_champion(name, version, reason, expected=champion_version, figures=figures)
-    return version, promoted
-
-
 def publish(
     experiments: ExperimentManager,
-    generation: FittedPipeline,
+    model: FittedModel,
     report: Mapping[str, Any],
-    page: Figures,
+    page: Figures | None,
     config: PipelineConfig,
     name: str,
 ) -> str:
-    """Log figures, report and model under the active run; returns the registered version."""
+    """Log figures, report and model under the active run; returns the registered version.
+
+    Without a page there is no report.
+    """
     experiments.log_metrics(headline(report))
     ArtifactManager(config.hospital_profile_id).save_report(report, "report.json")
     with translated("the model cannot be logged"):
-        logged = log_generation(generation, config.serialization)
-    version = register(logged.model_uri, name, (logged.metadata or {})["state_sha256"])
-    tag_training_data(name, str(version.version), generation.info["trained_on"])
-    page["model"]["version"] = str(version.version)
-    describe_version(name, str(version.version), model_card(page))
-    log_report(page)
-    return str(version.version)
+        logged = log_fitted(model, config.serialization)
+    version = str(register(logged.uri, name, logged.digest).version)
+    if logged.tags:
+        tag_version(name, version, logged.tags)
+    tag_training_data(name, version, model.info["trained_on"])
+    if page is not None:
+        page["model"]["version"] = version
+        describe_version(name, version, model_card(page))
+        log_report(page)
+    return version
 
 
 def about_run(
@@ -153,9 +127,9 @@ def run_tags(phase: str, trigger: str, config: PipelineConfig) -> dict[str, str 
 
 def headline(report: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of a report that a run shows as metrics."""
-    figures = {
-        k: report["clustering"][k] for k in ("n_clusters", "noise_ratio", "silhouette_score")
-    }
+    clustering = report["clustering"]
+    names = ("n_clusters", "noise_ratio", "silhouette_score")
+    figures = {name: clustering[name] for name in names if name in clustering}
     figures |= {f"fold_{name}": value for name, value in report["worth"].items()}
     if report["gain"] is not None:
         figures["fold_saved_beyond_control"] = report["gain"]["beyond"]

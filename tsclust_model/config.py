@@ -414,69 +414,69 @@ class PipelineConfig:
         Arguments of ``hdbscan.HDBSCAN``; ``prediction_data`` is always on.
     lgb_timeseries_params, lgb_resource_params : dict
         LightGBM parameters of the target's and of the resources' models. Threads and
-        determinism are managed here and cannot be set.
+        determinism cannot be set.
     knn_params : dict
         Arguments of the nearest-neighbour fallback for noise rows.
     task : {'auto', 'regression', 'classification'}
-        Whether the target is a number or a class. 'auto': texts, booleans and categories are
-        classes, and numbers are with the objective 'binary' or 'multiclass' of LightGBM.
+        Whether the target is a number or a class. 'auto': strings, booleans and categories are
+        classes, as are numbers with the objective 'binary' or 'multiclass'.
     noise_threshold : float, 0.3
         Noise ratio (0 to 1) above which a batch counts as drifted.
     batch_size : int, 1000
-        Rows that are scored at a time; results do not depend on it.
+        Rows scored at a time; results do not depend on it.
     expanding_window_size : int, 10000
-        Newest rows that a retrain reads; of series, the newest periods of each.
+        Newest labelled rows that a retrain reads; for series, the newest periods of each.
     experiment_name, model_registry_prefix, hospital_profile_id : str
         Where runs and versions go: the registered model is ``<prefix>``, or
         ``<prefix>-<hospital_profile_id>``.
     cluster_features : list of str or None
-        Columns that are clustered; None is all numeric features.
+        Columns used for clustering; None means all numeric features.
     min_cluster_rows : int, 40
-        A smaller cluster is served by the global model.
+        A cluster with fewer labelled rows uses the global model.
     max_fit_rows : int, 200000
-        Above it HDBSCAN fits on a seeded sample and the rest is assigned.
+        With more rows, HDBSCAN fits on a seeded sample and the rest is assigned.
     max_reference_rows : int or None
         Scaled training rows kept in the model for its neighbour search; None keeps all.
     missing_values : {'error', 'impute'}
-        'impute' fills medians in the clustering space and shows LightGBM the gap.
+        'impute' gives the clustering medians and LightGBM the gap.
     missing_markers : list of str, [""]
-        Texts that mean "missing".
+        Strings that mean "missing".
     drop_columns : list of str
         Columns that are never features.
     audit_columns : list of str
-        Columns by whose groups the report shows errors: where is somebody served worse? They need
-        not be features; ``drop_columns`` keeps them out of the model.
+        The report shows errors for each group of these columns: does the model serve some people
+        worse? They need not be features; ``drop_columns`` keeps them out of the model.
     planning_columns : list of str
-        Columns by whose groups the report shows totals, e.g. the ward.
+        The report shows totals for each group of these columns, such as the ward.
     show_ids : bool, False
-        Whether reports name typical rows and series by their ids, which may be patients'; False
-        names them by their number in the table, oldest first.
+        Whether reports name typical rows and series by their ids, which may identify patients;
+        otherwise by their number in the table, oldest first.
     gap_policy : {'error', 'fill', 'drop'}
         What happens to series that lack periods: an error that names them, a straight line
         between the neighbours, or the series is left out.
     combine : {'blend', 'cluster', 'global'}
-        How global and cluster models are combined; 'blend' weighs clusters where they earn it.
+        How global and cluster models are combined; 'blend' uses a cluster's model where it helps.
     coverage : float, 0.9
         Default coverage of the prediction intervals, above 0 and below 1.
     clip_to_support : bool, True
         Forecasts and bounds of a target or resource that was never negative are not negative.
     round_intervals : bool, True
-        Bounds of a target that is whole numbers are whole numbers; the forecast stays a mean.
+        Bounds of a target of whole numbers are whole numbers; the forecast remains a mean.
     serialization : {'cloudpickle', 'code'}
-        'code' logs models-from-code, for servers with pickle switched off.
+        'code' logs models-from-code, for servers that do not allow pickle.
     promotion_margin : float, 0.0
-        Share by which a challenger must be better than the champion.
+        Share of the champion's error that a challenger must save.
     retrain_cooldown_batches : int, 10
         Batches after a retrain in which drift does not start another.
     history_dir : str or None
-        Folder of the batches that retrains read, a subfolder for each registered model; relative
-        to the folder of an embedded store. None is ``TSCLUST_STORAGE``, or ``tsclust_storage``
-        beside an embedded store, or a folder of the user's for a tracking server.
+        Root of the storage folders, one for each registered model; relative to the folder of an
+        embedded store. None means ``TSCLUST_STORAGE``, else ``tsclust_storage`` beside an embedded
+        store, else for a tracking server a folder in the user's home.
     row_hashes : bool, True
-        Whether the model carries salted hashes of the rows it was fitted on, so that an evaluation
-        can leave them out; whoever has the model and a row can tell whether it was fitted on it.
+        Whether the model contains salted hashes of its training rows, so that an evaluation can
+        leave them out; whoever has the model and a row can tell whether it was trained on.
     random_state : int, 42
-        Seed of every sample this package draws.
+        Seed of every sample the package draws.
 
     Examples
     --------

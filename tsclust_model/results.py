@@ -82,22 +82,22 @@ class BatchResult:
     cluster_assignments : ndarray of int64, shape (n,)
         Segment of each row after the fallback; -1 only where the model has none.
     timeseries_predictions : ndarray of float64, or of object, shape (n,)
-        The target, in its units, or its classes as texts.
+        The target in its unit, or its classes as strings.
     resource_predictions : dict of int to dict of str to float
-        Each resource summed over the batch's rows of a cluster. Without resources: what the batch
-        costs here, ``processing_time`` (s) and ``memory_usage`` (MB that Python and numpy hold for
-        it, beyond what the process holds anyway), from a fixed cost and one a row that were
-        measured when the model was fitted or loaded; each cluster has its rows' share.
+        Each resource summed over the batch's rows of a cluster. Without resources: the cost of the
+        batch, ``processing_time`` (s) and ``memory_usage`` (MB that Python and numpy hold for it),
+        from a fixed cost and a cost per row measured when the model was fitted or loaded; each
+        cluster has the share of its rows.
     noise_ratio : float
         Share of noise before the fallback, 0 to 1.
     processing_time : float
-        Seconds from the call to this result, as they passed; what is watched after it is not in.
+        Seconds from the call to this result, without the monitoring after it.
     version_id : str or None
         The batch in the history; `record_outcomes` takes it.
     probabilities : dict of str to ndarray of float64, shape (n,)
-        Of each class, by its column's name (``probability_<class>``); empty for numbers.
+        Probability of each class by column name (``probability_<class>``); empty for numbers.
     degraded : tuple of str
-        What failed and was left out, with graceful degradation on; empty when all went well.
+        Parts that failed and were left out, with graceful degradation on.
     """
 
     cluster_assignments: np.ndarray

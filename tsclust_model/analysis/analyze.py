@@ -64,7 +64,7 @@ def analyze(
     *,
     plot_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Cluster a table as asked, evaluate it, and say which clustering suits it.
+    """Cluster a table as requested, evaluate the result, and say which clustering suits the table.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def analyze(
     Raises
     ------
     ConfigurationError
-        A field of the request is unknown or impossible.
+        A field of the request is unknown or invalid.
     DataLoadError, PreprocessingError, ClusteringError, EvaluationError
 
     Examples

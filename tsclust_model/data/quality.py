@@ -114,11 +114,11 @@ def validate_data_quality(
     step_name : str
         Where in the pipeline this is, for the record.
     schema : mapping, optional
-        Of `infer_quality_schema`; without it duplicates, times and infinite values alone are seen.
+        From `infer_quality_schema`; without it, only duplicates, times and infinities are checked.
     mode : {'off', 'warn', 'block'}
-        The most that a problem does.
+        What a failed check does at most.
     checks : mapping of str to mode, optional
-        Checks that are less strict: ``removed``, ``renamed``, ``added``, ``type``, ``unit``,
+        Checks with a less strict mode: ``removed``, ``renamed``, ``added``, ``type``, ``unit``,
         ``missing``, ``range``, ``duplicates``, ``time``, ``time_order``, ``category``,
         ``category_drift``, ``too_few``.
     **limits

@@ -14,19 +14,19 @@ class Roles:
     target : str
         The column to predict.
     features : sequence of str
-        Input columns; empty means all that have no other role and are not dropped.
+        Input columns; empty means all columns without another role that are not dropped.
     resources : sequence of str
-        Further columns to predict, one model each.
+        Further columns to predict, with models of their own.
     time : str or None
-        Numbers, timestamps or ISO 8601 texts that order the rows; None keeps their order.
+        Numbers, timestamps or ISO 8601 strings that order the rows; None keeps their order.
     id : str or None
-        Who a row belongs to; a fold never parts the rows of one id.
+        Whose row it is; folds never split the rows of one id.
     horizon : int
-        0 predicts the target of the same row. Above it the table is a long table of series, one
-        row an `id` and `time`, and the next `horizon` values of each are forecast; `features` are
-        then covariates, none unless they are named.
+        0 predicts the target of the same row. 1 or more: a long table of series, with one row per
+        `id` and `time`, and the next `horizon` values of each are forecast; `features` are then
+        covariates, none unless named.
     frequency : str or None
-        Of series, such as ``MS``, ``W``, ``D`` or ``h``; None guesses it.
+        Frequency of series, such as ``MS``, ``W``, ``D`` or ``h``; None takes the most common step.
     """
 
     target: str

@@ -104,15 +104,15 @@ def make_hospital(
     noise : float
         Share of noise patients, 0 to 1.
     drift : float
-        How far every kind's vitals have moved by the last day, in their standard deviations; the
-        move starts half-way.
+        Shift of every kind's vital signs by the last day, in their standard deviations; it starts
+        half-way.
     born : float, optional
         Share of the period (0 to 1) after which a sixth kind (trauma) appears.
     dying : float, optional
         Share of the period (0 to 1) after which obstetrics patients stop coming.
     random_state : int
     return_kind : bool
-        Return the true kinds too; they are no column, so that no model learns from them.
+        Return the true kinds too; they are not a column, so that no model learns from them.
 
     Returns
     -------

@@ -240,13 +240,13 @@ def project_of(run_id: str) -> tuple[str | None, str]:
 
 @contextmanager
 def error_handler(step_name: str) -> Iterator[None]:
-    """Mark the active run FAILED when a step raises, and let the error go on.
+    """Mark the active run FAILED if a step raises an error, which is raised again.
 
     Parameters
     ----------
     step_name : str
         Tag ``error.step``; the tag ``error.type`` is the name of the error's class. Its text is not
-        kept: it may be somebody else's, and quote rows.
+        stored, because another package's error may quote rows.
     """
     try:
         yield

@@ -864,8 +864,8 @@ def test_the_windows_that_voted_say_where_the_drift_began(reference: Reference):
     batches = list(in_batches(drifted(300), 100, "late-"))
     assert [monitor.update(batch) for batch in batches] == [False, True, False]
     assert monitor.since == [("late-0", 0)]
-    again = DriftMonitor(reference, pause=10)
-    again.go_on_from(monitor)
+    again = monitor.after_retrain(reference)
+    assert [detector.pause_left for detector in again.detectors.values()] == [10] * 4
     again.update(batches[2])
     again.update(batches[2])
     assert again.since == [("late-0", 0)]

@@ -109,7 +109,8 @@ class DriftMonitor:
         new = DriftMonitor(reference, self.noise.threshold, cooldown, cooldown if paused else 0)
         new.trend.rise, new.accuracy.degradation = self.trend.rise, self.accuracy.degradation
         if reference is self.reference:
-            new.go_on_from(self)
+            for name, detector in new.detectors.items():
+                detector.go_on_from(self.detectors[name])
         return new
 
     @property
@@ -176,11 +177,6 @@ class DriftMonitor:
         self._losses, self._losses_from = LossSums(), None
         return self.accuracy.update(whole)
 
-    def go_on_from(self, other: DriftMonitor) -> None:
-        """Remember where the drift began that `other` saw: nothing has been done about it."""
-        for name, detector in self.detectors.items():
-            detector.go_on_from(other.detectors[name])
-
     def state(self) -> dict[str, Any]:
         """What the next process needs to go on, as JSON.
 
@@ -222,8 +218,10 @@ def has_risen(before: np.ndarray, now: np.ndarray, limit: float) -> bool:
 def mean_distance(means: Mapping[str, float], reference: Mapping[str, Sequence[float]]) -> float:
     """Relative L1 distance of means from a reference; 0 where they have no feature in common.
 
-    The mean over the features of ``|mean - reference| / max(|reference|, scale)``; see
-    `ModelMonitor.compute_drift`.
+    The mean over the features of ``|mean - reference| / max(|reference|, scale)``: each feature
+    counts the same, whatever its unit. The scale is a standard deviation, or 0: a mean near zero is
+    measured in standard deviations, any other one as a share of itself. A reference of 0 without a
+    scale counts 0 while the mean is 0 and 1 when it is not.
 
     Parameters
     ----------

@@ -129,15 +129,8 @@ class ModelMonitor:
         """All lines, oldest first; one that a kill has cut short is left out."""
         if not self.metrics_path.exists():
             return []
-        found = []
-        for line in self.metrics_path.read_bytes().splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
-                found.append(record)
-        return found
+        lines = map(_parsed, self.metrics_path.read_bytes().splitlines())
+        return [record for record in lines if isinstance(record, dict)]
 
     def get_latest_accuracy(self) -> float | None:
         """The newest accuracy that is known, or None."""
@@ -167,15 +160,7 @@ class ModelMonitor:
         write_state(self.drift_path, {"reference": reference})
 
     def compute_drift(self, feature_means: Mapping[str, float]) -> float:
-        """Relative L1 distance of the means from the reference; 0 without a reference.
-
-        The mean over the features of ``|mean - reference| / max(|reference|, scale)``: each feature
-        counts the same, whatever its unit. The scale is the standard deviation that the reference
-        was given with, if it was: a mean near zero is then measured in standard deviations, any
-        other one as a share of itself. A reference of exactly 0 without a scale has no share: such
-        a feature counts 0 while its mean is 0 and 1 when it is not. Features that only one side
-        has, or whose mean is not known, are left out.
-        """
+        """See `tsclust_model.monitoring.drift.mean_distance`; 0 without a reference."""
         return mean_distance(feature_means, self._reference())
 
     def should_retrain(
@@ -209,20 +194,13 @@ class ModelMonitor:
         *,
         n_samples: int | None = None,
     ) -> RetrainDecision:
-        """`should_retrain` with its reasons and the drift; the parameters are the same.
-
-        Returns
-        -------
-        RetrainDecision
-            True if a retrain is due; its ``reasons`` say why.
-        """
+        """`should_retrain`, with its reasons and the drift."""
         if no_model_yet:
             return RetrainDecision(("no model yet",))
-        reasons = []
+        reasons, drift = [], None
         floor = self.accuracy_min_threshold
         if floor is not None and current_accuracy is not None and not current_accuracy >= floor:
             reasons.append(f"{self.score_name} {current_accuracy:.4g} is under {floor:.4g}")
-        drift = None
         if current_feature_means and (n_samples is None or n_samples >= self.drift_min_samples):
             drift = self.compute_drift(current_feature_means)
             if drift > self.drift_threshold:
@@ -240,6 +218,13 @@ class ModelMonitor:
             raise DataValidationError(
                 f"{self.drift_path} holds no reference; delete it, and the next training writes it"
             ) from error
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _finite(value: Any) -> Any:

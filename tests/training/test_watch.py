@@ -36,7 +36,6 @@ from tsclust_model.mlflow_integration.storage import open_storage
 from tsclust_model.models.compare import compare
 from tsclust_model.monitoring.detectors import DriftWindow
 from tsclust_model.monitoring.drift import DriftMonitor
-from tsclust_model.monitoring.watch import follow_up
 from tsclust_model.results import BatchResult
 from tsclust_model.training.challenge import retrain_model
 from tsclust_model.training.lock import retrain_lock
@@ -751,29 +750,6 @@ def test_served_bits_of_a_registered_challenger_are_those_of_the_retrain(trainin
         done.generation.predict(rows(stream).tail(50)),
         check_exact=True,
     )
-
-
-@pytest.mark.parametrize(
-    ("learned", "n_new", "n_tried", "due"),
-    [
-        (None, 10_000, 0, False),
-        ({"n_after": 400, "n_rows": 2400}, 399, 0, False),
-        ({"n_after": 400, "n_rows": 2400}, 400, 0, True),
-        ({"n_after": 400, "n_rows": 2400}, 599, 400, False),
-        ({"n_after": 400, "n_rows": 2400}, 600, 400, True),
-        ({"n_after": 1200, "n_rows": 2400}, 10_000, 0, False),
-    ],
-)
-def test_a_model_of_few_rows_since_a_drift_learns_again_as_they_double(
-    learned, n_new, n_tried, due
-):
-    found = follow_up(learned, n_new, n_tried)
-    assert bool(found) is due
-    if due:
-        assert found == (
-            "the model has learned from 400 rows since the drift, "
-            f"and {n_new} more are labelled now"
-        )
 
 
 def test_a_manager_learns_again_as_labelled_rows_since_the_drift_double(manager, usual):

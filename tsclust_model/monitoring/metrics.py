@@ -203,11 +203,11 @@ class PerformanceMonitor:
         self, metric_names: Sequence[str] | None = None, time_window: timedelta | None = None
     ) -> dict[str, list[dict[str, Any]]]:
         """`records` by metric: ``value``, ``component``, ``timestamp``, oldest first."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        by_name: dict[str, list[dict[str, Any]]] = {}
         for record in self.records(metric_names, time_window):
             entry = asdict(record)
-            found.setdefault(entry.pop("metric_name"), []).append(entry)
-        return found
+            by_name.setdefault(entry.pop("metric_name"), []).append(entry)
+        return by_name
 
     def alert_summary(self, time_window: timedelta | None = None) -> dict[str, Any]:
         """``total``, ``by_severity``, ``by_metric`` and the ``alerts``, oldest first."""

@@ -73,12 +73,11 @@ class FeatureReference:
         constant = quantiles[:, 0] == quantiles[:, -1]
         mean, scale = np.where(constant, quantiles[:, 0], mean), np.where(constant, 0.0, scale)
         shares = np.array([_bin_shares(x, e) for x, e in zip(X.T, edges, strict=True)])
-        found = cls(tuple(names), quantiles, mean, scale, edges, shares, np.zeros((3, X.shape[1])))
+        whole = cls(tuple(names), quantiles, mean, scale, edges, shares, np.zeros((3, X.shape[1])))
         blocks = [part for part in np.array_split(X, _BLOCKS) if len(part) >= MIN_ROWS]
-        usual = np.zeros((3, X.shape[1]))
-        if blocks:
-            usual = np.max([found.distances(part) for part in blocks], axis=0)
-        return cls(tuple(names), quantiles, mean, scale, edges, shares, usual)
+        if not blocks:
+            return whole
+        return replace(whole, usual=np.max([whole.distances(part) for part in blocks], axis=0))
 
     def distances(self, X: np.ndarray) -> np.ndarray:
         """How far a window is, shape (3, n_features).
@@ -86,18 +85,18 @@ class FeatureReference:
         Kolmogorov-Smirnov distance (0 to 1), population stability index ``sum((p - q) log(p/q))``
         over ten bins, and shift of the mean in standard deviations.
         """
-        found = np.zeros((3, X.shape[1]))
+        distances = np.zeros((3, X.shape[1]))
         for i in range(X.shape[1]):
             values = X[:, i]
             values = np.sort(values[~np.isnan(values)])
             if not values.size:
                 continue
-            found[0, i] = _ks_distance(values, self.quantiles[i])
-            found[1, i] = _stability_index(_bin_shares(values, self.edges[i]), self.shares[i])
+            distances[0, i] = _ks_distance(values, self.quantiles[i])
+            distances[1, i] = _stability_index(_bin_shares(values, self.edges[i]), self.shares[i])
             shift = abs(values.mean() - self.mean[i])
             constant = math.inf if (values != self.mean[i]).any() else 0.0
-            found[2, i] = shift / self.scale[i] if self.scale[i] > 0 else constant
-        return found
+            distances[2, i] = shift / self.scale[i] if self.scale[i] > 0 else constant
+        return distances
 
     def shifted(self, X: np.ndarray) -> list[str]:
         """The columns that have shifted, most first, each with how far."""
@@ -230,9 +229,9 @@ def _bin_shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return counts / max(len(values), 1)
 
 
-def _stability_index(found: np.ndarray, expected: np.ndarray) -> float:
+def _stability_index(shares: np.ndarray, expected: np.ndarray) -> float:
     """Population stability index; an empty bin counts as a tenth of a per cent."""
-    p, q = np.maximum(found, 0.001), np.maximum(expected, 0.001)
+    p, q = np.maximum(shares, 0.001), np.maximum(expected, 0.001)
     return float(((p - q) * np.log(p / q)).sum())
 
 
@@ -253,7 +252,7 @@ def _false_discovery(p_values: np.ndarray) -> np.ndarray:
     """Mask of the discoveries at a false-discovery rate of 0.1% (Benjamini & Hochberg 1995)."""
     order = np.argsort(p_values)
     passed = p_values[order] <= ALPHA * np.arange(1, len(order) + 1) / len(order)
-    found = np.zeros(len(order), dtype=bool)
+    discoveries = np.zeros(len(order), dtype=bool)
     if passed.any():
-        found[order[: np.flatnonzero(passed)[-1] + 1]] = True
-    return found
+        discoveries[order[: np.flatnonzero(passed)[-1] + 1]] = True
+    return discoveries

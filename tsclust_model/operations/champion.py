@@ -1,4 +1,4 @@
-"""The champion of a loop: observed, trained, challenged, and held to the thresholds."""
+"""The champion of a loop: observed, trained, challenged, and checked against the thresholds."""
 
 from __future__ import annotations
 

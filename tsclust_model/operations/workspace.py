@@ -70,7 +70,11 @@ class Workspace:
     def roles(self) -> Roles:
         data = self.settings.data
         return Roles(
-            *(data.target, data.features, data.resources, data.time, data.id),
+            data.target,
+            data.features,
+            data.resources,
+            data.time,
+            data.id,
             horizon=data.horizon,
             frequency=data.frequency,
         )

@@ -196,10 +196,10 @@ def outcome_columns(
 def _partial_numbers(values: Any, n_rows: int, name: str) -> np.ndarray:
     given = values.squeeze(axis=1) if isinstance(values, pd.DataFrame) else values
     column = pd.Series(np.asarray(given).reshape(-1))
-    found = np.full(n_rows, np.nan)
+    numbers = np.full(n_rows, np.nan)
     is_known = _known_values(column, n_rows, name)
-    found[is_known] = validate_target(column[is_known], int(is_known.sum()), name)
-    return found
+    numbers[is_known] = validate_target(column[is_known], int(is_known.sum()), name)
+    return numbers
 
 
 def class_outcomes(
@@ -215,11 +215,11 @@ def class_outcomes(
     """
     column = pd.Series(values)
     is_known = _known_values(column, n_rows, classes.name) if partial else np.ones(n_rows, bool)
-    found = np.full(n_rows, None, dtype=object)
-    found[is_known] = classes.texts(_one_each(column, n_rows, classes.name)[is_known])
+    texts = np.full(n_rows, None, dtype=object)
+    texts[is_known] = classes.texts(_one_each(column, n_rows, classes.name)[is_known])
     if not isinstance(column.dtype, pd.CategoricalDtype):
-        _refuse_other_kind(classes, column[is_known], found[is_known])
-    return found
+        _refuse_other_kind(classes, column[is_known], texts[is_known])
+    return texts
 
 
 def _known_values(column: pd.Series, n_rows: int, name: str) -> np.ndarray:

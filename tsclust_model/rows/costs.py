@@ -112,7 +112,7 @@ def measured_costs(
 
 
 def resident_megabytes() -> float:
-    """MB of memory that this process holds now; the most it ever held where /proc is absent."""
+    """MB of memory that this process holds now; its peak where /proc is absent."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except FileNotFoundError:

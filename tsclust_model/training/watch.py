@@ -164,7 +164,7 @@ class AdaptiveRetrainingManager:
         return self._run_when_possible()
 
     def _run_when_possible(self) -> bool:
-        """Retrain for what was seen, or wait for labels that make it worth while."""
+        """Retrain for what was seen, or wait for labels to learn from."""
         reason = self._watch.reason
         if not reason:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def observe(
     message = monitor.look_at(frame)
     # An alarm pauses its detector too, but that is no retrain yet.
     pause = 0 if monitor.watch.reason else monitor.watch.drift.noise.pause_left
-    return Observation(message, monitor.due(), monitor.n_fresh(), pause, monitor.waits_for())
+    return Observation(message, monitor.due(), monitor.n_fresh, pause, monitor.waits_for())
 
 
 def maintain(
@@ -117,13 +118,11 @@ def maintain(
     MLflowIntegrationError, DataValidationError, RetrainingError
     """
     monitor = _open_monitor(model_name, config)
-    seen = "no new rows were given"
-    if frame is not None:
-        seen = monitor.look_at(frame)
+    seen = "no new rows were given" if frame is None else monitor.look_at(frame)
     due = monitor.due() if if_due else ""
     if if_due and not due:
         return Maintenance(f"nothing is due: {seen}", None)
-    if if_due and not monitor.n_fresh():
+    if if_due and not monitor.n_fresh:
         return Maintenance(
             f"drift ({due}), but no labelled rows since the last training; "
             "give them as data, and the retrain will follow",
@@ -133,8 +132,15 @@ def maintain(
     if waits:
         return Maintenance(f"a retrain is due ({due}) and waits for {waits}", None)
     why = due or reason
-    known = (monitor.champion, monitor.version, model_name, monitor.config, why)
-    retraining = retrain_model(*known, promote=promote, since=monitor.watch.drift.since)
+    retraining = retrain_model(
+        monitor.champion,
+        monitor.version,
+        model_name,
+        monitor.config,
+        why,
+        promote=promote,
+        since=monitor.watch.drift.since,
+    )
     monitor.forget(retraining)
     outcome = "is @champion now" if retraining.promoted else "stays @challenger"
     return Maintenance(
@@ -226,15 +232,16 @@ class _Monitor:
 
     def due(self) -> str:
         """Why a retrain is due; empty if it is not."""
-        return self.watch.reason or self.watch.due(self.n_fresh())
+        return self.watch.reason or self.watch.due(self.n_fresh)
 
     def waits_for(self) -> str:
         """What a retrain has to wait for; see `tsclust_model.training.challenge.waits_for`."""
-        known = (self.champion, self.version, self.model_name, self.config)
-        return waits_for(*known, self.watch.drift.since)
+        since = self.watch.drift.since
+        return waits_for(self.champion, self.version, self.model_name, self.config, since)
 
+    @cached_property
     def n_fresh(self) -> int:
-        """Labelled rows of the window that the champion was not trained on."""
+        """Labelled rows of the window that the champion was not trained on, after `look_at`."""
         window = self.champion.labelled_window(self.history, self.config)
         return int(window.outside(self.champion.info["trained_on"]).sum())
 
@@ -244,7 +251,7 @@ class _Monitor:
             self.version = retraining.version
             self.watch.start_over(retraining.generation.reference)
         else:
-            self.watch.start_over(self.champion.reference, self.n_fresh())
+            self.watch.start_over(self.champion.reference, self.n_fresh)
         self._save()
 
     def _saved(self) -> dict[str, Any]:

@@ -9,9 +9,9 @@ TARGET, RESOURCES = "length_of_stay_days", ["nursing_hours", "medication_cost"]
 
 
 def main() -> None:
-    hospital = make_hospital(5000, born=0.6)  # a new kind of patient appears
+    hospital = make_hospital(3000, born=0.6)  # a new kind of patient appears
     features = hospital.drop(columns=[TARGET, *RESOURCES])
-    past = slice(0, 2500)
+    past = slice(0, 1600)
     config = PipelineConfig(hdbscan_params={"min_cluster_size": 40, "min_samples": 5})
     pipeline = TimeSeriesClusteringPipeline(config, model_name="complete-example")
     pipeline.fit_initial(
@@ -23,8 +23,8 @@ def main() -> None:
     )
     pipeline.name_segment(0, "the first segment")
 
-    for start in range(2500, 5000, 500):
-        rows = slice(start, start + 500)
+    for start in range(1600, 3000, 350):
+        rows = slice(start, start + 350)
         outcomes = {name: hospital[name][rows] for name in RESOURCES}
         result = pipeline.process_batch(features[rows], hospital[TARGET][rows], outcomes)
         needs = {

@@ -17,12 +17,12 @@ FEATURES = [
 
 def main() -> None:
     # The patients' vital signs drift in the second half of the two years.
-    hospital = make_hospital(6000, drift=4.0)
-    past, coming = hospital.iloc[:2500], hospital.iloc[2500:]
+    hospital = make_hospital(3500, drift=4.0)
+    past, coming = hospital.iloc[:1500], hospital.iloc[1500:]
     config = PipelineConfig(
-        hdbscan_params={"min_cluster_size": 40, "min_samples": 5},
+        hdbscan_params={"min_cluster_size": 30, "min_samples": 5},
         noise_threshold=0.25,  # more noise than this, and than in training, is drift
-        expanding_window_size=4000,  # number of newest rows that a retrain reads
+        expanding_window_size=2500,  # number of newest rows that a retrain reads
         promotion_margin=0.02,  # a challenger must save 2% of the champion's RMSE
         retrain_cooldown_batches=3,  # batches in which drift does not start another
     )

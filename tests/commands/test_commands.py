@@ -485,14 +485,17 @@ def test_progress_bars_are_silent_off_a_terminal(run, data, config):
 
 @pytest.mark.skipif(not REAL_DATA.exists(), reason=f"the real data is not at {REAL_DATA}")
 def test_real_encounters_train_evaluate_and_score_within_the_bars(run, tmp_path):
-    data = REAL_DATA / "diabetes130.parquet"
+    encounters = pd.read_parquet(REAL_DATA / "diabetes130.parquet").sort_values("encounter_id")
+    data, newest = tmp_path / "data.parquet", tmp_path / "newest.parquet"
+    encounters.tail(20_000 + 20_353).to_parquet(data)
+    encounters.tail(20_353).to_parquet(newest)
     result = run(
         "train",
         data=data,
         target="time_in_hospital",
         resources="num_lab_procedures,num_medications",
         time="encounter_id",
-        holdout=0.2,
+        holdout=20_353 / 40_353,
         config=PROJECT / "examples" / "diabetes130.yaml",
         model_name="diabetes",
     )
@@ -503,8 +506,6 @@ def test_real_encounters_train_evaluate_and_score_within_the_bars(run, tmp_path)
     assert metrics["holdout_rmse"] <= 2.33
     assert metrics["holdout_rmse"] <= 1.01 * metrics["holdout_rmse_global"]
 
-    newest = tmp_path / "newest.parquet"
-    pd.read_parquet(data).sort_values("encounter_id").tail(20353).to_parquet(newest)
     uri = "models:/diabetes@champion"
     evaluated = run("evaluate", data=newest, model_uri=uri, fail_on_regression="true")
     assert evaluated.exit_code == 0, evaluated.output

@@ -1,4 +1,5 @@
 # make demo   a trained, registered, servable model on the embedded store (./mlflow.db)
+# make quick  the unit tests: no MLflow store, no other process, no server; under a minute
 # make test   lint, types, all tests
 # make docs   the pages of docs/ as site/, and the JSON Schemas of the clustering analysis
 #
@@ -10,10 +11,13 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: demo test docs lint types format clean
+.PHONY: demo quick test docs lint types format clean
 
 demo: $(VENV)/.demo
 	PATH="$(BIN):$$PATH" $(BIN)/mlflow run . --env-manager local
+
+quick: $(VENV)/.test
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest tests -m "not integration" $(PYTEST_ARGS)
 
 test: lint types
 	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -34,6 +34,10 @@ settings.register_profile("quick", max_examples=100, deadline=None, database=Non
 settings.register_profile("thorough", max_examples=2000, deadline=None, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
+# Folders whose tests need MLflow's store, other processes or servers, or take long.
+INTEGRATION = {"analysis", "commands", "contract", "mlflow_integration", "operations"}
+INTEGRATION |= {"saved_models", "system", "training"}
+
 collect_ignore_glob = ["saved_models/*/*/*.py"]  # what those models carry
 
 
@@ -45,6 +49,14 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may be: {report.longrepr[2]}"
     return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a store of MLflow, processes or a server; ``make quick`` leaves it out."""
+    for item in items:
+        uses_store = "store_folder" in getattr(item, "fixturenames", ())
+        if uses_store or item.path.parent.name in INTEGRATION:
+            item.add_marker("integration")
 
 
 @pytest.fixture(scope="session")

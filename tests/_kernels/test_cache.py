@@ -12,6 +12,8 @@ import pytest
 
 import tsclust_model
 
+pytestmark = pytest.mark.integration  # each test starts processes that compile
+
 PACKAGE = Path(tsclust_model.__file__).parent
 ALL = ("first_leaves", "core_distances", "pack_trees", "forecast", "assign")
 

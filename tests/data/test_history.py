@@ -270,6 +270,7 @@ def _register_many(folder: str, worker: int, order: list[int]) -> list[str]:
     return own + [history.register(batch(i)) for i in order]
 
 
+@pytest.mark.integration
 def test_four_processes_at_once_lose_no_batch_and_count_the_same_one_once(tmp_path: Path):
     orders = [random.Random(worker).sample(range(6), 6) for worker in range(4)]
     with SPAWN.Pool(4) as pool:
@@ -306,6 +307,7 @@ def _record_many(folder: str, version_id: str) -> None:
         history.record_outcomes(version_id, {"stay": np.full(3, float(i))})
 
 
+@pytest.mark.integration
 def test_a_reader_meets_whole_labels_while_another_process_replaces_them(history: DataVersioner):
     version_id = history.register(batch(1))
     history.record_outcomes(version_id, {"stay": np.full(3, -1.0)})
@@ -358,6 +360,7 @@ for turn in range(30):
 """
 
 
+@pytest.mark.integration
 def test_a_writer_killed_at_any_moment_leaves_whole_files_and_every_batch_it_confirmed(
     tmp_path: Path,
 ):

@@ -116,7 +116,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         *,
         clock: Clock = utc_now,
     ) -> TimeSeriesClusteringPipeline:
-        """Go on with a registered model in another process.
+        """Continue with a registered model, for instance in another process.
 
         Parameters
         ----------
@@ -138,7 +138,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         return pipeline
 
     def reset_pipeline_state(self) -> None:
-        """Forget the model and what was watched; batches wait for the next `fit_initial`.
+        """Forget the model and what was monitored; call `fit_initial` before the next batch.
 
         Metrics, alerts and errors are cleared; thresholds, callbacks and the configuration stay.
         """
@@ -152,7 +152,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         self.close()
 
     def close(self) -> None:
-        """Write what is waiting for the tracking server (for 5 s at most)."""
+        """Write figures that wait for the tracking server (for at most 5 s)."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -163,7 +163,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         y_batch: Sequence[float] | np.ndarray | pd.Series | None = None,
         resources: Mapping[str, Sequence[float] | np.ndarray] | None = None,
     ) -> BatchResult:
-        """Assign, forecast, keep, watch, and retrain if it is due.
+        """Assign, forecast, store and monitor a batch, and retrain if that is due.
 
         The forecast comes first: what fails after it costs no prediction. The result's `degraded`
         names the parts that failed: ``resources``, ``history`` (the batch is not kept, its
@@ -195,7 +195,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         y: Sequence[float] | np.ndarray,
         resources: Mapping[str, Sequence[float] | np.ndarray] | None = None,
     ) -> None:
-        """Give the outcomes of a batch that are known by now (a stay has ended).
+        """Add the outcomes of a batch that are known by now (a stay has ended).
 
         They join the history, and the accuracy that is watched: each row once, when its outcome
         is known for the first time. Another outcome for a row corrects the history, and the
@@ -279,7 +279,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
 
     @property
     def retraining_manager(self) -> AdaptiveRetrainingManager:
-        """What decides about retrains, e.g. ``request_manual_retraining(reason)``."""
+        """Decides about retrains, e.g. ``request_manual_retraining(reason)``."""
         return self._manager
 
     def get_retraining_status(self) -> dict[str, Any]:
@@ -469,7 +469,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         alert_thresholds: Mapping[str, float] | None = None,
         drift_thresholds: Mapping[str, float] | None = None,
     ) -> None:
-        """Lay thresholds over those in force.
+        """Change thresholds; the others stay.
 
         Parameters
         ----------

@@ -36,8 +36,8 @@ _ZERO = 1e-12
 class DriftMonitor:
     """All detectors over one stream.
 
-    Batches of fewer than 50 rows collect until they are 50 or more, and make one window then; so
-    do outcomes, by themselves, because they may come later or for some rows only.
+    Batches of fewer than 50 rows are collected until they make a window of 50 or more. Outcomes are
+    collected separately, because they may arrive later or for some rows only.
 
     Parameters
     ----------

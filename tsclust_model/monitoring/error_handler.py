@@ -45,7 +45,7 @@ class ErrorRecord:
 
 
 class ErrorHandler:
-    """Counts errors, keeps the last 1,000, and decides whether a batch goes on without a part.
+    """Counts errors, keeps the last 1,000, and decides whether a batch continues without a part.
 
     Graceful degradation is on until it is turned off.
 
@@ -165,7 +165,7 @@ class ErrorHandler:
             kept.clear()
 
     def enable_graceful_degradation(self, enable: bool = True) -> None:
-        """Go on without a part that fails (the default), or let its error raise."""
+        """Continue without a part that fails (the default), or raise its error."""
         self.graceful_degradation = enable
 
     def _keep(self, error: BaseException, component: str, severity: str) -> None:

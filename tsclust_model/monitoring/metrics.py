@@ -88,7 +88,7 @@ class PerformanceMonitor:
         alert_thresholds: Mapping[str, float] | None = None,
         drift_thresholds: Mapping[str, float] | None = None,
     ) -> None:
-        """Lay thresholds over those in force.
+        """Change thresholds; the others stay.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class PerformanceMonitor:
             own.update(given)
 
     def record_metric(self, metric_name: str, value: float, component: str = "pipeline") -> None:
-        """Keep a value, and an alert if it is over its threshold.
+        """Record a value, and an alert if it is above its threshold.
 
         Raises
         ------

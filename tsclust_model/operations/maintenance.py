@@ -95,7 +95,7 @@ def maintain(
     """Add new rows to the history of a model, and retrain it.
 
     Safe to call at any time and any number of times: rows that were added before count once, and
-    what the detectors have seen is kept beside the history from one call to the next.
+    the state of the detectors is stored beside the history between calls.
 
     Parameters
     ----------

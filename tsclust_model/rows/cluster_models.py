@@ -17,7 +17,7 @@ from tsclust_model.errors import DataValidationError, NotFittedError
 
 
 class ClusterSpecificModelManager:
-    """Models of each cluster for data that is already parted by cluster.
+    """Models of each cluster, for data that is already split by cluster.
 
     Parameters
     ----------

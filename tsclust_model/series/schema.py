@@ -204,7 +204,7 @@ def series_rows(
     gap_policy: str | None = None,
     model: Any = None,
 ) -> pd.DataFrame:
-    """A long table of series as one row a series: what a model of series is asked.
+    """Turn a long table into one row per series, the input of a model of series.
 
     Parameters
     ----------

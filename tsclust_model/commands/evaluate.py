@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -28,9 +27,6 @@ from tsclust_model.operations.results import figures_of, score
 from tsclust_model.operations.settings import MonitoringSettings, load_settings
 from tsclust_model.report.build import build_report, now
 from tsclust_model.report.schema import Figures
-from tsclust_model.series.long_table import series_panel
-from tsclust_model.series.model import SeriesGeneration
-from tsclust_model.series.panel import HeldBack, Panel
 from tsclust_model.training.out_of_sample import Apart, apart, evaluate_apart
 from tsclust_model.training.publish import log_report, named_segments
 
@@ -56,8 +52,10 @@ def run(
     fitted_with = PipelineConfig.from_dict(generation.info["config"])
     experiments = ExperimentManager(fitted_with.experiment_name)
     with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}) as run_id:
-        panel = _panel(generation, frame) if isinstance(generation, SeriesGeneration) else None
-        parts = apart(generation, frame if panel is None else _newest(panel), baseline)
+        cases = generation.cases(frame)
+        if baseline is not None:
+            baseline.cases(frame)  # it may want other columns
+        parts = apart(generation, cases, baseline)
         report = evaluate_apart(generation, parts)
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
         metric, before = generation.metric, None
@@ -75,10 +73,11 @@ def run(
             "run_id": run_id,
             "n_trained_on": report["n_trained_on"],
         }
-        log_report(_page(generation, baseline, panel, parts, told))
-        _show(report, metric, panel is not None)
+        log_report(_page(generation, baseline, frame, parts, told))
+        is_series = bool(generation.roles.horizon)
+        _show(report, metric, is_series)
         if not report["n_rows"]:
-            lines = [_nothing_left(report, panel is not None)]
+            lines = [_nothing_left(report, is_series)]
         elif settings is not None:
             lines = _missed(settings, report, before, generation)
             undefined = _undefined(settings, report, generation)
@@ -138,21 +137,10 @@ def _score(report: dict[str, Any]) -> float | None:
     return score(figures_of(report))
 
 
-def _panel(generation: SeriesGeneration, frame: pd.DataFrame) -> Panel:
-    schema, config = generation.schema, PipelineConfig.from_dict(generation.info["config"])
-    roles = replace(generation.roles, frequency=schema.frequency)
-    return series_panel(frame, roles, config.gap_policy, schema.missing_markers)
-
-
-def _newest(panel: Panel) -> HeldBack:
-    """The last `horizon` values of each series."""
-    return panel.held_back(panel.horizon, panel.horizon)
-
-
 def _page(
     generation: AnyGeneration,
     baseline: AnyGeneration | None,
-    panel: Panel | None,
+    table: pd.DataFrame,
     parts: Apart,
     told: dict[str, Any],
 ) -> Figures:
@@ -160,7 +148,6 @@ def _page(
     names = named_segments(str(told["model_name"]))
     comparison = None if baseline is None else compare(baseline, generation, parts.fresh, 0.0)
     certain = told["n_trained_on"] is not None
-    table = parts.all if panel is None else panel
     inputs = generation.report_inputs(table, parts.fresh, certain=certain)
     return build_report(generation, inputs, told, comparison=comparison, names=names)
 

@@ -147,13 +147,15 @@ class Recipe(ABC):
     ) -> OutputModel:
         """The model of an output, calibrated on the folds."""
 
+    @staticmethod
     @abstractmethod
-    def losses(self, y: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """The loss of each forecast, shape (n,)."""
+    def losses(y: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """The loss of each forecast, shape (n,), whose mean is the metric (`Metric.of`)."""
 
+    @staticmethod
     @abstractmethod
-    def figures(self, y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
-        """What describes forecasts."""
+    def figures(y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+        """How good forecasts are."""
 
 
 @one_line
@@ -188,10 +190,12 @@ class NumberRecipe(Recipe):
             texts=texts, weight=weight, calibration=calibration, support=support, **scored
         )
 
-    def losses(self, y: np.ndarray, values: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def losses(y: np.ndarray, values: np.ndarray) -> np.ndarray:
         return np.square(y - values)
 
-    def figures(self, y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+    @staticmethod
+    def figures(y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
         return calculate_model_metrics(y, values)
 
 
@@ -242,10 +246,12 @@ class ClassRecipe(Recipe):
         scored = known.scored(self, lambda P: tempered(P, temperature), "accuracy", "auc")
         return ClassModel(texts=texts, weight=weight, temperature=temperature, **scored)
 
-    def losses(self, y: np.ndarray, values: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def losses(y: np.ndarray, values: np.ndarray) -> np.ndarray:
         return log_losses(true_probabilities(values, y))
 
-    def figures(self, y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+    @staticmethod
+    def figures(y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
         return calculate_classification_metrics(y.astype(np.int64), values)
 
 

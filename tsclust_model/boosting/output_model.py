@@ -155,13 +155,22 @@ class OutputModel(ABC):
         return own, {}
 
     @classmethod
-    @abstractmethod
     def from_state(
         cls,
         texts: Mapping[int, str],
         content: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
-    ) -> Self: ...
+    ) -> Self:
+        scores = FoldScores.from_dict(content["scores"])
+        own = cls._own_state(content, arrays)
+        return cls(texts=texts, weight=content["weight"], scores=scores, **own)
+
+    @classmethod
+    @abstractmethod
+    def _own_state(
+        cls, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        """The fields that this class adds."""
 
 
 @one_line
@@ -210,19 +219,13 @@ class NumberModel(OutputModel):
         return own | {"support": asdict(self.support)}, residuals
 
     @classmethod
-    def from_state(
-        cls,
-        texts: Mapping[int, str],
-        content: Mapping[str, Any],
-        arrays: Mapping[str, np.ndarray],
-    ) -> Self:
-        return cls(
-            texts=texts,
-            weight=content["weight"],
-            scores=FoldScores.from_dict(content["scores"]),
-            calibration=Calibration({int(cluster): found for cluster, found in arrays.items()}),
-            support=Support(**content.get("support", {})),  # older builds keep to none
-        )
+    def _own_state(
+        cls, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        return {
+            "calibration": Calibration({int(cluster): r for cluster, r in arrays.items()}),
+            "support": Support(**content.get("support", {})),  # older builds keep to none
+        }
 
 
 @one_line
@@ -262,18 +265,10 @@ class ClassModel(OutputModel):
         return own | {"temperature": self.temperature}, arrays
 
     @classmethod
-    def from_state(
-        cls,
-        texts: Mapping[int, str],
-        content: Mapping[str, Any],
-        arrays: Mapping[str, np.ndarray],
-    ) -> Self:
-        return cls(
-            texts=texts,
-            weight=content["weight"],
-            scores=FoldScores.from_dict(content["scores"]),
-            temperature=content["temperature"],
-        )
+    def _own_state(
+        cls, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        return {"temperature": content["temperature"]}
 
 
 @one_line

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import t as student
 
-from tsclust_model.metrics import Metric
+if TYPE_CHECKING:
+    from tsclust_model.models.base import FittedModel
 
 _CONFIDENCE = 0.8413
 """One-sided, of a promotion: the rule of one standard error, as in the choice of the weights. At
@@ -67,19 +68,9 @@ class Comparison:
         return self.figures | {k: v for k, v in own.items() if k not in ("champion", "challenger")}
 
 
-class Compared(Protocol):
-    """What a comparison needs of a generation, of whichever kind."""
-
-    @property
-    def metric(self) -> Metric: ...
-
-    def losses(self, rows: Any) -> np.ndarray:
-        """The loss of each row, shape (n,), NaN where there is none."""
-
-
 def compare(
-    champion: Compared,
-    challenger: Compared,
+    champion: FittedModel,
+    challenger: FittedModel,
     rows: Any,
     margin: float,
     groups: np.ndarray | None = None,
@@ -95,9 +86,9 @@ def compare(
 
     Parameters
     ----------
-    champion, challenger : Generation or SeriesGeneration
+    champion, challenger : FittedModel
     rows : DataFrame or HeldBack
-        Rows, or series, neither was trained on; may be empty.
+        Cases that neither was trained on; may be empty.
     margin : float
         Share of the metric (0 to 1) that the challenger must save.
     groups : ndarray, shape (n,), optional
@@ -121,27 +112,16 @@ def compare(
         difference, spread = _mean_and_error(old - new, units)
     asked = float(student.ppf(_CONFIDENCE, n_units - 1)) if n_units > 1 else math.inf
     better = bool(above and beyond > asked * error)
-    found = f"{'above' if above else 'not above'} the margin of {margin:.1%}"
-    if above:
-        what = f"{n_units} {'rows' if groups is None else 'ids'}"
-        more = "more" if better else "not more"
-        found += f" by {more} than {asked:.3f} standard errors of {what}"
-    return Comparison(
-        n_rows=n_rows,
-        metric=metric.name,
-        champion=before,
-        challenger=after,
-        improvement=improvement,
-        margin=margin,
-        difference=difference,
-        standard_error=spread,
-        better=better,
-        reason=(
-            f"{metric.label} {after:.4g} against the champion's {before:.4g} on {n_rows} rows: "
-            f"{improvement:+.1%}, {found}"
-        ),
-        n_units=n_units,
+    reason = (
+        f"{metric.label} {after:.4g} against the champion's {before:.4g} on {n_rows} rows: "
+        f"{improvement:+.1%}, {'above' if above else 'not above'} the margin of {margin:.1%}"
     )
+    if above:
+        more = "more" if better else "not more"
+        what = f"{n_units} {'rows' if groups is None else 'ids'}"
+        reason += f" by {more} than {asked:.3f} standard errors of {what}"
+    figures = (before, after, improvement, margin, difference, spread)
+    return Comparison(n_rows, metric.name, *figures, better, reason, n_units)
 
 
 def _mean_and_error(values: np.ndarray, units: np.ndarray) -> tuple[float, float]:

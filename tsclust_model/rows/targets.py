@@ -21,16 +21,7 @@ from tsclust_model.boosting.output_model import ClassModel, NumberModel, OutputM
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.class_labels import ClassLabels
 from tsclust_model.data.columns import as_numbers, outcome, require_columns, without_markers
-from tsclust_model.metrics import (
-    LOG_LOSS,
-    RMSE,
-    Metric,
-    calculate_classification_metrics,
-    calculate_model_metrics,
-    interval_coverage,
-    log_losses,
-    true_probabilities,
-)
+from tsclust_model.metrics import Metric, interval_coverage, log_losses, true_probabilities
 
 
 class Target(ABC):
@@ -42,8 +33,6 @@ class Target(ABC):
         Column of the target.
     classes : tuple of str
         None of a number.
-    metric : Metric
-        What models are compared by.
     task : str
         Name in `PipelineConfig.task`.
     score_name : str
@@ -53,11 +42,11 @@ class Target(ABC):
     """
 
     name: str
-    metric: ClassVar[Metric]
     task: ClassVar[str]
     score_name: ClassVar[str]
     prediction_type: ClassVar[str]
     model_type: ClassVar[type[OutputModel]]
+    recipe_type: ClassVar[type[Recipe]]
 
     classes: tuple[str, ...] = ()
 
@@ -67,9 +56,9 @@ class Target(ABC):
         return []
 
     @property
-    def has_intervals(self) -> bool:
-        """Whether its forecasts have bounds."""
-        return not self.class_columns
+    def metric(self) -> Metric:
+        """What models are compared by."""
+        return self.recipe_type.metric
 
     @property
     def string_columns(self) -> list[str]:
@@ -109,19 +98,19 @@ class Target(ABC):
         """The column ``prediction`` and those of the bounds, or the classes, shape (n,) each."""
         return [self.prediction(values), *bounds]
 
-    @abstractmethod
     def losses(self, y: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The loss of each forecast, shape (n,), whose mean is the metric (`Metric.of`)."""
+        return self.recipe_type.losses(self.codes(y), values)
 
-    @abstractmethod
     def figures(self, y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
         """How good forecasts are."""
+        return self.recipe_type.figures(self.codes(y), values)
 
     def interval_figures(
         self, y: np.ndarray, bounds: tuple[np.ndarray, np.ndarray], coverage: float
     ) -> dict[str, float | None]:
         """``coverage`` and ``interval_coverage`` (reached, 0 to 1), where it has bounds."""
-        if not self.has_intervals:
+        if self.class_columns:
             return {}
         return {"coverage": coverage, "interval_coverage": interval_coverage(y, *bounds)}
 
@@ -185,11 +174,11 @@ class NumberTarget(Target):
     """
 
     name: str
-    metric: ClassVar[Metric] = RMSE
     task: ClassVar[str] = "regression"
     score_name: ClassVar[str] = "R²"
     prediction_type: ClassVar[str] = "double"
     model_type: ClassVar[type[OutputModel]] = NumberModel
+    recipe_type: ClassVar[type[Recipe]] = NumberRecipe
 
     def outcomes(self, frame: pd.DataFrame, markers: Collection[str]) -> np.ndarray:
         return outcome(frame, self.name, "target column")
@@ -202,12 +191,6 @@ class NumberTarget(Target):
 
     def prediction(self, values: np.ndarray) -> np.ndarray:
         return values
-
-    def losses(self, y: np.ndarray, values: np.ndarray) -> np.ndarray:
-        return np.square(y - values)
-
-    def figures(self, y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
-        return calculate_model_metrics(y, values)
 
     def naive(self, codes: np.ndarray) -> dict[str, Any]:
         """``median`` of the outcomes."""
@@ -254,11 +237,11 @@ class NumberTarget(Target):
 class ClassTarget(ClassLabels, Target):
     """A target of classes, whose forecasts are probabilities; see `ClassLabels`."""
 
-    metric: ClassVar[Metric] = LOG_LOSS
     task: ClassVar[str] = "classification"
     score_name: ClassVar[str] = "accuracy"
     prediction_type: ClassVar[str] = "string"
     model_type: ClassVar[type[OutputModel]] = ClassModel
+    recipe_type: ClassVar[type[Recipe]] = ClassRecipe
 
     @property
     def class_columns(self) -> list[str]:
@@ -283,12 +266,6 @@ class ClassTarget(ClassLabels, Target):
 
     def prediction(self, values: np.ndarray) -> np.ndarray:
         return np.array(self.classes, dtype=object)[values.argmax(axis=1)]
-
-    def losses(self, y: np.ndarray, values: np.ndarray) -> np.ndarray:
-        return log_losses(true_probabilities(values, self.codes(y)))
-
-    def figures(self, y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
-        return calculate_classification_metrics(self.codes(y), values)
 
     def naive(self, codes: np.ndarray) -> dict[str, Any]:
         """``shares`` of the classes."""

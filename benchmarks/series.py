@@ -37,7 +37,7 @@ from tsclust_model.mlflow_integration.pyfunc import (
     seal_generation,
 )
 from tsclust_model.mlflow_integration.pyfunc import signature as signature_of
-from tsclust_model.series.features import Windows
+from tsclust_model.series.features import Scaling, Windows
 from tsclust_model.series.fit import fit_series_generation
 from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.schema import series_rows
@@ -76,7 +76,7 @@ def windows(values: np.ndarray, n_pairs: int) -> float:
     started = time.perf_counter()
     while read < n_pairs:
         chunk = values[:2000]
-        made = Windows(chunk, ends[: len(chunk)], origins, 12, HORIZON, True)
+        made = Windows(chunk, ends[: len(chunk)], origins, 12, HORIZON, Scaling())
         series = np.repeat(np.arange(len(chunk)), len(origins))
         at = np.tile(origins, len(chunk))
         made.rows(series, at, np.ones(len(series), dtype=np.int64))

@@ -8,6 +8,7 @@ import pytest
 from tsclust_model.series.base_forecasts import bank_forecasts, theta_forecasts
 from tsclust_model.series.features import (
     SHAPE_FEATURES,
+    Scaling,
     Windows,
     lags_of,
     shape_features,
@@ -85,7 +86,7 @@ def column_before(n: int, season: int, step: int) -> int:
 )
 def test_a_row_says_what_is_known_at_its_origin(values, series, origin, step):
     ends = np.full(4, 475)
-    windows = Windows(values, ends, np.array([14, 25, 33, 40]), 12, HORIZON, True, None, 0.2)
+    windows = Windows(values, ends, np.array([14, 25, 33, 40]), 12, HORIZON, Scaling(usual=0.2))
     rows = windows.rows(*(np.array([x]) for x in (series, origin, step)))
     known = values[series, :origin]
     place = (475 - (PERIODS - origin) + step) % 12
@@ -98,7 +99,7 @@ def test_a_row_says_what_is_known_at_its_origin(values, series, origin, step):
 
 def test_rows_do_not_depend_on_the_company_they_are_in(values):
     ends, origins = np.full(4, 475), np.array([14, 25, 33, 40])
-    windows = Windows(values, ends, origins, 12, HORIZON, True)
+    windows = Windows(values, ends, origins, 12, HORIZON, Scaling())
     who, when = np.array([0, 3, 1, 0, 2]), np.array([40, 14, 33, 25, 25])
     steps = np.array([1, 2, 5, 3, 4])
     together = windows.rows(who, when, steps)
@@ -112,15 +113,15 @@ def test_a_window_never_looks_past_its_origin(values):
     changed = values.copy()
     changed[:, 25:] += 1000
     args = (np.array([0, 3]), np.array([25, 25]), np.array([1, 5]))
-    before = Windows(values, ends, at, 12, HORIZON, True).rows(*args)
-    after = Windows(changed, ends, at, 12, HORIZON, True).rows(*args)
+    before = Windows(values, ends, at, 12, HORIZON, Scaling()).rows(*args)
+    after = Windows(changed, ends, at, 12, HORIZON, Scaling()).rows(*args)
     np.testing.assert_array_equal(before.X, after.X)
 
 
 def test_covariates_are_their_newest_value_and_that_of_the_season(values):
     covariate = np.tile(np.arange(PERIODS, dtype=float), (4, 1))
     windows = Windows(
-        values, np.full(4, 475), np.array([36]), 12, HORIZON, True, {"beds": covariate}
+        values, np.full(4, 475), np.array([36]), 12, HORIZON, Scaling(), {"beds": covariate}
     )
     rows = windows.rows(np.array([0]), np.array([36]), np.array([2]))
     level, scale = covariate[0, 24:36].mean(), 12.0
@@ -173,7 +174,7 @@ def test_intervals_of_a_ward_that_was_closed_for_two_seasons_collapse():
     y = np.where(np.arange(72) < 48, 50.0 + 10 * np.sin(np.arange(72)), 0.0)
     almost = np.where(np.arange(72) == 71, 1.0, y)
     spreads = [
-        Windows(found[None], np.array([72]), np.array([72]), 12, 1, True)
+        Windows(found[None], np.array([72]), np.array([72]), 12, 1, Scaling())
         .rows(np.array([0]), np.array([72]), np.array([1]))
         .spread[0]
         for found in (y, almost)

@@ -51,7 +51,7 @@ def evaluate_generation(
         why = f"; the first: {encoded.status[0]}" if len(frame) else ""
         raise DataValidationError(f"none of {len(frame)} rows can be scored{why}")
     X, y, outcome = encoded.X[scored], y[scored], generation.outcome
-    last = last_values(generation, frame, known)
+    last, naive = last_values(generation, frame, known), generation.info.get("naive")
     forecast = generation.forecast(X, generation.coverage)
     labels, metric = forecast.assignment.labels, generation.metric.name
     alone = {
@@ -63,9 +63,7 @@ def evaluate_generation(
         "n_not_scored": int((~scored).sum()),
         **outcome.figures(y, forecast.values),
         **{name: figures[metric] for name, figures in alone.items()},
-        **outcome.naive_figures(
-            generation.info.get("naive"), outcome.codes(y), None if last is None else last[scored]
-        ),
+        **outcome.naive_figures(naive, outcome.codes(y), None if last is None else last[scored]),
         **outcome.interval_figures(y, forecast.bounds, generation.coverage),
         "noise_ratio": forecast.assignment.noise_ratio,
         "resources": {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tsclust_model.boosting.blend import OutputFits, Recipe
-from tsclust_model.boosting.boosters import model_threads
+from tsclust_model.boosting.boosters import model_threads, rows_by_cluster
 from tsclust_model.boosting.folds import Fold, time_ordered_folds
 from tsclust_model.boosting.output_model import OutputModel
 from tsclust_model.clustering.engine import (
@@ -94,12 +94,11 @@ def fit_generation(
             stage.log({"n_resources": len(resources)})
             for name, model in resources.items():
                 stage.log({f"{name}_{key}": value for key, value in _output_figures(model).items()})
-    clusters, sizes = np.unique(labels, return_counts=True)
     own_info = {
         "config": config.to_dict(),
         "n_rows": len(data.y),
         "clustering": segments.result.metrics,
-        "cluster_sizes": {str(c): int(n) for c, n in zip(clusters, sizes, strict=True)},
+        "cluster_sizes": {str(c): len(rows) for c, rows in rows_by_cluster(labels)},
         "fitted_rows": len(found.rows),
         "naive": data.target.naive(data.y),
         "lineage": first_lineage(segments.result.metrics["n_clusters"]).to_dict(),
@@ -114,9 +113,8 @@ def fit_generation(
         {"given_features": list(data.given or data.schema.names)} | dict(info or {}) | own_info,
         data.fitted,
     )
-    return FittedGeneration(
-        generation, segments.result, segments.assignment, list(target_fits.folds), found.rows
-    )
+    folds = list(target_fits.folds)
+    return FittedGeneration(generation, segments.result, segments.assignment, folds, found.rows)
 
 
 @one_line

@@ -30,14 +30,11 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
     -------
     dict
         ``n_rows`` (series and origins), ``n_not_scored`` (constant series have no scale),
-        ``mase`` (mean over series of the mean absolute error over their scale, the mean absolute
-        difference between values a season apart before the origin), ``median_mase``, ``wape`` (sum
-        of absolute errors over the sum of absolute values), ``rmse``, ``mae``; ``mase_<way>`` and
-        ``wape_<way>`` of ``global`` (the model of all series alone), ``cluster``, ``bank``,
-        ``theta`` and ``seasonal_naive``; ``clipped`` (share of series whose scaled error is above
-        10, which counts as 10 where models are compared), ``coverage`` (wanted),
-        ``interval_coverage`` (reached), ``noise_ratio``, ``resources`` {name: figures} and
-        ``clusters`` {cluster: figures}.
+        `series_metrics`, and ``mase`` and ``wape`` of the ``_global`` model of all series alone,
+        ``_cluster``, ``_bank``, ``_theta`` and ``_seasonal_naive``; ``clipped`` (share of series
+        whose scaled error is above 10, which counts as 10 where models are compared), ``coverage``
+        (wanted), ``interval_coverage`` (reached, 0 to 1), ``noise_ratio``, ``resources`` {name:
+        metrics} and ``clusters`` {cluster: metrics}.
 
     Raises
     ------
@@ -88,7 +85,12 @@ def _coverage(
 
 
 def series_metrics(held: HeldBack, forecast: np.ndarray) -> dict[str, float | None]:
-    """``mase``, ``median_mase``, ``wape``, ``rmse`` and ``mae``; None where undefined."""
+    """``mase``, ``median_mase``, ``wape``, ``rmse`` and ``mae``; None where undefined.
+
+    MASE is the mean over series of the mean absolute error over their scale, which is the mean
+    absolute difference between values a season apart before the origin; WAPE is the sum of absolute
+    errors over the sum of absolute values.
+    """
     errors = held.y - forecast[:, : held.y.shape[1]]
     errors = errors[~np.isnan(errors)]
     scaled = row_means(scaled_errors(held, forecast))

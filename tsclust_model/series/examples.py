@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from tsclust_model.errors import DataValidationError
-from tsclust_model.series.features import Rows, Windows, least_scale, usual_scale
+from tsclust_model.series.features import Rows, Scaling, Windows, least_scale, usual_scale
 from tsclust_model.series.panel import Panel
 from tsclust_model.shown import one_line
 
@@ -67,9 +67,7 @@ class Examples:
         The first so many rows are for training.
     folds : tuple of int
         Origins.
-    never_negative : bool
-    usual_scale, least_scale : float
-        See `tsclust_model.series.features.Windows`.
+    scaling : Scaling
     """
 
     rows: Rows
@@ -79,9 +77,7 @@ class Examples:
     steps: np.ndarray
     n_train: int
     folds: tuple[int, ...]
-    never_negative: bool
-    usual_scale: float
-    least_scale: float
+    scaling: Scaling
 
     @cached_property
     def targets(self) -> dict[str, np.ndarray]:
@@ -121,8 +117,11 @@ def make_examples(
     """
     values = panel.values[name]
     season, horizon = panel.frequency.season, panel.horizon
-    never_negative, usual = clip and bool(np.nanmin(values) >= 0), usual_scale(values, season)
-    least = least_scale(values, season)
+    scaling = Scaling(
+        clip and bool(np.nanmin(values) >= 0),
+        usual_scale(values, season),
+        least_scale(values, season),
+    )
     first = _first_origin(folds[0], horizon, season)
     training = _sampled(values, first, horizon, random_state)
     judged = _with_outcomes(values, np.array(folds), horizon, at_least=1)
@@ -134,20 +133,20 @@ def make_examples(
         own = np.flatnonzero((series >= start) & (series < start + chunk))
         if len(own):
             windows = Windows(
-                *(values[some], panel.ends[some], np.unique(origins[own]), season, horizon),
-                never_negative,
+                values[some],
+                panel.ends[some],
+                np.unique(origins[own]),
+                season,
+                horizon,
+                scaling,
                 {key: panel.values[key][some] for key in panel.covariates},
-                usual,
-                least,
             )
             parts.append(windows.rows(series[own] - start, origins[own], steps[own]))
             places.append(own)
     rows = _in_order(parts, np.concatenate(places))
     truth = rows.scaled(values[series, origins + steps - 1])
     n_train = len(training[0])
-    return Examples(
-        rows, truth, series, origins, steps, n_train, folds, never_negative, usual, least
-    )
+    return Examples(rows, truth, series, origins, steps, n_train, folds, scaling)
 
 
 def _in_order(parts: list[Rows], places: np.ndarray) -> Rows:

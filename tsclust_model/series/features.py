@@ -97,6 +97,26 @@ class Rows:
         return np.clip(bound, self.lowest, self.highest)
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """How the series of a panel are measured beside their own values.
+
+    Attributes
+    ----------
+    on_logs : bool
+        See `tsclust_model.series.base_forecasts.bank_forecasts`.
+    usual : float
+        Scale of most series, as a share of their level: for those with a season or less, whose own
+        few changes say little.
+    least : float
+        Of the series that have been zero up to an origin; see `least_scale`.
+    """
+
+    on_logs: bool = True
+    usual: float = 0.0
+    least: float = NO_FLOOR
+
+
 class Windows:
     """Series whose windows can be read at some origins.
 
@@ -109,15 +129,9 @@ class Windows:
     origins : ndarray of int64, sorted
         Columns that are known.
     season, horizon : int
-    on_logs : bool
-        See `tsclust_model.series.base_forecasts.bank_forecasts`.
+    scaling : Scaling
     covariates : mapping of str to ndarray of float64, shape (n, n_periods)
         Known up to the origin; NaN is missing.
-    usual_scale : float
-        Of most series, as a share of their level: for those with a season or less, whose own few
-        changes say little.
-    least_scale : float
-        Of the series that have been zero up to an origin; see `least_scale`.
     """
 
     def __init__(
@@ -127,15 +141,12 @@ class Windows:
         origins: np.ndarray,
         season: int,
         horizon: int,
-        on_logs: bool,
+        scaling: Scaling,
         covariates: Mapping[str, np.ndarray] | None = None,
-        usual_scale: float = 0.0,
-        least_scale: float = NO_FLOOR,
     ) -> None:
         self.values, self.ends, self.origins = values, ends, origins
         self.season, self.horizon = season, horizon
-        self.covariates, self._usual_scale = covariates or {}, usual_scale
-        self._least_scale = least_scale
+        self.covariates, self._scaling = covariates or {}, scaling
         self._low, self._high = (
             least.accumulate(values, axis=1)[:, origins - 1] for least in (np.fmin, np.fmax)
         )
@@ -143,7 +154,7 @@ class Windows:
         # The bank's own error a season ago is a feature, so it is asked there, too.
         asked = np.unique(np.concatenate([origins - season, origins]))
         self._asked = asked[asked > 0]
-        self._bank = bank_forecasts(values, self._asked, season, horizon, on_logs)
+        self._bank = bank_forecasts(values, self._asked, season, horizon, scaling.on_logs)
         self._theta = theta_forecasts(values, origins, season, horizon)
 
     def rows(self, series: np.ndarray, origins: np.ndarray, steps: np.ndarray) -> Rows:
@@ -156,7 +167,7 @@ class Windows:
         """
         pairs, pair = np.unique(series * (self.values.shape[1] + 1) + origins, return_inverse=True)
         who, when = np.divmod(pairs, self.values.shape[1] + 1)
-        known, units = self._known(self.values, who, when, self._least_scale)
+        known, units = self._known(self.values, who, when, self._scaling.least)
         level, scale, recent = units[pair].T
         k, bases = steps - 1, np.searchsorted(self.origins, origins)
         bank = (self._bank[series, np.searchsorted(self._asked, origins), k] - level) / scale
@@ -189,9 +200,10 @@ class Windows:
 
         def work(rows: np.ndarray) -> None:
             found, unit = np.empty((len(rows), known.shape[1])), np.empty((len(rows), 3))
+            pairs, scales = (who[rows], when[rows]), (self._scaling.usual, least)
+            out = (unit, found)
             series_kernels.windows(
-                *(values, self._starts, who[rows], when[rows], self.season, self._usual_scale),
-                *(least, lags, spans, unit, found),
+                values, self._starts, *pairs, self.season, *scales, lags, spans, *out
             )
             known[rows], units[rows] = found, unit
 

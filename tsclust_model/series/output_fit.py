@@ -309,9 +309,9 @@ class _OutputFit:
             calibration,
             panel.frequency.season,
             panel.horizon,
-            examples.never_negative,
-            examples.usual_scale,
-            examples.least_scale,
+            examples.scaling.on_logs,
+            examples.scaling.usual,
+            examples.scaling.least,
             whole,
         )
         scores = backtest.scores(losses, shares, rounds) | {"replaced": float(replaced.mean())}

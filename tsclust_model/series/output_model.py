@@ -19,7 +19,7 @@ from tsclust_model.boosting.intervals import StepCalibration, Support, renumbere
 from tsclust_model.boosting.packed_trees import Forest
 from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.results import NOISE
-from tsclust_model.series.features import NO_FLOOR, Rows, Windows
+from tsclust_model.series.features import NO_FLOOR, Rows, Scaling, Windows
 from tsclust_model.series.panel import without_alone
 from tsclust_model.shown import one_line
 
@@ -74,7 +74,7 @@ class SeriesModel:
     whole : bool
         All values were whole numbers; so are the bounds (see `Support`).
     usual_scale, least_scale : float
-        See `tsclust_model.series.features.Windows`.
+        See `tsclust_model.series.features.Scaling`.
     packed : Forest or None
         What packing the texts gave when they were written; None packs them when asked.
     """
@@ -167,17 +167,8 @@ class SeriesModel:
         """The rows of every series and step, and the ways' scaled forecasts, (4, n * horizon)."""
         n, n_periods = values.shape
         origins = np.array([n_periods])
-        windows = Windows(
-            values,
-            ends,
-            origins,
-            self.season,
-            self.horizon,
-            self.never_negative,
-            covariates,
-            self.usual_scale,
-            self.least_scale,
-        )
+        scaling = Scaling(self.never_negative, self.usual_scale, self.least_scale)
+        windows = Windows(values, ends, origins, self.season, self.horizon, scaling, covariates)
         series = np.repeat(np.arange(n), self.horizon)
         steps = np.tile(np.arange(1, self.horizon + 1), n)
         rows = windows.rows(series, np.full(len(series), n_periods), steps)

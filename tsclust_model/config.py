@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_type_hints
 
-import numpy as np
 import yaml
+from annotated_types import Predicate
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import create_model as model_of
 
-from tsclust_model.config_files import read_yaml
+from tsclust_model.config_files import (
+    Count,
+    CountOrNone,
+    NonNegative,
+    Positive,
+    Share,
+    Strict,
+    expected,
+    first_problem,
+    read_yaml,
+)
 from tsclust_model.errors import ConfigurationError, suggestion
 
 NAME_PATTERN = re.compile(r"(?!\.|.*\.\.)[A-Za-z0-9._-]{1,64}")
@@ -95,180 +107,136 @@ _PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# A rule is (test, what the value must be). Tests are only asked about values of the right kind.
-_Rule = tuple[Any, str]
+Name = Annotated[
+    str,
+    Predicate(NAME_PATTERN.fullmatch),
+    Field(description=f"1 to 64 characters of {NAME_CHARACTERS}"),
+]
 
+Names = Annotated[list[str], Field(description="a list of texts")]
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) < 1e300  # so not infinite, not NaN, and a float can hold it
+Flag = Annotated[bool, Field(description="true or false")]
 
+Switch = Annotated[
+    bool,
+    BeforeValidator(lambda value: bool(value) if value in (0, 1) else value),
+    Field(description="one of True, False"),
+]
 
-def _integer(low: int, high: float = math.inf) -> _Rule:
-    text = f"a whole number of at least {low}" + ("" if high == math.inf else f", at most {high}")
-    return (
-        lambda value: (
-            isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        ),
-        text,
-    )
+Fraction = Annotated[float, Field(gt=0, le=1)]
 
+SampleSize = Annotated[int, Field(ge=10)]
 
-def _number(low: float, high: float, closed: bool = True) -> _Rule:
-    if closed:
-        return (lambda v: _is_number(v) and low <= v <= high), f"a number from {low:g} to {high:g}"
-    return (
-        lambda v: _is_number(v) and low < v < high
-    ), f"a number above {low:g} and below {high:g}"
+Coverage = Annotated[float, Field(gt=0, lt=1)]
 
+Columns = Annotated[list[str], Field(min_length=1, description="a list of columns")]
 
-def _one_of(*choices: Any) -> _Rule:
-    return (lambda value: value in choices), "one of " + ", ".join(map(repr, choices))
+Folder = Annotated[str, Field(min_length=1, description="the path of a folder")]
 
-
-def _optional(rule: _Rule) -> _Rule:
-    test, text = rule
-    return (lambda value: value is None or test(value)), f"{text}, or null"
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and NAME_PATTERN.fullmatch(value) is not None
-
-
-def _is_name_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
-
-
-_BOOLEAN: _Rule = _one_of(True, False)
-_ANY: _Rule = (lambda value: True), "anything"
-_NON_NEGATIVE: _Rule = (lambda value: _is_number(value) and value >= 0), "a number of at least 0"
-_POSITIVE: _Rule = (lambda value: _is_number(value) and value > 0), "a number above 0"
-_FRACTION: _Rule = (
-    (lambda value: _is_number(value) and 0 < value <= 1),
-    "a number above 0, at most 1",
-)
-_NAME: _Rule = (
-    _is_name,
-    f"1 to 64 characters of {NAME_CHARACTERS}",
-)
-_NAME_LIST: _Rule = (_is_name_list, "a list of texts")
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 # Metrics of scikit-learn's search trees that need no further arguments.
 _METRICS = (
-    "euclidean",
-    "l2",
-    "manhattan",
-    "l1",
-    "cityblock",
-    "chebyshev",
-    "infinity",
-    "minkowski",
-    "p",
-    "canberra",
-    "braycurtis",
-    "hamming",
+    *("euclidean", "l2", "manhattan", "l1", "cityblock", "chebyshev", "infinity"),
+    *("minkowski", "p", "canberra", "braycurtis", "hamming"),
 )
 
-_HDBSCAN_RULES: dict[str, _Rule] = {
-    "min_cluster_size": _integer(2),
-    "min_samples": _optional(_integer(1)),
-    "cluster_selection_epsilon": _NON_NEGATIVE,
-    "cluster_selection_epsilon_max": _POSITIVE,
-    "cluster_selection_persistence": _NON_NEGATIVE,
-    "cluster_selection_method": _one_of("eom", "leaf"),
-    "prediction_data": (
-        lambda value: value is True,
-        "true: without it new rows cannot be assigned",
+
+def _one_of(*names: str) -> Any:
+    """What a string may be, where its type stays a string."""
+    text = "one of " + ", ".join(map(repr, names))
+    return Field(pattern=f"^(?:{'|'.join(names)})$", description=text)
+
+
+def _told(kind: Any, text: str, *details: Any) -> Any:
+    """A type with what to say of a value that is none."""
+    return Annotated[(kind, *details, Field(description=text))]
+
+
+def _always(value: bool, why: str) -> Any:
+    return _told(bool, f"{str(value).lower()}: {why}", Predicate(lambda given: given is value))
+
+
+_HDBSCAN_RULES: dict[str, Any] = {
+    "min_cluster_size": Annotated[int, Field(ge=2)],
+    "min_samples": Count | None,
+    "cluster_selection_epsilon": NonNegative,
+    "cluster_selection_epsilon_max": Positive,
+    "cluster_selection_persistence": NonNegative,
+    "cluster_selection_method": Literal["eom", "leaf"],
+    "prediction_data": _always(True, "without it new rows cannot be assigned"),
+    "allow_single_cluster": _always(
+        False, "with it hdbscan assigns new rows differently from the rows it was fitted on"
     ),
-    "allow_single_cluster": (
-        lambda value: value is False,
-        "false: with it hdbscan assigns new rows differently from the rows it was fitted on",
-    ),
-    "max_cluster_size": _integer(0),
-    "metric": (
-        lambda value: value in _METRICS,
+    "max_cluster_size": CountOrNone,
+    "metric": _told(
+        Literal[_METRICS],
         "the name of a metric with a search tree (not 'precomputed'): " + ", ".join(_METRICS),
     ),
-    "p": _optional(_POSITIVE),
-    "alpha": _POSITIVE,
-    "algorithm": _one_of(
+    "p": Positive | None,
+    "alpha": Positive,
+    "algorithm": Literal[
         "best", "generic", "prims_kdtree", "prims_balltree", "boruvka_kdtree", "boruvka_balltree"
-    ),
-    "leaf_size": _integer(1),
-    "approx_min_span_tree": _BOOLEAN,
-    "gen_min_span_tree": _BOOLEAN,
-    "core_dist_n_jobs": (
-        lambda value: isinstance(value, int) and not isinstance(value, bool) and value != 0,
-        "a whole number other than 0",
-    ),
-    "match_reference_implementation": _BOOLEAN,
+    ],
+    "leaf_size": Count,
+    "approx_min_span_tree": Switch,
+    "gen_min_span_tree": Switch,
+    "core_dist_n_jobs": _told(int, "a whole number other than 0", Predicate(bool)),
+    "match_reference_implementation": Switch,
 }
 
 _OBJECTIVES = (
-    "regression",
-    "regression_l1",
-    "mae",
-    "l1",
-    "l2",
-    "mse",
-    "rmse",
-    "huber",
-    "fair",
-    "poisson",
-    "quantile",
-    "mape",
-    "gamma",
-    "tweedie",
+    *("regression", "regression_l1", "mae", "l1", "l2", "mse", "rmse", "huber", "fair", "poisson"),
+    *("quantile", "mape", "gamma", "tweedie"),
 )
 
 CLASS_OBJECTIVES = ("binary", "multiclass")
 """Objectives of LightGBM that make the target's numbers classes."""
 
 
-def _each(names: str, rule: _Rule) -> dict[str, _Rule]:
+def _each(names: str, rule: Any) -> dict[str, Any]:
     return dict.fromkeys(names.split(), rule)
 
 
 # LightGBM's parameters and their aliases; it ignores a misspelt name without a word.
-_LGB_RULES: dict[str, _Rule] = {
-    "objective": _one_of(*_OBJECTIVES),
-    "num_leaves": _integer(2, 131072),
-    "max_bin": _integer(2),
-    "max_depth": _integer(-1),
-    "tweedie_variance_power": _number(1, 2),
-    **_each("boosting_type boosting", _one_of("gbdt", "dart", "goss", "rf")),
+_LGB_RULES: dict[str, Any] = {
+    "objective": Literal[_OBJECTIVES],
+    "num_leaves": Annotated[int, Field(ge=2, le=131072)],
+    "max_bin": Annotated[int, Field(ge=2)],
+    "max_depth": Annotated[int, Field(ge=-1)],
+    "tweedie_variance_power": Annotated[float, Field(ge=1, le=2)],
+    **_each("boosting_type boosting", Literal["gbdt", "dart", "goss", "rf"]),
     **_each(
         "random_state seed bagging_freq subsample_freq drop_seed feature_fraction_seed "
         "bagging_seed data_random_seed extra_seed objective_seed",
-        _integer(0),
+        CountOrNone,
     ),
     **_each(
         "n_estimators num_iterations num_boost_round num_rounds num_trees min_data_in_bin "
         "min_data_per_group max_cat_threshold max_cat_to_onehot bin_construct_sample_cnt",
-        _integer(1),
+        Count,
     ),
-    **_each("learning_rate shrinkage_rate eta alpha fair_c", _POSITIVE),
+    **_each("learning_rate shrinkage_rate eta alpha fair_c", Positive),
     **_each(
         "feature_fraction colsample_bytree feature_fraction_bynode colsample_bynode "
         "bagging_fraction subsample top_rate other_rate",
-        _FRACTION,
+        Fraction,
     ),
     **_each(
         "lambda_l1 reg_alpha lambda_l2 reg_lambda linear_lambda min_gain_to_split min_split_gain "
         "min_data_in_leaf min_child_samples min_sum_hessian_in_leaf min_child_weight cat_l2 "
         "cat_smooth path_smooth drop_rate skip_drop poisson_max_delta_step max_drop",
-        _NON_NEGATIVE,
+        NonNegative,
     ),
     **_each(
         "extra_trees xgboost_dart_mode uniform_drop linear_tree boost_from_average reg_sqrt "
         "zero_as_missing use_missing feature_pre_filter enable_bundle",
-        _BOOLEAN,
+        Switch,
     ),
     **_each(
         "metric verbose verbosity max_delta_step monotone_constraints "
         "monotone_constraints_method monotone_penalty feature_contri interaction_constraints",
-        _ANY,
+        Any,
     ),
 }
 
@@ -294,69 +262,54 @@ _ALIASES = {
     for alias in aliases.split()
 }
 
-_KNN_RULES: dict[str, _Rule] = {
-    "n_neighbors": _integer(1),
-    "weights": _one_of("distance", "uniform"),
-    "algorithm": (
-        lambda value: value in ("auto", "kd_tree", "ball_tree"),
+_KNN_RULES: dict[str, Any] = {
+    "n_neighbors": Count,
+    "weights": Literal["distance", "uniform"],
+    "algorithm": _told(
+        Literal["auto", "kd_tree", "ball_tree"],
         "'auto', 'kd_tree' or 'ball_tree' ('brute' makes a row's answer depend on its batch)",
     ),
-    "metric": (
-        lambda value: value in _METRICS,
-        "the name of a metric with a search tree: " + ", ".join(_METRICS),
+    "metric": _told(
+        Literal[_METRICS], "the name of a metric with a search tree: " + ", ".join(_METRICS)
     ),
-    "leaf_size": _integer(1),
-    "p": (lambda value: _is_number(value) and value >= 1, "a number of at least 1: no metric else"),
+    "leaf_size": Count,
+    "p": _told(Annotated[float, Field(ge=1)], "a number of at least 1: no metric else"),
 }
 
-_SECTIONS: dict[str, tuple[dict[str, Any], dict[str, _Rule]]] = {
-    "hdbscan_params": (_HDBSCAN_DEFAULTS, _HDBSCAN_RULES),
+
+@dataclass(frozen=True)
+class _Rules:
+    """The type of each value by name; values are checked and stay what they are."""
+
+    types: Mapping[str, Any]
+
+    @cached_property
+    def _model(self) -> type[Strict]:
+        fields: dict[str, Any] = {name: (kind, None) for name, kind in self.types.items()}
+        return model_of("_Values", __base__=Strict, **fields)
+
+    def check(self, values: Mapping[str, Any], prefix: str = "") -> None:
+        try:
+            self._model.model_validate(values)
+        except ValidationError as error:
+            key = first_problem(error, self._model).place.partition(".")[0]
+            text = expected(self.types[key])
+            raise ConfigurationError(
+                f"{prefix}{key} is {values[key]!r}; it must be {text}"
+            ) from None
+
+
+_SECTIONS: dict[str, tuple[dict[str, Any], _Rules]] = {
+    "hdbscan_params": (_HDBSCAN_DEFAULTS, _Rules(_HDBSCAN_RULES)),
     "lgb_timeseries_params": (
         _TIMESERIES_DEFAULTS,
-        _LGB_RULES | {"objective": _one_of(*_OBJECTIVES, *CLASS_OBJECTIVES)},
+        _Rules(_LGB_RULES | {"objective": Literal[(*_OBJECTIVES, *CLASS_OBJECTIVES)]}),
     ),
-    "lgb_resource_params": (_RESOURCE_DEFAULTS, _LGB_RULES),
-    "knn_params": (_KNN_DEFAULTS, _KNN_RULES),
+    "lgb_resource_params": (_RESOURCE_DEFAULTS, _Rules(_LGB_RULES)),
+    "knn_params": (_KNN_DEFAULTS, _Rules(_KNN_RULES)),
 }
 
-_RULES: dict[str, _Rule] = {
-    "task": _one_of("auto", "regression", "classification"),
-    "noise_threshold": _number(0, 1),
-    "batch_size": _integer(1),
-    "expanding_window_size": _integer(1),
-    "experiment_name": _NAME,
-    "model_registry_prefix": _NAME,
-    "hospital_profile_id": _optional(_NAME),
-    "cluster_features": _optional((lambda v: _is_name_list(v) and len(v) > 0, "a list of columns")),
-    "min_cluster_rows": _integer(1),
-    "max_fit_rows": _integer(10),
-    "max_reference_rows": _optional(_integer(10)),
-    "missing_values": _one_of("error", "impute"),
-    "missing_markers": _NAME_LIST,
-    "drop_columns": _NAME_LIST,
-    "audit_columns": _NAME_LIST,
-    "planning_columns": _NAME_LIST,
-    "gap_policy": _one_of("error", "fill", "drop"),
-    "combine": _one_of("blend", "cluster", "global"),
-    "coverage": _number(0, 1, closed=False),
-    "clip_to_support": _BOOLEAN,
-    "round_intervals": _BOOLEAN,
-    "serialization": _one_of("cloudpickle", "code"),
-    "promotion_margin": _number(0, 1),
-    "retrain_cooldown_batches": _integer(0),
-    "history_dir": _optional(
-        (lambda value: isinstance(value, str) and value != "", "the path of a folder")
-    ),
-    "show_ids": (lambda value: isinstance(value, bool), "true or false"),
-    "row_hashes": (lambda value: isinstance(value, bool), "true or false"),
-    "random_state": _integer(0, 2**32 - 1),
-}
-
-
-def _checked(key: str, value: Any, rule: _Rule) -> None:
-    test, text = rule
-    if not test(value):
-        raise ConfigurationError(f"{key} is {value!r}; it must be {text}")
+_PRESET = _Rules({"preset": Literal[tuple(_PRESETS)]})
 
 
 def _section(name: str, given: Any) -> dict[str, Any]:
@@ -364,16 +317,19 @@ def _section(name: str, given: Any) -> dict[str, Any]:
     defaults, rules = _SECTIONS[name]
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"{name} is {type(given).__name__}; it must be a mapping")
+    for key in given:
+        if key not in rules.types:
+            raise ConfigurationError(
+                f"{name} has no key '{key}'{suggestion(str(key), rules.types)}"
+            )
+    plain = _plain(given)
+    rules.check(plain, f"{name}.")
     params: dict[str, Any] = {}
-    for key, value in given.items():
-        if key not in rules:
-            raise ConfigurationError(f"{name} has no key '{key}'{suggestion(str(key), rules)}")
-        plain = _plain(value)
-        _checked(f"{name}.{key}", plain, rules[key])
+    for key, value in plain.items():
         canonical = str(_ALIASES.get(key, key))
         if canonical in params:
             raise ConfigurationError(f"{name} sets '{canonical}' twice, under two names; keep one")
-        params[canonical] = plain
+        params[canonical] = value
     return defaults | params
 
 
@@ -383,7 +339,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _check_objective(task: str, objective: str) -> None:
@@ -489,41 +445,41 @@ class PipelineConfig:
     lgb_timeseries_params: dict[str, Any] = field(default_factory=dict)
     lgb_resource_params: dict[str, Any] = field(default_factory=dict)
     knn_params: dict[str, Any] = field(default_factory=dict)
-    task: str = "auto"
-    noise_threshold: float = 0.3
-    batch_size: int = 1000
-    expanding_window_size: int = 10000
-    experiment_name: str = "TimeSeries-Clustering-Pipeline"
-    model_registry_prefix: str = "timeseries-clustering"
-    hospital_profile_id: str | None = None
-    cluster_features: list[str] | None = None
-    min_cluster_rows: int = 40
-    max_fit_rows: int = 200_000
-    max_reference_rows: int | None = None
-    missing_values: str = "error"
-    missing_markers: list[str] = field(default_factory=lambda: [""])
-    drop_columns: list[str] = field(default_factory=list)
-    audit_columns: list[str] = field(default_factory=list)
-    planning_columns: list[str] = field(default_factory=list)
-    show_ids: bool = False
-    gap_policy: str = "error"
-    combine: str = "blend"
-    coverage: float = 0.9
-    clip_to_support: bool = True
-    round_intervals: bool = True
-    serialization: str = "cloudpickle"
-    promotion_margin: float = 0.0
-    retrain_cooldown_batches: int = 10
-    history_dir: str | None = None
-    row_hashes: bool = True
-    random_state: int = 42
+    task: Annotated[str, _one_of("auto", "regression", "classification")] = "auto"
+    noise_threshold: Share = 0.3
+    batch_size: Count = 1000
+    expanding_window_size: Count = 10000
+    experiment_name: Name = "TimeSeries-Clustering-Pipeline"
+    model_registry_prefix: Name = "timeseries-clustering"
+    hospital_profile_id: Name | None = None
+    cluster_features: Columns | None = None
+    min_cluster_rows: Count = 40
+    max_fit_rows: SampleSize = 200_000
+    max_reference_rows: SampleSize | None = None
+    missing_values: Annotated[str, _one_of("error", "impute")] = "error"
+    missing_markers: Names = field(default_factory=lambda: [""])
+    drop_columns: Names = field(default_factory=list)
+    audit_columns: Names = field(default_factory=list)
+    planning_columns: Names = field(default_factory=list)
+    show_ids: Flag = False
+    gap_policy: Annotated[str, _one_of("error", "fill", "drop")] = "error"
+    combine: Annotated[str, _one_of("blend", "cluster", "global")] = "blend"
+    coverage: Coverage = 0.9
+    clip_to_support: Switch = True
+    round_intervals: Switch = True
+    serialization: Annotated[str, _one_of("cloudpickle", "code")] = "cloudpickle"
+    promotion_margin: Share = 0.0
+    retrain_cooldown_batches: CountOrNone = 10
+    history_dir: Folder | None = None
+    row_hashes: Flag = True
+    random_state: Seed = 42
 
     def __post_init__(self) -> None:
         for name in _SECTIONS:
             object.__setattr__(self, name, _section(name, getattr(self, name)))
-        for name, rule in _RULES.items():
-            value = _plain(getattr(self, name))
-            _checked(name, value, rule)
+        values = {name: _plain(getattr(self, name)) for name in _FIELDS.types}
+        _FIELDS.check(values)
+        for name, value in values.items():
             object.__setattr__(self, name, value)
         _check_objective(self.task, self.lgb_timeseries_params["objective"])
 
@@ -562,7 +518,7 @@ class PipelineConfig:
     @classmethod
     def preset(cls, name: str, **changes: Any) -> PipelineConfig:
         """A preset, ``small``, ``large`` or ``medical``, with `changes` merged into it."""
-        _checked("preset", name, _one_of(*_PRESETS))
+        _PRESET.check({"preset": name})
         values: dict[str, Any] = dict(_PRESETS[name])
         for key, value in changes.items():
             if isinstance(values.get(key), Mapping) and isinstance(value, Mapping):
@@ -590,3 +546,12 @@ class PipelineConfig:
     def to_yaml(self) -> str:
         """The configuration as YAML text that `from_yaml` reads back."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+_FIELDS = _Rules(
+    {
+        name: kind
+        for name, kind in get_type_hints(PipelineConfig, include_extras=True).items()
+        if name not in _SECTIONS
+    }
+)

@@ -1,17 +1,106 @@
-"""YAML from a file that somebody wrote: one line for whatever is wrong with it."""
+"""Settings that somebody wrote: YAML, the rules of its values, and one line for what is wrong."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
-from tsclust_model.errors import ConfigurationError
+from tsclust_model.errors import ConfigurationError, suggestion
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+Positive = Annotated[float, Field(gt=0)]
+
+NonNegative = Annotated[float, Field(ge=0)]
+
+Count = Annotated[int, Field(ge=1)]
+
+CountOrNone = Annotated[int, Field(ge=0)]
+
+Text = Annotated[str, Field(min_length=1)]
 
 _LARGEST = 1_000_000
 
 _MOST_VALUES = 10_000
+
+
+class Settings(BaseModel):
+    """Values by name: none that is unknown, none that changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Strict(Settings, strict=True):
+    """Values of their own types: no string is a number."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The first thing that pydantic refuses: where, its kind, its words and the value.
+
+    `known` are the names that stand where it is.
+    """
+
+    place: str
+    kind: str
+    text: str
+    value: Any
+    known: list[str]
+
+    @property
+    def hint(self) -> str:
+        """Which known name an unknown one may have meant."""
+        return suggestion(self.place.rpartition(".")[2], self.known)
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
+    """What is wrong first, of what a model was made of."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    inside = (*problem["loc"], "") if problem["type"] == "model_type" else problem["loc"]
+    found: Any = model
+    for name in inside[:-1]:
+        fields = getattr(found, "model_fields", {})
+        found = fields[name].annotation if name in fields else (*get_args(found), None)[-2]
+    return Problem(
+        ".".join(map(str, problem["loc"])),
+        problem["type"],
+        problem["msg"].removeprefix("Value error, ").removesuffix("."),
+        problem["input"],
+        list(getattr(found, "model_fields", {})),
+    )
+
+
+def expected(rule: Any) -> str:
+    """What a value of an annotated type must be, in words."""
+    kind, *details = get_args(rule) if get_origin(rule) is Annotated else (rule,)
+    fields = [item for item in details if isinstance(item, FieldInfo)]
+    told = [item.description for item in fields if item.description]
+    if told:
+        return str(told[0])
+    if get_origin(kind) in (Union, UnionType):
+        return f"{expected(get_args(kind)[0])}, or null"
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(kind)))
+    limits = {
+        name: getattr(bound, name)
+        for item in fields
+        for bound in item.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(bound, name)
+    }
+    if kind is int:
+        most = f", at most {limits['le']}" if "le" in limits else ""
+        return f"a whole number of at least {limits['ge']}{most}"
+    if {"ge", "le"} <= limits.keys():
+        return f"a number from {limits['ge']} to {limits['le']}"
+    words = {"ge": "of at least {}", "gt": "above {}", "le": ", at most {}", "lt": " and below {}"}
+    return "a number " + "".join(words[name].format(limit) for name, limit in limits.items())
 
 
 def read_yaml(path: str | Path) -> Any:

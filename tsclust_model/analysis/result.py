@@ -5,12 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-)
+from pydantic import Field, JsonValue
+
+from tsclust_model.config_files import Share, Strict
 
 Algorithm = Literal[
     "kmeans", "dbscan", "hierarchical", "spectral", "gaussian_mixture", "hdbscan", "optics"
@@ -19,14 +16,6 @@ Algorithm = Literal[
 AlgorithmOrAuto = Literal[
     "kmeans", "dbscan", "hierarchical", "spectral", "gaussian_mixture", "hdbscan", "optics", "auto"
 ]
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Strict(BaseModel):
-    """Immutable, of these fields only, each of its own type, finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Sample(Strict):

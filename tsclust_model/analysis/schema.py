@@ -24,8 +24,10 @@ from pydantic import (
     ValidationError,
 )
 
-from tsclust_model.analysis.result import AlgorithmOrAuto, AnalysisResult, Strict
-from tsclust_model.errors import ConfigurationError, listed, suggestion
+from tsclust_model.analysis.result import AlgorithmOrAuto, AnalysisResult
+from tsclust_model.config_files import Strict, Text, first_problem
+from tsclust_model.errors import ConfigurationError, listed
+from tsclust_model.files import write_whole
 
 _OTHER_NAMES = {
     "scatter": "scatter_plot",
@@ -80,40 +82,38 @@ Plot = Annotated[
     AfterValidator(lambda name: _OTHER_NAMES.get(name, name)),
 ]
 
-ColumnName = Annotated[str, Field(min_length=1)]
-
 
 class ClusteringData(Strict):
     """Where the rows are, and which columns count."""
 
-    data_source: Annotated[str, Field(min_length=1, description="path, glob or fsspec URL")]
+    data_source: Annotated[Text, Field(description="path, glob or fsspec URL")]
     data_format: Annotated[
         Literal["csv", "json", "parquet", "hdf5"] | None,
         Field(description="guessed by the suffix when absent"),
     ] = None
     features: Annotated[
-        list[ColumnName] | None,
+        list[Text] | None,
         Field(min_length=1, description="columns to cluster; null is every numeric column"),
     ] = None
     target_variable: Annotated[
         str | None, Field(description="column of known classes, for evaluation only")
     ] = None
     id_column: Annotated[
-        ColumnName | None,
+        Text | None,
         Field(description="column whose values name the rows; null is the row's number, from 0"),
     ] = None
-    metadata: Annotated[
-        dict[str, JsonValue], Field(description="anything; repeated in the result")
-    ] = {}  # noqa: RUF012  pydantic copies it
+    metadata: dict[str, JsonValue] = Field(
+        default={}, description="anything; repeated in the result"
+    )
 
 
 class ClusteringConfiguration(Strict):
     """What clusters them."""
 
     algorithm: Annotated[AlgorithmOrAuto, Field(description="auto takes the best of the sweep")]
-    parameters: Annotated[
-        dict[str, JsonValue], Field(description="arguments of the library's class")
-    ] = {}  # noqa: RUF012
+    parameters: dict[str, JsonValue] = Field(
+        default={}, description="arguments of the library's class"
+    )
     n_clusters: Annotated[
         Integer | None, Field(ge=2, description="null is chosen; not for dbscan, hdbscan, optics")
     ] = None
@@ -243,17 +243,15 @@ def _plain(value: Any, path: str = "") -> Any:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    path = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        known = _fields_beside(problem["loc"])
-        return f"unknown field '{path}'{suggestion(str(problem['loc'][-1]), known)}"
-    if problem["type"] == "missing":
+    problem = first_problem(error, AnalysisRequest)
+    path = problem.place
+    if problem.kind == "extra_forbidden":
+        return f"unknown field '{path}'{problem.hint}"
+    if problem.kind == "missing":
         return f"the field '{path}' is missing; it is required"
-    if problem["type"] == "model_type":
-        known = _fields_beside((*problem["loc"], ""))
-        return f"{path} is {_shown(problem['input'])}; give an object with {listed(known)}"
-    return f"{path} is {_shown(problem['input'])}; {problem['msg'].removesuffix('.')}"
+    if problem.kind == "model_type":
+        return f"{path} is {_shown(problem.value)}; give an object with {listed(problem.known)}"
+    return f"{path} is {_shown(problem.value)}; {problem.text}"
 
 
 def _shown(value: Any) -> str:
@@ -265,21 +263,12 @@ def _shown(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _fields_beside(place: tuple[int | str, ...]) -> list[str]:
-    """The fields of the model in which a path ends."""
-    model: Any = AnalysisRequest
-    for name in place[:-1]:
-        model = model.model_fields[name].annotation
-    return list(model.model_fields)
-
-
 def write_schemas(folder: str | Path) -> list[Path]:
     """Write the JSON Schema of the request and of the result, and return their paths."""
     written = []
     for name, model in (("request", AnalysisRequest), ("result", AnalysisResult)):
         path = Path(folder) / f"analysis_{name}.schema.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(schema_text(model))
+        write_whole(path, schema_text(model))
         written.append(path)
     return written
 

@@ -12,15 +12,14 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from sklearn.base import BaseEstimator
 
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.mlflow_integration.baselines import how_kept
+from tsclust_model.mlflow_integration.baselines import load_estimator, save_estimator
 from tsclust_model.mlflow_integration.pyfunc import read_parts, save_generation, write_parts
 from tsclust_model.mlflow_integration.sealed_models import Kept, open_model, seal_model
-from tsclust_model.mlflow_integration.stores import translated
+from tsclust_model.mlflow_integration.stores import THERE, tolerated, translated
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import MANIFEST
 
@@ -118,9 +117,9 @@ class ModelRegistry:
             metadata = json.loads((local / _METADATA).read_bytes())
             if (local / _MODEL / MANIFEST).exists():
                 return open_model(read_parts(local / _MODEL)), metadata
+            if (estimator := load_estimator(str(local / _MODEL))) is not None:
+                return estimator, metadata
             model = mlflow.pyfunc.load_model(str(local / _MODEL))
-            if "sklearn" in model.metadata.flavors:
-                return mlflow.sklearn.load_model(str(local / _MODEL)), metadata
             return model.unwrap_python_model().generation, metadata
 
     def list_versions(self) -> list[str]:
@@ -144,11 +143,8 @@ class ModelRegistry:
         run = client.create_run(self._experiment(client), run_name=version_id)
         client.log_artifacts(run.info.run_id, str(folder))
         client.set_terminated(run.info.run_id)
-        try:
+        with tolerated(THERE):
             client.create_registered_model(self.model_name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
         client.create_model_version(
             self.model_name,
             f"{run.info.artifact_uri}/{_MODEL}",
@@ -184,7 +180,7 @@ def _write(model: Any, metadata: Mapping[str, Any], folder: Path) -> None:
     if isinstance(model, FittedPipeline):
         save_generation(model, folder / _MODEL)
     elif isinstance(model, BaseEstimator):
-        mlflow.sklearn.save_model(model, str(folder / _MODEL), **how_kept(model))
+        save_estimator(model, folder / _MODEL)
     else:
         (folder / _MODEL).mkdir()
         write_parts(seal_model(model), folder / _MODEL)

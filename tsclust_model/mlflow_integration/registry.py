@@ -19,12 +19,20 @@ from urllib.parse import urlsplit
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import ConfigurationError, MLflowIntegrationError
 from tsclust_model.mlflow_integration.pyfunc import SegmentForecaster
-from tsclust_model.mlflow_integration.stores import embedded_file, make_stores, translated
+from tsclust_model.mlflow_integration.stores import (
+    ABSENT,
+    THERE,
+    answering,
+    embedded_file,
+    loading,
+    make_stores,
+    tolerated,
+    translated,
+)
 from tsclust_model.models.base import FittedPipeline
 
 CHAMPION = "champion"
@@ -36,8 +44,6 @@ PREVIOUS = "previous"
 STATE_TAG = "state.sha256"
 
 STORAGE_TAG = "tsclust.storage"
-
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 _FOLDER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
@@ -86,21 +92,15 @@ def storage_folder(name: str) -> str | None:
         The registry does not answer, or the tag is no name of a folder.
     """
     make_stores()
-    try:
+    folder = None
+    with answering(name), tolerated(ABSENT):
         model = MlflowClient().get_registered_model(name)
         if STORAGE_TAG not in model.tags:
             made = sha256(f"{name} {model.creation_timestamp}".encode()).hexdigest()[:8]
             MlflowClient().set_registered_model_tag(name, STORAGE_TAG, f"{name}-{made}")
             model = MlflowClient().get_registered_model(name)  # the last writer's stands
-    except MlflowException as error:
-        if error.error_code == _ABSENT[0]:
-            return None
-        raise MLflowIntegrationError(
-            f"the registry does not answer for '{name}' ({type(error).__name__}); "
-            "check MLFLOW_TRACKING_URI and its server"
-        ) from error
-    folder = str(model.tags[STORAGE_TAG])
-    if not _FOLDER.fullmatch(folder):
+        folder = str(model.tags[STORAGE_TAG])
+    if folder is not None and not _FOLDER.fullmatch(folder):
         raise MLflowIntegrationError(
             f"the tag {STORAGE_TAG} of '{name}' is no name of a folder; set it to the one that "
             "holds its history"
@@ -113,13 +113,8 @@ def create_model(name: str, folder: str) -> str:
 
     Another process may have made the model meanwhile: then its folder stands.
     """
-    try:
+    with translated(f"model '{name}' cannot be registered"), tolerated(THERE):
         MlflowClient().create_registered_model(name, tags={STORAGE_TAG: folder})
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise MLflowIntegrationError(
-                f"model '{name}' cannot be registered: {str(error).splitlines()[0]}"
-            ) from error
     return storage_folder(name) or folder
 
 
@@ -260,24 +255,17 @@ def alias_version(name: str, alias: str) -> str | None:
         The registry does not answer.
     """
     make_stores()
-    try:
+    with answering(name), tolerated(ABSENT, "INVALID_PARAMETER_VALUE"):
         return str(MlflowClient().get_model_version_by_alias(name, alias).version)
-    except MlflowException as error:
-        if error.error_code in _ABSENT:
-            return None
-        raise MLflowIntegrationError(
-            f"the registry does not answer for '{name}' ({type(error).__name__}); "
-            "check MLFLOW_TRACKING_URI and its server"
-        ) from error
+    return None
 
 
 def answers() -> bool:
     """Whether the registry answers at all; waits as long as mlflow's own retries do."""
-    try:
+    with tolerated():
         MlflowClient().search_registered_models(max_results=1)
-    except MlflowException:
-        return False
-    return True
+        return True
+    return False
 
 
 def version_tags(name: str, version: str) -> dict[str, str]:
@@ -331,15 +319,9 @@ def load_generation(model_uri: str) -> FittedPipeline:
             f"'{model_uri}' names no version of a model; give models:/<name>@{CHAMPION} or "
             "models:/<name>/<version>"
         )
-    try:
+    with loading(model_uri):
         model = mlflow.pyfunc.load_model(model_uri).unwrap_python_model()
         registered = _registered_digest(model_uri)
-    except (MlflowException, OSError) as error:
-        first_line = str(error).splitlines()[0]
-        raise MLflowIntegrationError(
-            f"{model_uri} cannot be loaded: {first_line}; check the name, the version and "
-            "MLFLOW_TRACKING_URI"
-        ) from error
     if not isinstance(model, SegmentForecaster):
         raise MLflowIntegrationError(f"{model_uri} is not a model of this package")
     if registered is not None and registered != model.state_digest:

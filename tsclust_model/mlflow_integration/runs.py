@@ -7,7 +7,6 @@ store beside a run.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -23,7 +22,6 @@ import mlflow
 import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import RunStatus
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_PROJECT_ENV,
     MLFLOW_RUN_NOTE,
@@ -37,7 +35,7 @@ from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.mlflow_integration.artifacts import check_artifact_path
 from tsclust_model.mlflow_integration.metric_writer import metric_name
 from tsclust_model.mlflow_integration.stale_runs import close_stale_runs, process_tags
-from tsclust_model.mlflow_integration.stores import make_stores, translated
+from tsclust_model.mlflow_integration.stores import THERE, make_stores, tolerated, translated
 from tsclust_model.results import Stage
 
 _DIGEST_LENGTH = 36  # what mlflow stores of a dataset's digest
@@ -64,15 +62,14 @@ class ExperimentManager:
         """Id of the experiment of this name, created if there is none."""
         make_stores()
         with translated("the experiment cannot be made"):
-            found = mlflow.get_experiment_by_name(experiment_name)
-            if found is None:
-                try:
+            known = mlflow.get_experiment_by_name(experiment_name)
+            if known is None:
+                with tolerated(THERE):
                     return str(mlflow.create_experiment(experiment_name))
-                except MlflowException:
-                    found = mlflow.get_experiment_by_name(experiment_name)
-                    if found is None:  # it was not that another process was faster
-                        raise
-            return str(found.experiment_id)
+                known = mlflow.get_experiment_by_name(experiment_name)  # another process's
+            if known is None:  # one that is deleted, which mlflow says
+                return str(mlflow.create_experiment(experiment_name))
+            return str(known.experiment_id)
 
     def start_run(self, run_name: str, nested: bool = False) -> str:
         """Start a run, or resume the one ``mlflow run`` made, and return its id.
@@ -259,7 +256,7 @@ def error_handler(step_name: str) -> Iterator[None]:
 
 def _mark_failed(run_id: str, step_name: str, error_type: str) -> None:
     client = mlflow.MlflowClient()
-    with contextlib.suppress(MlflowException):  # the error itself matters more than its mark
+    with tolerated():  # the error itself matters more than its mark
         client.set_tag(run_id, "error.type", error_type)
         client.set_tag(run_id, "error.step", step_name)
         client.update_run(run_id, status="FAILED")

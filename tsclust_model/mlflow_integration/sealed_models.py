@@ -1,8 +1,4 @@
-"""Any fitted model as sealed parts of plain data, and which of scikit-learn's can be kept.
-
-The classes of this package are kept as arrays, JSON and LightGBM text; scikit-learn's estimators by
-skops, which runs no code when it is read.
-"""
+"""Any fitted model as sealed parts of plain data: arrays, JSON and LightGBM text; no pickle."""
 
 from __future__ import annotations
 
@@ -15,7 +11,8 @@ from sklearn.base import BaseEstimator
 from tsclust_model.boosting.output_model import NumberModel
 from tsclust_model.clustering.engine import AdaptiveClusteringEngine, Segmentation
 from tsclust_model.clustering.fallback import KNNFallback
-from tsclust_model.errors import MLflowIntegrationError, NotFittedError, listed
+from tsclust_model.errors import MLflowIntegrationError, NotFittedError
+from tsclust_model.mlflow_integration.baselines import estimator_bytes, estimator_of_bytes
 from tsclust_model.mlflow_integration.pyfunc import open_generation, seal_generation
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import (
@@ -41,15 +38,6 @@ Kept = (
 )
 """What `seal_model` takes."""
 
-# Types of scikit-learn's own estimators, and LightGBM's, that skops asks about. No whole numpy or
-# scipy: some of their functions run what they are given.
-_TRUSTED = ("sklearn.", "lightgbm.", "scipy.sparse._", "scipy.interpolate._")
-
-_TRUSTED_TYPES = (
-    *("numpy.dtype", "numpy.mean", "collections.OrderedDict"),
-    "scipy._lib.array_api_compat.numpy._aliases.asarray",
-)
-
 _ENGINE, _FALLBACK, _MANAGER = "clustering-engine", "fallback", "cluster-models"
 
 
@@ -74,7 +62,7 @@ def seal_model(model: Any) -> Parts:
     if isinstance(model, lgb.Booster):
         return seal({"booster.txt": model.model_to_string().encode()}, "", "")
     if isinstance(model, BaseEstimator):
-        return seal({"estimator.skops": _dumped(model)[0]}, "", "")
+        return seal({"estimator.skops": estimator_bytes(model)}, "", "")
     if isinstance(model, AdaptiveClusteringEngine):
         return seal(_engine_parts(model), "", "")
     if isinstance(model, KNNFallback):
@@ -101,53 +89,9 @@ def open_model(parts: Parts) -> Any:
     if "booster.txt" in parts:
         return lgb.Booster(model_str=parts["booster.txt"].decode())
     if "estimator.skops" in parts:
-        content = parts["estimator.skops"]
-        return _skops().loads(content, trusted=_trusted(content, "the stored estimator"))
+        return estimator_of_bytes(parts["estimator.skops"])
     about = unpack_json(parts["kind.json"])
     return _OPEN[about.pop("kind")](parts, about)
-
-
-def _skops() -> Any:
-    """``skops.io``, whose import goes through all of scikit-learn and scipy for nearly a second."""
-    import skops.io
-    import skops.io.exceptions
-
-    return skops.io
-
-
-def trusted_types(estimator: BaseEstimator) -> list[str]:
-    """The types that skops has to be told to trust when it reads an estimator.
-
-    Raises
-    ------
-    MLflowIntegrationError
-        The estimator holds what skops cannot keep, or a type that is not scikit-learn's,
-        LightGBM's, scipy's or numpy's; it is named.
-    """
-    return _dumped(estimator)[1]
-
-
-def _dumped(estimator: BaseEstimator) -> tuple[bytes, list[str]]:
-    name = f"a {type(estimator).__name__}"
-    try:
-        content = _skops().dumps(estimator)
-    except _skops().exceptions.UnsupportedTypeException as error:
-        raise MLflowIntegrationError(
-            f"{name} cannot be kept: skops takes no {type(estimator).__name__} or a part of it "
-            f"({error}); take another estimator"
-        ) from error
-    return content, _trusted(content, name)
-
-
-def _trusted(content: bytes, name: str) -> list[str]:
-    asked = _skops().get_untrusted_types(data=content)
-    foreign = [t for t in asked if not t.startswith(_TRUSTED) and t not in _TRUSTED_TYPES]
-    if foreign:
-        raise MLflowIntegrationError(
-            f"{name} holds {listed(foreign)}, which could run code when it is read; make it of "
-            "scikit-learn's own classes and numpy's functions"
-        )
-    return list(asked)
 
 
 def _engine_parts(engine: AdaptiveClusteringEngine) -> Parts:

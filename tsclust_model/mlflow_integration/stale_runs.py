@@ -8,7 +8,6 @@ another machine nothing is known but the run's age.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
@@ -18,7 +17,8 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import LoggedModelStatus, Run
-from mlflow.exceptions import MlflowException
+
+from tsclust_model.mlflow_integration.stores import tolerated
 
 CLOSED_TAG = "closed.reason"
 
@@ -57,7 +57,7 @@ def close_stale_runs(experiment_id: str) -> list[str]:
     client = mlflow.MlflowClient()
     closed = []
     # Not ours to close, or the store is away: what follows says so where it matters.
-    with contextlib.suppress(MlflowException):
+    with tolerated():
         for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
             reason = _why_stale(run)
             if reason:

@@ -15,7 +15,10 @@ import mlflow
 import requests
 from mlflow.exceptions import MlflowException
 
-from tsclust_model.errors import MLflowIntegrationError
+from tsclust_model.errors import MLflowIntegrationError, PipelineError
+
+ABSENT, THERE = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
+"""Error codes of mlflow."""
 
 _PROBE_SECONDS = 3.0
 
@@ -90,10 +93,51 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
-    """mlflow's errors become ours, here and nowhere else in this module."""
+def translated(what: str, into: type[PipelineError] = MLflowIntegrationError) -> Iterator[None]:
+    """mlflow's errors become ours, here and in the two functions below.
+
+    Elsewhere they are caught by `private_replies` alone, whose server answers with them, and by the
+    thread of `MetricWriter`, which tries again.
+    """
     try:
         yield
     except MlflowException as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MLflowIntegrationError(f"{what}: {first_line}") from error
+        raise into(f"{what}: {_first_line(error)}") from error
+
+
+@contextmanager
+def answering(name: str) -> Iterator[None]:
+    """Errors of a registry that is asked for a model say that it does not answer."""
+    try:
+        yield
+    except MlflowException as error:
+        raise MLflowIntegrationError(
+            f"the registry does not answer for '{name}' ({type(error).__name__}); "
+            "check MLFLOW_TRACKING_URI and its server"
+        ) from error
+
+
+@contextmanager
+def loading(model_uri: str) -> Iterator[None]:
+    """Errors of mlflow and of the disk say that a model cannot be loaded."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise MLflowIntegrationError(
+            f"{model_uri} cannot be loaded: {_first_line(error)}; check the name, the version and "
+            "MLFLOW_TRACKING_URI"
+        ) from error
+
+
+@contextmanager
+def tolerated(*codes: str) -> Iterator[None]:
+    """Let mlflow's errors of these codes pass, without codes all of them."""
+    try:
+        yield
+    except MlflowException as error:
+        if codes and error.error_code not in codes:
+            raise
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

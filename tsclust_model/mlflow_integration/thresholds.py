@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import mlflow
-from mlflow.exceptions import MlflowException
 from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.mlflow_integration.registry import tag_version
+from tsclust_model.mlflow_integration.stores import translated
 
 PASSED, FAILED = "PASSED", "FAILED"
 
@@ -87,10 +87,8 @@ def tag_validation(name: str, version: str, failures: list[str]) -> str:
 
 
 def _metric_threshold(name: str, fields: Mapping[str, Any]) -> MetricThreshold:
-    try:
+    with translated(f"threshold of {name}", ConfigurationError):
         return MetricThreshold(**fields)
-    except MlflowException as error:
-        raise ConfigurationError(f"threshold of {name}: {str(error).splitlines()[0]}") from error
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:

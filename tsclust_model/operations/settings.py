@@ -15,15 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-)
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -32,7 +24,17 @@ from pydantic_settings import (
 )
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.config_files import read_yaml
+from tsclust_model.config_files import (
+    Count,
+    CountOrNone,
+    NonNegative,
+    Positive,
+    Settings,
+    Share,
+    Text,
+    first_problem,
+    read_yaml,
+)
 from tsclust_model.errors import ConfigurationError, suggestion
 
 # YAML reads a plain off as false.
@@ -43,12 +45,6 @@ Mode = Annotated[Literal["off", "warn", "block"], _Off]
 Console = Annotated[Literal["human", "json", "off"], _Off]
 
 ModelType = Literal["lightgbm", "logistic", "random_forest"]
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-Positive = Annotated[float, Field(gt=0)]
-
-Text = Annotated[str, Field(min_length=1)]
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")]
 
@@ -61,11 +57,7 @@ CHECKS = (
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataSettings(_Section):
+class DataSettings(Settings):
     """Where the rows come from, and which column is what (see `Roles`).
 
     A `horizon` of 1 or more makes it a long table of series: `id`, `time`, values.
@@ -77,7 +69,7 @@ class DataSettings(_Section):
     resources: tuple[Text, ...] = ()
     time: Text | None = None
     id: Text | None = None
-    horizon: Annotated[int, Field(ge=0)] = Field(
+    horizon: CountOrNone = Field(
         default=0, description="periods of each series to forecast; 0: rows, no series"
     )
     frequency: Text | None = Field(default=None, description="of series; guessed where not given")
@@ -87,7 +79,7 @@ class DataSettings(_Section):
     )
 
 
-class QualitySettings(_Section):
+class QualitySettings(Settings):
     """What is asked of new rows before anything else sees them (see `validate_data_quality`)."""
 
     mode: Mode = "block"
@@ -99,8 +91,8 @@ class QualitySettings(_Section):
     max_missing_rise: Share = 0.2
     max_unseen_share: Share = 0.1
     max_category_shift: Share = 0.5
-    range_tolerance: Annotated[float, Field(ge=0)] = 1.0
-    min_rows: Annotated[int, Field(ge=1)] = 1
+    range_tolerance: NonNegative = 1.0
+    min_rows: Count = 1
 
     @field_validator("checks")
     @classmethod
@@ -111,7 +103,7 @@ class QualitySettings(_Section):
         return checks
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Settings):
     """Which model is trained, and on what share of the rows."""
 
     model_type: ModelType = "lightgbm"
@@ -121,7 +113,7 @@ class TrainingSettings(_Section):
     model_name: Text | None = Field(default=None, description="default: of section model")
 
 
-class Threshold(_Section):
+class Threshold(Settings):
     """The fields of mlflow's `MetricThreshold`."""
 
     threshold: float | None = None
@@ -130,7 +122,7 @@ class Threshold(_Section):
     greater_is_better: bool
 
 
-class MonitoringSettings(_Section):
+class MonitoringSettings(Settings):
     """What calls for a retrain, and what the serving model must reach."""
 
     dir: Text | None = Field(default=None, description="default: in the model's storage")
@@ -142,11 +134,11 @@ class MonitoringSettings(_Section):
         "(1 - WAPE) of series",
     )
     drift_threshold: Positive = 0.2
-    drift_min_samples: Annotated[int, Field(ge=1)] = 50
-    thresholds: dict[str, Threshold] = {}
+    drift_min_samples: Count = 50
+    thresholds: dict[str, Threshold] = Field(default={})
 
 
-class MlflowSettings(_Section):
+class MlflowSettings(Settings):
     """Where runs and models go; what is not given comes from mlflow's own variables."""
 
     tracking_uri: Text | None = None
@@ -154,18 +146,18 @@ class MlflowSettings(_Section):
     username: Text | None = None
     password: SecretStr | None = None
     token: SecretStr | None = None
-    max_retries: Annotated[int, Field(ge=0)] = 3
+    max_retries: CountOrNone = 3
     timeout: Positive = Field(default=30, description="seconds that one request may take")
 
 
-class LoggingSettings(_Section):
+class LoggingSettings(Settings):
     """What the entry point writes of its steps."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     console: Console = "human"
     file: Text | None = Field(default=None, description="JSON lines, rotated")
     max_bytes: Annotated[int, Field(ge=1000)] = 5_000_000
-    backups: Annotated[int, Field(ge=0)] = 3
+    backups: CountOrNone = 3
 
 
 class LoopSettings(BaseSettings):
@@ -306,20 +298,10 @@ def _decoded(text: str) -> Any:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        hint = suggestion(str(problem["loc"][-1]), _beside(problem["loc"]))
-        return f"unknown key '{place}'{hint}"
-    if problem["type"] == "missing":
-        return f"{place} is missing; it is required"
-    return f"{place} is wrong: {problem['msg'].removeprefix('Value error, ')}"
-
-
-def _beside(place: tuple[int | str, ...]) -> list[str]:
-    """The keys known where a path ends."""
-    model: Any = LoopSettings
-    for name in place[:-1]:
-        fields = getattr(model, "model_fields", {})
-        model = fields[name].annotation if name in fields else Threshold
-    return list(getattr(model, "model_fields", {}))
+    """What is wrong first, without the value, which may be a secret."""
+    problem = first_problem(error, LoopSettings)
+    if problem.kind == "extra_forbidden":
+        return f"unknown key '{problem.place}'{problem.hint}"
+    if problem.kind == "missing":
+        return f"{problem.place} is missing; it is required"
+    return f"{problem.place} is wrong: {problem.text}"

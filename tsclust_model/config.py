@@ -6,25 +6,34 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from annotated_types import Predicate
-from pydantic import BeforeValidator, Field, ValidationError
-from pydantic import create_model as model_of
+from pydantic import Field
 
 from tsclust_model.config_files import (
+    Columns,
     Count,
-    CountOrNone,
+    Coverage,
+    Flag,
+    Folder,
+    Fraction,
+    Names,
     NonNegative,
     Positive,
+    Rules,
+    SampleSize,
+    Seed,
     Share,
-    Strict,
-    expected,
-    first_problem,
+    Switch,
+    WholeNumber,
+    always,
+    must,
+    one_of,
+    plain,
     read_yaml,
+    told,
 )
 from tsclust_model.errors import ConfigurationError, suggestion
 
@@ -66,95 +75,37 @@ _KNN_DEFAULTS: dict[str, Any] = {
 }
 
 _PRESETS: dict[str, dict[str, Any]] = {
-    "small": {
+    name: {
         "hdbscan_params": {
-            "min_cluster_size": 8,
-            "min_samples": 3,
-            "cluster_selection_epsilon": 0.1,
+            "min_cluster_size": size, "min_samples": samples, "cluster_selection_epsilon": epsilon
         },
-        "lgb_timeseries_params": {"num_leaves": 15, "learning_rate": 0.08, "n_estimators": 50},
-        "noise_threshold": 0.25,
-        "batch_size": 50,
-        "expanding_window_size": 1000,
-    },
-    "large": {
-        "hdbscan_params": {
-            "min_cluster_size": 100,
-            "min_samples": 30,
-            "cluster_selection_epsilon": 0.0,
-        },
-        "lgb_timeseries_params": {"num_leaves": 127, "learning_rate": 0.03, "n_estimators": 200},
-        "noise_threshold": 0.35,
-        "batch_size": 2000,
-        "expanding_window_size": 30000,
-    },
-    "medical": {
-        "hdbscan_params": {
-            "min_cluster_size": 25,
-            "min_samples": 10,
-            "cluster_selection_epsilon": 0.1,
-        },
-        "lgb_timeseries_params": {
-            "num_leaves": 50,
-            "learning_rate": 0.04,
-            "n_estimators": 150,
-            "lambda_l1": 0.1,
-            "lambda_l2": 0.1,
-        },
-        "noise_threshold": 0.25,
-        "batch_size": 200,
-        "expanding_window_size": 8000,
-    },
-}
+        "lgb_timeseries_params": lgb,
+        "noise_threshold": noise,
+        "batch_size": batch,
+        "expanding_window_size": window,
+    }
+    for name, (size, samples, epsilon), (noise, batch, window), lgb in (
+        ("small", (8, 3, 0.1), (0.25, 50, 1000),
+         {"num_leaves": 15, "learning_rate": 0.08, "n_estimators": 50}),
+        ("large", (100, 30, 0.0), (0.35, 2000, 30000),
+         {"num_leaves": 127, "learning_rate": 0.03, "n_estimators": 200}),
+        ("medical", (25, 10, 0.1), (0.25, 200, 8000),
+         {"num_leaves": 50, "learning_rate": 0.04, "n_estimators": 150,
+          "lambda_l1": 0.1, "lambda_l2": 0.1}),
+    )
+}  # fmt: skip
 
 Name = Annotated[
     str,
-    Predicate(NAME_PATTERN.fullmatch),
+    must(NAME_PATTERN.fullmatch),
     Field(description=f"1 to 64 characters of {NAME_CHARACTERS}"),
 ]
-
-Names = Annotated[list[str], Field(description="a list of texts")]
-
-Flag = Annotated[bool, Field(description="true or false")]
-
-Switch = Annotated[
-    bool,
-    BeforeValidator(lambda value: bool(value) if value in (0, 1) else value),
-    Field(description="one of True, False"),
-]
-
-Fraction = Annotated[float, Field(gt=0, le=1)]
-
-SampleSize = Annotated[int, Field(ge=10)]
-
-Coverage = Annotated[float, Field(gt=0, lt=1)]
-
-Columns = Annotated[list[str], Field(min_length=1, description="a list of columns")]
-
-Folder = Annotated[str, Field(min_length=1, description="the path of a folder")]
-
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 # Metrics of scikit-learn's search trees that need no further arguments.
 _METRICS = (
     *("euclidean", "l2", "manhattan", "l1", "cityblock", "chebyshev", "infinity"),
     *("minkowski", "p", "canberra", "braycurtis", "hamming"),
 )
-
-
-def _one_of(*names: str) -> Any:
-    """What a string may be, where its type stays a string."""
-    text = "one of " + ", ".join(map(repr, names))
-    return Field(pattern=f"^(?:{'|'.join(names)})$", description=text)
-
-
-def _told(kind: Any, text: str, *details: Any) -> Any:
-    """A type with what to say of a value that is none."""
-    return Annotated[(kind, *details, Field(description=text))]
-
-
-def _always(value: bool, why: str) -> Any:
-    return _told(bool, f"{str(value).lower()}: {why}", Predicate(lambda given: given is value))
 
 
 _HDBSCAN_RULES: dict[str, Any] = {
@@ -164,12 +115,12 @@ _HDBSCAN_RULES: dict[str, Any] = {
     "cluster_selection_epsilon_max": Positive,
     "cluster_selection_persistence": NonNegative,
     "cluster_selection_method": Literal["eom", "leaf"],
-    "prediction_data": _always(True, "without it new rows cannot be assigned"),
-    "allow_single_cluster": _always(
+    "prediction_data": always(True, "without it new rows cannot be assigned"),
+    "allow_single_cluster": always(
         False, "with it hdbscan assigns new rows differently from the rows it was fitted on"
     ),
-    "max_cluster_size": CountOrNone,
-    "metric": _told(
+    "max_cluster_size": WholeNumber,
+    "metric": told(
         Literal[_METRICS],
         "the name of a metric with a search tree (not 'precomputed'): " + ", ".join(_METRICS),
     ),
@@ -181,7 +132,7 @@ _HDBSCAN_RULES: dict[str, Any] = {
     "leaf_size": Count,
     "approx_min_span_tree": Switch,
     "gen_min_span_tree": Switch,
-    "core_dist_n_jobs": _told(int, "a whole number other than 0", Predicate(bool)),
+    "core_dist_n_jobs": told(int, "a whole number other than 0", must(bool)),
     "match_reference_implementation": Switch,
 }
 
@@ -209,7 +160,7 @@ _LGB_RULES: dict[str, Any] = {
     **_each(
         "random_state seed bagging_freq subsample_freq drop_seed feature_fraction_seed "
         "bagging_seed data_random_seed extra_seed objective_seed",
-        CountOrNone,
+        WholeNumber,
     ),
     **_each(
         "n_estimators num_iterations num_boost_round num_rounds num_trees min_data_in_bin "
@@ -265,51 +216,29 @@ _ALIASES = {
 _KNN_RULES: dict[str, Any] = {
     "n_neighbors": Count,
     "weights": Literal["distance", "uniform"],
-    "algorithm": _told(
+    "algorithm": told(
         Literal["auto", "kd_tree", "ball_tree"],
         "'auto', 'kd_tree' or 'ball_tree' ('brute' makes a row's answer depend on its batch)",
     ),
-    "metric": _told(
+    "metric": told(
         Literal[_METRICS], "the name of a metric with a search tree: " + ", ".join(_METRICS)
     ),
     "leaf_size": Count,
-    "p": _told(Annotated[float, Field(ge=1)], "a number of at least 1: no metric else"),
+    "p": told(Annotated[float, Field(ge=1)], "a number of at least 1: no metric else"),
 }
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """The type of each value by name; values are checked and stay what they are."""
-
-    types: Mapping[str, Any]
-
-    @cached_property
-    def _model(self) -> type[Strict]:
-        fields: dict[str, Any] = {name: (kind, None) for name, kind in self.types.items()}
-        return model_of("_Values", __base__=Strict, **fields)
-
-    def check(self, values: Mapping[str, Any], prefix: str = "") -> None:
-        try:
-            self._model.model_validate(values)
-        except ValidationError as error:
-            key = first_problem(error, self._model).place.partition(".")[0]
-            text = expected(self.types[key])
-            raise ConfigurationError(
-                f"{prefix}{key} is {values[key]!r}; it must be {text}"
-            ) from None
-
-
-_SECTIONS: dict[str, tuple[dict[str, Any], _Rules]] = {
-    "hdbscan_params": (_HDBSCAN_DEFAULTS, _Rules(_HDBSCAN_RULES)),
+_SECTIONS: dict[str, tuple[dict[str, Any], Rules]] = {
+    "hdbscan_params": (_HDBSCAN_DEFAULTS, Rules(_HDBSCAN_RULES)),
     "lgb_timeseries_params": (
         _TIMESERIES_DEFAULTS,
-        _Rules(_LGB_RULES | {"objective": Literal[(*_OBJECTIVES, *CLASS_OBJECTIVES)]}),
+        Rules(_LGB_RULES | {"objective": Literal[(*_OBJECTIVES, *CLASS_OBJECTIVES)]}),
     ),
-    "lgb_resource_params": (_RESOURCE_DEFAULTS, _Rules(_LGB_RULES)),
-    "knn_params": (_KNN_DEFAULTS, _Rules(_KNN_RULES)),
+    "lgb_resource_params": (_RESOURCE_DEFAULTS, Rules(_LGB_RULES)),
+    "knn_params": (_KNN_DEFAULTS, Rules(_KNN_RULES)),
 }
 
-_PRESET = _Rules({"preset": Literal[tuple(_PRESETS)]})
+_PRESET = Rules({"preset": Literal[tuple(_PRESETS)]})
 
 
 def _section(name: str, given: Any) -> dict[str, Any]:
@@ -322,24 +251,15 @@ def _section(name: str, given: Any) -> dict[str, Any]:
             raise ConfigurationError(
                 f"{name} has no key '{key}'{suggestion(str(key), rules.types)}"
             )
-    plain = _plain(given)
-    rules.check(plain, f"{name}.")
+    values = plain(given)
+    rules.check(values, f"{name}.")
     params: dict[str, Any] = {}
-    for key, value in plain.items():
+    for key, value in values.items():
         canonical = str(_ALIASES.get(key, key))
         if canonical in params:
             raise ConfigurationError(f"{name} sets '{canonical}' twice, under two names; keep one")
         params[canonical] = value
     return defaults | params
-
-
-def _plain(value: Any) -> Any:
-    """A copy without numpy: its numbers become Python's, its arrays lists."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _check_objective(task: str, objective: str) -> None:
@@ -445,7 +365,7 @@ class PipelineConfig:
     lgb_timeseries_params: dict[str, Any] = field(default_factory=dict)
     lgb_resource_params: dict[str, Any] = field(default_factory=dict)
     knn_params: dict[str, Any] = field(default_factory=dict)
-    task: Annotated[str, _one_of("auto", "regression", "classification")] = "auto"
+    task: Annotated[str, one_of("auto", "regression", "classification")] = "auto"
     noise_threshold: Share = 0.3
     batch_size: Count = 1000
     expanding_window_size: Count = 10000
@@ -456,20 +376,20 @@ class PipelineConfig:
     min_cluster_rows: Count = 40
     max_fit_rows: SampleSize = 200_000
     max_reference_rows: SampleSize | None = None
-    missing_values: Annotated[str, _one_of("error", "impute")] = "error"
+    missing_values: Annotated[str, one_of("error", "impute")] = "error"
     missing_markers: Names = field(default_factory=lambda: [""])
     drop_columns: Names = field(default_factory=list)
     audit_columns: Names = field(default_factory=list)
     planning_columns: Names = field(default_factory=list)
     show_ids: Flag = False
-    gap_policy: Annotated[str, _one_of("error", "fill", "drop")] = "error"
-    combine: Annotated[str, _one_of("blend", "cluster", "global")] = "blend"
+    gap_policy: Annotated[str, one_of("error", "fill", "drop")] = "error"
+    combine: Annotated[str, one_of("blend", "cluster", "global")] = "blend"
     coverage: Coverage = 0.9
     clip_to_support: Switch = True
     round_intervals: Switch = True
-    serialization: Annotated[str, _one_of("cloudpickle", "code")] = "cloudpickle"
+    serialization: Annotated[str, one_of("cloudpickle", "code")] = "cloudpickle"
     promotion_margin: Share = 0.0
-    retrain_cooldown_batches: CountOrNone = 10
+    retrain_cooldown_batches: WholeNumber = 10
     history_dir: Folder | None = None
     row_hashes: Flag = True
     random_state: Seed = 42
@@ -477,7 +397,7 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         for name in _SECTIONS:
             object.__setattr__(self, name, _section(name, getattr(self, name)))
-        values = {name: _plain(getattr(self, name)) for name in _FIELDS.types}
+        values = {name: plain(getattr(self, name)) for name in _FIELDS.types}
         _FIELDS.check(values)
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -548,7 +468,7 @@ class PipelineConfig:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-_FIELDS = _Rules(
+_FIELDS = Rules(
     {
         name: kind
         for name, kind in get_type_hints(PipelineConfig, include_extras=True).items()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import create_model as model_of
 from pydantic.fields import FieldInfo
 
 from tsclust_model.errors import ConfigurationError, suggestion
+
+_LARGEST = 1_000_000
+
+_MOST_VALUES = 10_000
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -21,13 +28,31 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 Count = Annotated[int, Field(ge=1)]
 
-CountOrNone = Annotated[int, Field(ge=0)]
+WholeNumber = Annotated[int, Field(ge=0)]
 
 Text = Annotated[str, Field(min_length=1)]
 
-_LARGEST = 1_000_000
+Names = Annotated[list[str], Field(description="a list of texts")]
 
-_MOST_VALUES = 10_000
+Flag = Annotated[bool, Field(description="true or false")]
+
+Switch = Annotated[
+    bool,
+    BeforeValidator(lambda value: bool(value) if value in (0, 1) else value),
+    Field(description="one of True, False"),
+]
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+SampleSize = Annotated[int, Field(ge=10)]
+
+Coverage = Annotated[float, Field(gt=0, lt=1)]
+
+Columns = Annotated[list[str], Field(min_length=1, description="a list of columns")]
+
+Folder = Annotated[str, Field(min_length=1, description="the path of a folder")]
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
 class Settings(BaseModel):
@@ -101,6 +126,64 @@ def expected(rule: Any) -> str:
         return f"a number from {limits['ge']} to {limits['le']}"
     words = {"ge": "of at least {}", "gt": "above {}", "le": ", at most {}", "lt": " and below {}"}
     return "a number " + "".join(words[name].format(limit) for name, limit in limits.items())
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The type of each value by name; values are checked and stay what they are."""
+
+    types: Mapping[str, Any]
+
+    @cached_property
+    def _model(self) -> type[Strict]:
+        fields: dict[str, Any] = {name: (kind, None) for name, kind in self.types.items()}
+        return model_of("_Values", __base__=Strict, **fields)
+
+    def check(self, values: Mapping[str, Any], prefix: str = "") -> None:
+        """Refuse the first value that is none of its type (ConfigurationError)."""
+        try:
+            self._model.model_validate(values)
+        except ValidationError as error:
+            key = first_problem(error, self._model).place.partition(".")[0]
+            text = expected(self.types[key])
+            raise ConfigurationError(
+                f"{prefix}{key} is {values[key]!r}; it must be {text}"
+            ) from None
+
+
+def one_of(*names: str) -> Any:
+    """What a string may be, where its type stays a string."""
+    text = "one of " + ", ".join(map(repr, names))
+    return Field(pattern=f"^(?:{'|'.join(names)})$", description=text)
+
+
+def told(kind: Any, text: str, *details: Any) -> Any:
+    """A type with what to say of a value that is none."""
+    return Annotated[(kind, *details, Field(description=text))]
+
+
+def always(value: bool, why: str) -> Any:
+    return told(bool, f"{str(value).lower()}: {why}", must(lambda given: given is value))
+
+
+def must(test: Callable[[Any], Any]) -> AfterValidator:
+    """A condition on a value of the right type."""
+
+    def checked(value: Any) -> Any:
+        if not test(value):
+            raise ValueError
+        return value
+
+    return AfterValidator(checked)
+
+
+def plain(value: Any) -> Any:
+    """A copy without numpy: its numbers become Python's, its arrays lists."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram, linkage
 
 from tsclust_model.errors import ConfigurationError
+from tsclust_model.files import write_whole
 from tsclust_model.results import NOISE
 
 COLOURS = (
@@ -212,10 +213,10 @@ def shown_pictures(visualizations: Mapping[str, Any]) -> list[tuple[str, bytes, 
 
 def save(content: bytes | Any, path: Path) -> None:
     """Write a PNG, or a plotly figure whose script lies beside it and needs no network."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, bytes):
-        path.write_bytes(content)
+        write_whole(path, content)
     else:
+        path.parent.mkdir(parents=True, exist_ok=True)
         content.write_html(path, include_plotlyjs="directory", div_id="plot")
 
 

@@ -19,6 +19,7 @@ from tsclust_model.analysis.analyze import (
 from tsclust_model.analysis.schema import AnalysisRequest, read_request
 from tsclust_model.commands.next_steps import NextSteps
 from tsclust_model.errors import counted
+from tsclust_model.files import write_whole
 from tsclust_model.mlflow_integration.runs import ExperimentManager
 from tsclust_model.plots import shown_pictures
 
@@ -35,7 +36,7 @@ def run(request: str, output: str, promote_to_config: str | None) -> None:
         require_promotable(asked)
         asked = with_sweep(asked)
     path = _result_path(Path(output))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     experiments = ExperimentManager()
     with experiments.run("analysis", {"phase": "analysis"}) as run_id:
         wanted = asked.clustering_configuration
@@ -48,12 +49,11 @@ def run(request: str, output: str, promote_to_config: str | None) -> None:
         )
         experiments.log_artifact(request, "request.json")
         result = analyze(asked, plot_dir=os.environ.get("PLOT_OUTPUT_DIR") or path.parent / "plots")
-        path.write_text(json.dumps(result, allow_nan=False))
+        write_whole(path, json.dumps(result, allow_nan=False))
         _log(experiments, result, path)
         if promote_to_config is not None:
             config = Path(promote_to_config)
-            config.parent.mkdir(parents=True, exist_ok=True)
-            config.write_text(recommended_config(asked, result).to_yaml())
+            write_whole(config, recommended_config(asked, result).to_yaml())
             experiments.log_artifact(config, "config.yaml")
     _show(result, path)
     if promote_to_config is not None:

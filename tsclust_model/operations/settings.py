@@ -26,12 +26,12 @@ from pydantic_settings import (
 from tsclust_model.config import PipelineConfig
 from tsclust_model.config_files import (
     Count,
-    CountOrNone,
     NonNegative,
     Positive,
     Settings,
     Share,
     Text,
+    WholeNumber,
     first_problem,
     read_yaml,
 )
@@ -69,7 +69,7 @@ class DataSettings(Settings):
     resources: tuple[Text, ...] = ()
     time: Text | None = None
     id: Text | None = None
-    horizon: CountOrNone = Field(
+    horizon: WholeNumber = Field(
         default=0, description="periods of each series to forecast; 0: rows, no series"
     )
     frequency: Text | None = Field(default=None, description="of series; guessed where not given")
@@ -146,7 +146,7 @@ class MlflowSettings(Settings):
     username: Text | None = None
     password: SecretStr | None = None
     token: SecretStr | None = None
-    max_retries: CountOrNone = 3
+    max_retries: WholeNumber = 3
     timeout: Positive = Field(default=30, description="seconds that one request may take")
 
 
@@ -157,7 +157,7 @@ class LoggingSettings(Settings):
     console: Console = "human"
     file: Text | None = Field(default=None, description="JSON lines, rotated")
     max_bytes: Annotated[int, Field(ge=1000)] = 5_000_000
-    backups: CountOrNone = 3
+    backups: WholeNumber = 3
 
 
 class LoopSettings(BaseSettings):

@@ -88,16 +88,16 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
     """What is wrong first, of what a model was made of."""
     problem = error.errors(include_url=False, include_context=False)[0]
     inside = (*problem["loc"], "") if problem["type"] == "model_type" else problem["loc"]
-    found: Any = model
+    place: Any = model
     for name in inside[:-1]:
-        fields = getattr(found, "model_fields", {})
-        found = fields[name].annotation if name in fields else (*get_args(found), None)[-2]
+        fields = getattr(place, "model_fields", {})
+        place = fields[name].annotation if name in fields else (*get_args(place), None)[-2]
     return Problem(
         ".".join(map(str, problem["loc"])),
         problem["type"],
         problem["msg"].removeprefix("Value error, ").removesuffix("."),
         problem["input"],
-        list(getattr(found, "model_fields", {})),
+        list(getattr(place, "model_fields", {})),
     )
 
 
@@ -237,13 +237,13 @@ def _count(node: yaml.Node, known: dict[int, int], path: str) -> int:
 
     Aliases share one node: they cost nothing to read and, ten levels of ten, everything to copy.
     """
-    found = known.get(id(node))
-    if found is not None:
-        if found == 0:  # we are inside it
+    counted = known.get(id(node))
+    if counted is not None:
+        if counted == 0:  # we are inside it
             raise ConfigurationError(
                 f"{path} refers to itself at line {node.start_mark.line + 1}; remove that alias"
             )
-        return found
+        return counted
     known[id(node)] = 0
     children: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):

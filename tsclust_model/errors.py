@@ -13,7 +13,7 @@
     ├── DataLoadError           the table of an analysis or of the loop cannot be read
     ├── PreprocessingError      its columns cannot be cleaned, scaled or reduced as asked
     ├── ClusteringError         an algorithm refuses its parameters or these rows
-    └── EvaluationError         a clustering cannot be judged as asked
+    └── EvaluationError         a clustering cannot be evaluated as asked
 
 Every message is one line: the thing, and what to do about it. No message carries a value of a
 row: rows are patients.

@@ -74,21 +74,21 @@ class ClassLabels:
         texts = cls(name, kind, ()).texts(column)
         if kind == "text" and not asked and known is None:
             _refuse_broken_numbers(column, name)
-        found = set(texts) | set(() if known is None else known.classes)
+        classes = set(texts) | set(() if known is None else known.classes)
         if len(set(texts)) == 1:
             raise DataValidationError(
                 f"target '{name}' has one class only; give rows of two classes or more"
             )
-        if len(found) > MOST_CLASSES:
+        if len(classes) > MOST_CLASSES:
             raise DataValidationError(
-                f"target '{name}' has {len(found)} classes, and {MOST_CLASSES} are the most; put "
+                f"target '{name}' has {len(classes)} classes, and {MOST_CLASSES} are the most; put "
                 "rare ones together, or give numbers (task 'regression') if it is an amount"
             )
-        if max(map(len, found)) > _LONGEST:
+        if max(map(len, classes)) > _LONGEST:
             raise DataValidationError(
                 f"target '{name}' has a class of more than {_LONGEST} characters; give it a name"
             )
-        target = cls(name, kind, tuple(sorted(found, key=_order(kind))))
+        target = cls(name, kind, tuple(sorted(classes, key=_order(kind))))
         _refuse_clashes(target)
         return target
 
@@ -106,9 +106,9 @@ class ClassLabels:
             raise DataValidationError(
                 f"{self.name} is missing or infinite in {missing} row(s); remove those rows"
             )
-        found = np.empty(len(values), dtype=object)
-        found[:] = [self._text(value) for value in values]
-        return found
+        strings = np.empty(len(values), dtype=object)
+        strings[:] = [self._text(value) for value in values]
+        return strings
 
     def _text(self, value: Any) -> str:
         if self.kind == "number":

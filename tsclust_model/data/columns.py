@@ -54,7 +54,9 @@ def validate_input_data(
         (~np.isfinite(values), "missing or infinite values"),
         (np.abs(values) > LARGEST, f"values beyond {LARGEST:g}"),
     ):
-        columns = [name for name, found in zip(names, broken.any(axis=0), strict=True) if found]
+        columns = [
+            name for name, is_broken in zip(names, broken.any(axis=0), strict=True) if is_broken
+        ]
         if columns:
             raise DataValidationError(f"X has {problem} in: {listed(columns)}; remove or fill them")
     return values, None if y is None else validate_target(y, len(values), "y")

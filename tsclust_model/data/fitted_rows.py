@@ -162,8 +162,8 @@ class FittedPeriods:
 def _hashes(records: Iterable[bytes], salt: bytes) -> np.ndarray:
     """Eight bytes of each record under the salt, shape (n,) of uint64."""
     blake2b = hashlib.blake2b
-    found = b"".join([blake2b(record, digest_size=8, key=salt).digest() for record in records])
-    return np.frombuffer(found, dtype=np.uint64)
+    digests = b"".join([blake2b(record, digest_size=8, key=salt).digest() for record in records])
+    return np.frombuffer(digests, dtype=np.uint64)
 
 
 def _records(rows: pd.DataFrame, columns: Sequence[str]) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Made-up tables: a hospital, for the demo, the tests and the benchmarks; a binary target."""
+"""Synthetic tables: a hospital, for the demo, the tests and the benchmarks; a binary target."""
 
 from __future__ import annotations
 

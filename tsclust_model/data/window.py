@@ -38,11 +38,11 @@ class Window:
 
     def ranges(self, n: int) -> Ranges:
         """Where the oldest `n` rows come from, from the first to the last row of each version."""
-        found: Ranges = {}
+        ranges: Ranges = {}
         for version_id, row in zip(self.versions[:n], self.rows[:n], strict=True):
-            start, stop = found.setdefault(version_id, [int(row), int(row) + 1])
-            found[version_id] = [min(start, int(row)), max(stop, int(row) + 1)]
-        return found
+            start, stop = ranges.setdefault(version_id, [int(row), int(row) + 1])
+            ranges[version_id] = [min(start, int(row)), max(stop, int(row) + 1)]
+        return ranges
 
     def origins(self, n: int) -> dict[str, Any]:
         """What a model that is trained on the oldest `n` rows says of them.

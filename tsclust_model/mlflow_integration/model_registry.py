@@ -109,11 +109,11 @@ class ModelRegistry:
             There is no such version.
         """
         client = self._client()
-        found = self._find(client, version_id)
-        if found is None:
+        version = self._find(client, version_id)
+        if version is None:
             raise MLflowIntegrationError(f"there is no version '{version_id}'; see list_versions()")
         with tempfile.TemporaryDirectory() as folder, translated(f"'{version_id}'"):
-            local = Path(client.download_artifacts(str(found.run_id), "", folder))
+            local = Path(client.download_artifacts(str(version.run_id), "", folder))
             metadata = json.loads((local / _METADATA).read_bytes())
             if (local / _MODEL / MANIFEST).exists():
                 return open_model(read_parts(local / _MODEL)), metadata
@@ -124,7 +124,7 @@ class ModelRegistry:
 
     def list_versions(self) -> list[str]:
         """Ids of all versions, newest first."""
-        return [found.tags[_ID_TAG] for found in self._versions(self._client())]
+        return [version.tags[_ID_TAG] for version in self._versions(self._client())]
 
     def get_latest_version(self) -> str | None:
         """Id of the newest version, or None."""
@@ -153,9 +153,9 @@ class ModelRegistry:
         )
 
     def _experiment(self, client: MlflowClient) -> str:
-        found = client.get_experiment_by_name(self.model_name)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = client.get_experiment_by_name(self.model_name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         place = (Path(self.base_dir).absolute() / "artifacts").as_uri() if self._is_folder else None
         return str(client.create_experiment(self.model_name, artifact_location=place))
 
@@ -163,13 +163,13 @@ class ModelRegistry:
         if self._is_folder and not (Path(self.base_dir) / _STORE).exists():
             return []
         with translated(f"the versions of '{self.model_name}' cannot be read"):
-            found = client.search_model_versions(f"name = '{self.model_name}'")
-        ours = [version for version in found if _ID_TAG in version.tags]
+            versions = client.search_model_versions(f"name = '{self.model_name}'")
+        ours = [version for version in versions if _ID_TAG in version.tags]
         return sorted(ours, key=lambda version: -int(version.version))
 
     def _find(self, client: MlflowClient, version_id: str) -> ModelVersion | None:
-        found = (v for v in self._versions(client) if v.tags[_ID_TAG] == version_id)
-        return next(found, None)
+        versions = (v for v in self._versions(client) if v.tags[_ID_TAG] == version_id)
+        return next(versions, None)
 
 
 def _write(model: Any, metadata: Mapping[str, Any], folder: Path) -> None:

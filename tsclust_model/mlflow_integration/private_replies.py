@@ -69,7 +69,7 @@ def _without_rows(invocations: Callable[..., Any]) -> Callable[..., Any]:
 
 def _public_text(message: str) -> str:
     for pattern in _SAFE:
-        found = pattern.search(message)
-        if found:
-            return f"{found.group()}; {_REMEDY}"
+        match = pattern.search(message)
+        if match:
+            return f"{match.group()}; {_REMEDY}"
     return f"the request could not be read or scored; {_REMEDY}"

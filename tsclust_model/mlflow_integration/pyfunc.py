@@ -205,17 +205,17 @@ def code_digest() -> str:
 
 def source_digest(package: Path) -> str:
     """sha256 of the source files of a folder and those below, by relative name."""
-    found = hashlib.sha256()
+    content = hashlib.sha256()
     names = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     for name, path in sorted(names.items()):
-        found.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()
+        content.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return content.hexdigest()
 
 
 def signature(generation: FittedPipeline) -> ModelSignature:
     """Input columns by name (numbers as double, categories as string), outputs and `coverage`.
 
-    A model of series takes and gives arrays of double, one row a series.
+    A model of series takes and gives arrays of double, one row per series.
     """
     inputs = [ColSpec(_TYPES[kind], name) for name, kind in generation.input_columns.items()]
     outputs = [

@@ -343,14 +343,14 @@ def registered_generation(name: str, version: str) -> FittedPipeline:
         As `load_generation`.
     """
     digest = version_tags(name, version).get(STATE_TAG)
-    found = _KEPT.pop(digest, None) if digest else None
-    if found is None:
-        found = load_generation(f"models:/{name}/{version}")
+    generation = _KEPT.pop(digest, None) if digest else None
+    if generation is None:
+        generation = load_generation(f"models:/{name}/{version}")
     if digest:
-        _KEPT[digest] = found
+        _KEPT[digest] = generation
         for oldest in list(_KEPT)[:-_MOST_KEPT]:
             del _KEPT[oldest]
-    return found
+    return generation
 
 
 def _registered_digest(model_uri: str) -> str | None:

@@ -195,7 +195,7 @@ def log_config(experiments: ExperimentManager, config: PipelineConfig) -> None:
     flat: dict[str, Any] = {}
     for key, value in config.to_dict().items():
         nested = value if isinstance(value, dict) else {"": value}
-        flat |= {f"cfg.{key}.{name}".rstrip("."): found for name, found in nested.items()}
+        flat |= {f"cfg.{key}.{name}".rstrip("."): setting for name, setting in nested.items()}
     experiments.log_params(flat)
     with translated("the configuration cannot be logged"):
         mlflow.log_text(config.to_yaml(), "config.yaml")

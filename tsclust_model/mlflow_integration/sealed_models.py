@@ -111,16 +111,15 @@ def _engine_parts(engine: AdaptiveClusteringEngine) -> Parts:
         "metrics": result.metrics,
         "noise_ratio": result.noise_ratio,
     }
-    found = {"labels": result.labels, "centers": result.cluster_centers}
     return {
         "kind.json": pack_json(about),
         "segmentation.npz": pack_arrays(arrays),
-        "result.npz": pack_arrays(found),
+        "result.npz": pack_arrays({"labels": result.labels, "centers": result.cluster_centers}),
     }
 
 
 def _open_engine(parts: Parts, about: dict[str, Any]) -> AdaptiveClusteringEngine:
-    found = unpack_arrays(parts["result.npz"])
+    result = unpack_arrays(parts["result.npz"])
     features, values = about.pop("features"), about.pop("segmentation")
     metrics, ratio = about.pop("metrics"), about.pop("noise_ratio")
     engine = AdaptiveClusteringEngine(**about)
@@ -128,7 +127,7 @@ def _open_engine(parts: Parts, about: dict[str, Any]) -> AdaptiveClusteringEngin
     engine.segmentation_ = Segmentation.from_arrays(
         unpack_arrays(parts["segmentation.npz"]), values
     )
-    engine.result_ = ClusteringResult(found["labels"], found["centers"], ratio, metrics)
+    engine.result_ = ClusteringResult(result["labels"], result["centers"], ratio, metrics)
     return engine
 
 

@@ -89,8 +89,8 @@ def _is_alive(pid: int, start: str) -> bool:
         return False
     except PermissionError:  # somebody else's, and perhaps hidden from us below
         pass
-    found = _start(pid)
-    return found is None or found == start
+    began = _start(pid)
+    return began is None or began == start
 
 
 def _start(pid: int) -> str | None:

@@ -284,10 +284,10 @@ def _filled(content: Any, place: str = "") -> Any:
 
 def _value_of(match: re.Match[str], place: str) -> str:
     name, default = match.groups()
-    found = os.environ.get(name, default)
-    if found is None:
+    value = os.environ.get(name, default)
+    if value is None:
         raise ConfigurationError(f"{place} needs the environment variable {name}; set it")
-    return found
+    return value
 
 
 def _decoded(text: str) -> Any:

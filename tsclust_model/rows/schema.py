@@ -110,14 +110,14 @@ class Schema:
         if frame.columns.tolist() != self.names:
             require_columns(frame, self.names)
             frame = frame[self.names]
-        unseen = np.zeros(frame.shape, dtype=bool)
+        unknown = np.zeros(frame.shape, dtype=bool)
         ready = [
             feature.is_number and isinstance(dtype, np.dtype) and dtype.kind in "fiu"
             for feature, dtype in zip(self.features, frame.dtypes, strict=True)
         ]
         if all(ready):
             X = np.array(frame.to_numpy(np.float64), order="C")
-            return Encoded(X, self._status(X, unseen))
+            return Encoded(X, self._status(X, unknown))
         X = np.empty(frame.shape, dtype=np.float64)
         X[:, ready] = frame.loc[:, ready].to_numpy(np.float64)
         for i in np.flatnonzero(np.logical_not(ready)):
@@ -126,10 +126,10 @@ class Schema:
             if feature.is_number:
                 X[:, i] = as_numbers(column, self.missing_markers)
             else:
-                X[:, i], unseen[:, i] = _codes(column, feature, self.missing_markers)
-        return Encoded(X, self._status(X, unseen))
+                X[:, i], unknown[:, i] = _codes(column, feature, self.missing_markers)
+        return Encoded(X, self._status(X, unknown))
 
-    def _status(self, X: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+    def _status(self, X: np.ndarray, unknown: np.ndarray) -> np.ndarray:
         if (np.abs(X) <= LARGEST).all():  # and none of them is NaN
             return np.full(len(X), OK, dtype=object)
         broken = {
@@ -137,7 +137,7 @@ class Schema:
             "out of range": np.isfinite(X) & (np.abs(X) > LARGEST),
         }
         if self.missing_values == "error":
-            broken = {"missing": np.isnan(X) & ~unseen} | broken
+            broken = {"missing": np.isnan(X) & ~unknown} | broken
         problems = {
             problem: [(self.names[i], mask[:, i]) for i in np.flatnonzero(mask.any(axis=0))]
             for problem, mask in broken.items()
@@ -272,5 +272,5 @@ def _codes(
     if feature.kind == "boolean":
         texts = texts.map(as_boolean, na_action="ignore")
     codes = pd.Index(feature.categories, dtype=object).get_indexer(pd.Index(texts, dtype=object))
-    unseen = (codes < 0) & ~missing
-    return np.where(missing | (codes < 0), np.nan, codes), unseen
+    unknown = (codes < 0) & ~missing
+    return np.where(missing | (codes < 0), np.nan, codes), unknown

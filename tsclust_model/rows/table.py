@@ -1,4 +1,4 @@
-"""The door: names, types and finiteness are checked here once, and trusted below.
+"""Input validation of rows: names, types and finiteness, checked once and trusted below.
 
 A training table becomes a `TrainingData` (float64 arrays in time order) and a `Schema`; a batch
 becomes an `Encoded` (the same matrix, and a status for every row that cannot be scored).

@@ -1,7 +1,7 @@
-"""The door of series: a long table (id, time, value, ...) becomes a `Panel` of float64 arrays.
+"""Input validation of series: a long table (id, time, value, ...) becomes a `Panel` of arrays.
 
 Times are put on one regular calendar; what does not fit it (gaps, copies, another frequency) is
-found here, and dealt with as ``gap_policy`` says. Errors name ids, because a user has to find the
+detected here, and handled as ``gap_policy`` says. Errors name ids, because a user has to find the
 series; they never hold a value.
 """
 
@@ -181,10 +181,10 @@ def naive_times(column: pd.Series, name: str, frequency: str | None = None) -> T
         column = pd.Series(pd.PeriodIndex(column).to_timestamp())
     if not pd.api.types.is_datetime64_any_dtype(column):
         return _parsed(column, name)
-    found = pd.DatetimeIndex(column)
-    wall = utc = found
-    if found.tz is not None:
-        wall, utc = found.tz_localize(None), found.tz_convert("UTC").tz_localize(None)
+    times = pd.DatetimeIndex(column)
+    wall = utc = times
+    if times.tz is not None:
+        wall, utc = times.tz_localize(None), times.tz_convert("UTC").tz_localize(None)
     return Times(wall.to_numpy().astype("M8[s]"), utc.to_numpy().astype("M8[s]"))
 
 
@@ -203,8 +203,8 @@ def _counted(column: pd.Series, name: str) -> Times:
             f"time column '{name}' holds numbers that look like dates or timestamps; convert it "
             "with pandas.to_datetime(..., format='%Y%m') or (..., unit='s')"
         )
-    found = numbers.astype(np.int64).astype("M8[s]")
-    return Times(found, found, is_numbered=True)
+    periods = numbers.astype(np.int64).astype("M8[s]")
+    return Times(periods, periods, is_numbered=True)
 
 
 def _is_yearly(frequency: str | None) -> bool:
@@ -223,7 +223,7 @@ def _parsed(column: pd.Series, name: str) -> Times:
             "month could be mistaken for one another: convert it with pandas.to_datetime(..., "
             "format=...)"
         ) from error
-    as_shown, exact = (found.to_numpy().astype("M8[s]")[codes] for found in (wall, utc))
+    as_shown, exact = (times.to_numpy().astype("M8[s]")[codes] for times in (wall, utc))
     return Times(as_shown, exact)
 
 

@@ -1,4 +1,4 @@
-"""One row a series: what a served model of series is asked, made from a long table and read back.
+"""One row per series: what a served model of series is asked, made from a long table and read back.
 
 A row holds ``series_id``, ``last_timestamp`` and a list of floats for the target (``y``), each
 resource and each covariate, oldest value first; the lists of a row are equally long. A row's
@@ -137,21 +137,21 @@ class SeriesSchema:
         times, unknown = _times(frame[LAST_TIMESTAMP], self.frequency)
         _note(problems, "missing", LAST_TIMESTAMP, unknown)
         lists = {name: _lists(frame[column]) for name, column in self.arrays.items()}
-        values = {name: _right_aligned(found, self.width) for name, found in lists.items()}
+        values = {name: _right_aligned(cells, self.width) for name, cells in lists.items()}
         known = ~np.isnan(values[self.target])
         inside = np.logical_or.accumulate(known, axis=1)
         for name, column in self.arrays.items():
-            found = values[name]
-            infinite, huge = np.isinf(found), np.abs(found) > LARGEST
+            numbers = values[name]
+            infinite, huge = np.isinf(numbers), np.abs(numbers) > LARGEST
             _note(problems, "no list of numbers", column, lists[name].broken)
             _note(problems, "infinite", column, infinite.any(axis=1))
             _note(problems, "out of range", column, (huge & ~infinite).any(axis=1))
             other = lists[name].lengths != lists[self.target].lengths
             _note(problems, "another length than y", column, other)
             optional = name in self.covariates
-            empty = lists[name].lengths == 0 if optional else np.isnan(found).all(axis=1)
+            empty = lists[name].lengths == 0 if optional else np.isnan(numbers).all(axis=1)
             _note(problems, "missing", column, empty & ~lists[name].broken)
-            values[name] = _filled_inside(found, inside)
+            values[name] = _filled_inside(numbers, inside)
         ends = np.where(unknown, 0, self.calendar.ordinals(times))
         texts = frame[SERIES_ID] if SERIES_ID in frame else pd.Series(index=frame.index, dtype=str)
         panel = Panel(
@@ -178,7 +178,7 @@ class SeriesSchema:
                 return values[:, -self.width :]
             return np.pad(values, ((0, 0), (missing, 0)), constant_values=np.nan)
 
-        return replace(panel, values={name: laid(found) for name, found in panel.values.items()})
+        return replace(panel, values={name: laid(array) for name, array in panel.values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -288,13 +288,13 @@ def _lists(column: pd.Series) -> _Lists:
     cells = list(column)
     broken = np.zeros(len(cells), dtype=bool)
     try:
-        found = pa.array(cells, type=_LISTS, from_pandas=True)
+        lists = pa.array(cells, type=_LISTS, from_pandas=True)
     except pa.ArrowException:
         broken = np.array([not _is_list(cell) for cell in cells], dtype=bool)
         kept = [None if bad else cell for cell, bad in zip(cells, broken, strict=True)]
-        found = pa.array(kept, type=_LISTS, from_pandas=True)
-    flat = found.flatten().to_numpy(zero_copy_only=False)
-    lengths = found.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        lists = pa.array(kept, type=_LISTS, from_pandas=True)
+    flat = lists.flatten().to_numpy(zero_copy_only=False)
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     return _Lists(flat, lengths.astype(np.int64), broken)
 
 
@@ -341,18 +341,18 @@ def _times(column: pd.Series, frequency: str) -> tuple[np.ndarray, np.ndarray]:
     unknown = np.array(column.isna(), dtype=bool)
     present = column[~unknown]
     try:
-        found = naive_times(present, LAST_TIMESTAMP, frequency) if len(present) else None
+        newest = naive_times(present, LAST_TIMESTAMP, frequency) if len(present) else None
     except DataValidationError:
         if pd.api.types.is_numeric_dtype(present):
             raise
         unknown[~unknown] = numbers_or_times(present.astype(str), "coerce").isna().to_numpy()
-        found = (
+        newest = (
             naive_times(column[~unknown], LAST_TIMESTAMP, frequency) if not unknown.all() else None
         )
     times = np.full(len(column), np.datetime64("NaT"), dtype="M8[s]")
-    if found is not None:
+    if newest is not None:
         daily = Frequency.parse(frequency).is_daily_or_longer
-        times[~unknown] = found.wall if daily else found.utc
+        times[~unknown] = newest.wall if daily else newest.utc
     return times, unknown
 
 

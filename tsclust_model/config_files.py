@@ -69,7 +69,7 @@ class Strict(Settings, strict=True):
 class Problem:
     """The first thing that pydantic refuses: where, its kind, its words and the value.
 
-    `known` are the names that stand where it is.
+    `known` are the names that stand where it is, `hint` the one that was perhaps meant.
     """
 
     place: str
@@ -77,27 +77,25 @@ class Problem:
     text: str
     value: Any
     known: list[str]
-
-    @property
-    def hint(self) -> str:
-        """Which known name an unknown one may have meant."""
-        return suggestion(self.place.rpartition(".")[2], self.known)
+    hint: str
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
     """What is wrong first, of what a model was made of."""
     problem = error.errors(include_url=False, include_context=False)[0]
     inside = (*problem["loc"], "") if problem["type"] == "model_type" else problem["loc"]
-    place: Any = model
+    owner: Any = model
     for name in inside[:-1]:
-        fields = getattr(place, "model_fields", {})
-        place = fields[name].annotation if name in fields else (*get_args(place), None)[-2]
+        fields = getattr(owner, "model_fields", {})
+        owner = fields[name].annotation if name in fields else (None, *get_args(owner))[-1]
+    known = list(getattr(owner, "model_fields", {}))
     return Problem(
         ".".join(map(str, problem["loc"])),
         problem["type"],
         problem["msg"].removeprefix("Value error, ").removesuffix("."),
         problem["input"],
-        list(getattr(place, "model_fields", {})),
+        known,
+        suggestion(str(inside[-1]), known),
     )
 
 

@@ -236,19 +236,8 @@ def as_numbers(
 ) -> np.ndarray:
     """The column as float64, shape (n,); NaN is missing.
 
-    Parameters
-    ----------
-    column : Series
-    markers : collection of str
-    remedy : str
-        The end of the error's text.
-    refused : str
-        Kinds of dtypes that are no numbers here.
-
-    Raises
-    ------
-    DataValidationError
-        It holds something that is not a number.
+    `refused` are kinds of dtypes that are no numbers here; `remedy` ends the text of the
+    DataValidationError.
     """
     column = without_markers(column, markers)
     try:
@@ -283,10 +272,7 @@ def id_codes(column: pd.Series) -> tuple[np.ndarray, pd.Index]:
 def row_status(problems: Mapping[str, Sequence[tuple[str, np.ndarray]]], n_rows: int) -> np.ndarray:
     """``ok``, or what is wrong with a row, naming columns and never values, shape (n_rows,).
 
-    Parameters
-    ----------
-    problems : mapping of str to sequence of (str, ndarray)
-        Columns by problem, each with the mask of its rows.
+    `problems` are columns by problem, each with the mask of its rows.
     """
     status = np.full(n_rows, OK, dtype=object)
     masks = [mask for columns in problems.values() for _, mask in columns]

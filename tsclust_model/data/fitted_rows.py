@@ -58,18 +58,10 @@ class FittedRows:
     def of(
         cls, rows: pd.DataFrame, columns: Iterable[str], keys: Iterable[str | None], seed: bytes
     ) -> FittedRows:
-        """The hashes of a table.
+        """The hashes of a table as `canonical_rows` makes it; it may lack a key.
 
-        Parameters
-        ----------
-        rows : DataFrame
-            As `canonical_rows` makes them; they may lack a key.
-        columns : iterable of str
-            Features and target.
-        keys : iterable of str or None
-            Id and time.
-        seed : bytes
-            What the salt is drawn from: the same data and seed give the same model.
+        `columns` are features and target, `keys` id and time; the salt is drawn from `seed`, so
+        that the same data and seed give the same model.
         """
         salt = hashlib.blake2b(seed, digest_size=_SALT_BYTES).digest()
         columns = tuple(sorted(columns))

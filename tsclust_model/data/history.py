@@ -255,15 +255,7 @@ class DataVersioner:
         UserWarning
             A version without `id_column` cannot be searched; it is named.
         """
-        if (ids is None) == (before is None):
-            raise DataValidationError("purge takes either ids or before")
-        if ids is not None and id_column is None:
-            raise DataValidationError(
-                "purge by ids needs id_column, the column that holds them; a model trained "
-                "without id= has none, purge its history by before"
-            )
-        if isinstance(ids, str):
-            raise DataValidationError("ids is one text; give a list of ids")
+        _check_purge(ids, before, id_column)
         limit = None if before is None else _utc(before)
         removed: dict[str, int] = {}
         self._files.drop_leftovers()  # they cannot be searched for patients
@@ -331,6 +323,18 @@ class DataVersioner:
         stale = [item for item in outcomes if not n_kept or item.n_rows != n_kept]
         for item in (*stale, entry):
             item.path.unlink(missing_ok=True)
+
+
+def _check_purge(ids: Any, before: str | None, id_column: str | None) -> None:
+    if (ids is None) == (before is None):
+        raise DataValidationError("purge takes either ids or before")
+    if ids is not None and id_column is None:
+        raise DataValidationError(
+            "purge by ids needs id_column, the column that holds them; a model trained "
+            "without id= has none, purge its history by before"
+        )
+    if isinstance(ids, str):
+        raise DataValidationError("ids is one text; give a list of ids")
 
 
 def _holds(column: pd.Series, ids: Collection[Any]) -> np.ndarray:

@@ -158,15 +158,7 @@ def kept_rows(df: pd.DataFrame, report: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def likely_rename(name: str, frame: pd.DataFrame, schema: QualitySchema) -> str:
-    """`` ('other' is new: was it renamed?)`` of a column that is gone; empty without a likely one.
-
-    Parameters
-    ----------
-    name : str
-    frame : DataFrame
-    schema : mapping
-        Of `infer_quality_schema`.
-    """
+    """`` ('other' is new: was it renamed?)`` of a column that is gone, or nothing."""
     if name not in schema["columns"]:
         return ""
     other = _likely_name(name, _new_columns(frame, schema), frame, schema)

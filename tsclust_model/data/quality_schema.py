@@ -29,7 +29,9 @@ class ColumnFacts(TypedDict, total=False):
 
 
 class QualitySchema(TypedDict):
-    """Of `infer_quality_schema`."""
+    """``columns`` by name, ``seen`` (all names), ``optional``, ``time``, its ``newest`` (seconds or
+    a number), ``keys`` (columns that tell rows apart) and ``n_rows``.
+    """
 
     columns: dict[str, Any]  # of ColumnFacts
     seen: list[str]
@@ -60,21 +62,12 @@ def infer_quality_schema(
         Those that matter; default: all. The others are only known by name.
     optional : sequence of str
         Columns that may be absent or missing: outcomes that are known later.
-    time : str, optional
-        The column that orders the rows.
-    id : str, optional
-        The column that says whose row it is; new ids are nothing to wonder at.
+    time, id : str, optional
+        What orders the rows, and whose row it is; new ids are nothing to wonder at.
     unique : bool
         Whether an id and a time are one row: a long table of series.
     markers : sequence of str
         Strings that mean "missing".
-
-    Returns
-    -------
-    dict
-        ``columns`` {name: kind, missing share and range or category shares}, ``seen`` (all
-        names), ``optional``, ``time``, ``newest``, ``keys`` (columns that tell rows apart) and
-        ``n_rows``.
     """
     wanted = [str(name) for name in (df.columns if columns is None else columns)]
     facts: dict[str, ColumnFacts] = {

@@ -13,14 +13,8 @@ from tsclust_model.errors import ConfigurationError
 from tsclust_model.results import NOISE
 
 _VITALS = (
-    "age",
-    "heart_rate",
-    "systolic_pressure",
-    "temperature",
-    "oxygen_saturation",
-    "creatinine",
-    "c_reactive_protein",
-    "body_mass_index",
+    *("age", "heart_rate", "systolic_pressure", "temperature"),
+    *("oxygen_saturation", "creatinine", "c_reactive_protein", "body_mass_index"),
 )
 
 _DECIMALS = (0, 0, 0, 1, 1, 2, 0, 1)
@@ -133,27 +127,7 @@ def make_hospital(
     kind = _draw_kinds(rng, age_of_row, noise, born, dying)
 
     moved = drift * np.clip(2 * age_of_row - 1, 0, 1)
-    vitals, wards, emergency, stay, nursing, cost = _admissions(rng, kind, moved)
-    frame = pd.DataFrame(
-        {
-            "patient_id": _patients(rng, n_rows),
-            "admission_time": (
-                _FIRST_DAY + pd.to_timedelta((age_of_row * _DAYS * 1440).astype(int), unit="min")
-            ),
-            "ward": wards.astype(str),
-            "emergency": emergency,
-        }
-        | {
-            # Rounded as a chart is; "+ 0.0" keeps "-0.0" out.
-            name: np.round(vitals[:, i], _DECIMALS[i]) + 0.0
-            for i, name in enumerate(_VITALS)
-        }
-        | {
-            "length_of_stay_days": np.round(stay, 2),
-            "nursing_hours": np.round(np.maximum(nursing, 0.5), 1),
-            "medication_cost": np.round(np.maximum(cost, 10), 2),
-        }
-    )
+    frame = _admissions(rng, kind, moved, age_of_row)
     return (frame, kind) if return_kind else frame
 
 
@@ -246,15 +220,16 @@ def make_ward_series(
     return pd.concat(wards, ignore_index=True)
 
 
-def _admissions(rng: np.random.Generator, kind: np.ndarray, moved: np.ndarray) -> tuple[Any, ...]:
-    """Vitals, ward, emergency, stay, nursing hours and cost of each row, by its kind."""
+def _admissions(
+    rng: np.random.Generator, kind: np.ndarray, moved: np.ndarray, age_of_row: np.ndarray
+) -> pd.DataFrame:
+    """The admission of each row, by its kind."""
     n_rows = len(kind)
     kinds = (*_KINDS, _NEWCOMER)
     deviation = rng.normal(size=(n_rows, len(_VITALS)))
     vitals = rng.uniform(_LOWEST, _HIGHEST, size=(n_rows, len(_VITALS)))
-    wards = np.array([item.ward for item in kinds], dtype=object)[
-        rng.integers(0, len(_KINDS), n_rows)
-    ]
+    names = np.array([item.ward for item in kinds], dtype=object)
+    wards = names[rng.integers(0, len(_KINDS), n_rows)]
     emergency = rng.random(n_rows) < 0.5
     stay = 4.0 + 0.05 * vitals[:, 0]
     nursing_rate, cost_rate = np.full(n_rows, 5.0), np.full(n_rows, 350.0)
@@ -270,7 +245,22 @@ def _admissions(rng: np.random.Generator, kind: np.ndarray, moved: np.ndarray) -
     stay = np.maximum(stay + rng.normal(0, 0.25, n_rows), 0.5)
     nursing = stay * nursing_rate * (1 + 0.3 * emergency) * rng.normal(1, 0.05, n_rows)
     cost = 150 + stay * cost_rate * rng.normal(1, 0.08, n_rows)
-    return vitals, wards, emergency, stay, nursing, cost
+    minutes = pd.to_timedelta((age_of_row * _DAYS * 1440).astype(int), unit="min")
+    rounded = (  # as a chart is; "+ 0.0" keeps "-0.0" out
+        np.round(vitals[:, i], decimals) + 0.0 for i, decimals in enumerate(_DECIMALS)
+    )
+    return pd.DataFrame(
+        {
+            "patient_id": _patients(rng, n_rows),
+            "admission_time": _FIRST_DAY + minutes,
+            "ward": wards.astype(str),
+            "emergency": emergency,
+            **dict(zip(_VITALS, rounded, strict=True)),
+            "length_of_stay_days": np.round(stay, 2),
+            "nursing_hours": np.round(np.maximum(nursing, 0.5), 1),
+            "medication_cost": np.round(np.maximum(cost, 10), 2),
+        }
+    )
 
 
 def _draw_kinds(

@@ -218,12 +218,7 @@ class VersionFiles:
 
 
 def check_hash_algorithm(name: str) -> None:
-    """Refuse a hash that `hashlib` does not have, or whose length is not its own.
-
-    Raises
-    ------
-    ConfigurationError
-    """
+    """Refuse a hash that `hashlib` does not have, or whose length is not its own."""
     try:
         length = hashlib.new(name).digest_size
     except (ValueError, TypeError):

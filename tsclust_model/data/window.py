@@ -55,11 +55,7 @@ class Window:
     def since(self, source: tuple[str, int], order: Sequence[str]) -> int:
         """Position of the first row that is not older than a row of a version.
 
-        Parameters
-        ----------
-        source : tuple of str and int
-        order : sequence of str
-            All versions, oldest first.
+        `order` are all versions, oldest first.
         """
         numbers = {name: number for number, name in enumerate(order)}
         wanted = (numbers.get(source[0], len(numbers)), source[1])

@@ -97,13 +97,7 @@ def log_baseline(model: Baseline) -> tuple[str, str]:
 
 
 def load_baseline(model_uri: str) -> Baseline:
-    """The baseline of a logged or registered model.
-
-    Raises
-    ------
-    MLflowIntegrationError
-        No such model, or not one of these.
-    """
+    """The baseline of a logged or registered model; any other is an MLflowIntegrationError."""
     with loading(model_uri):
         text = (mlflow.models.get_model_info(model_uri).metadata or {}).get(_METADATA)
         if text is None:

@@ -249,17 +249,10 @@ def model_arguments(generation: FittedPipeline) -> tuple[Parts, dict[str, Any]]:
 
 
 def log_generation(generation: FittedPipeline, serialization: str = "cloudpickle") -> ModelInfo:
-    """Log the generation as one MLflow model under the active run.
+    """Log the model as one MLflow model under the active run.
 
-    Parameters
-    ----------
-    generation : Generation
-    serialization : {'cloudpickle', 'code'}
-        A pickled instance, or models-from-code beside the same state as files.
-
-    Returns
-    -------
-    mlflow.models.model.ModelInfo
+    `serialization` is 'cloudpickle', a pickled instance, or 'code', models-from-code beside the
+    same state as files.
     """
     return _kept(
         generation, serialization, functools.partial(mlflow.pyfunc.log_model, name="model")

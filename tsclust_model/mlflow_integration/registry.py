@@ -68,13 +68,7 @@ def check_model_name(name: str) -> str:
 
 
 def register(model_uri: str, name: str, state_digest: str) -> ModelVersion:
-    """Register a logged model as the next version of `name`, tagged with its state's digest.
-
-    Raises
-    ------
-    MLflowIntegrationError
-        The registry refused.
-    """
+    """Register a logged model as the next version of `name`, tagged with its state's digest."""
     # mlflow prints two lines of its own on every version.
     with translated(f"model '{name}' cannot be registered"), redirect_stderr(io.StringIO()):
         return mlflow.register_model(model_uri, name, tags={STATE_TAG: state_digest})
@@ -85,11 +79,6 @@ def storage_folder(name: str) -> str | None:
 
     A model that has no such tag yet gets one. It follows from its name and the time it was made:
     processes that ask at once come to the same.
-
-    Raises
-    ------
-    MLflowIntegrationError
-        The registry does not answer, or the tag is no name of a folder.
     """
     make_stores()
     folder = None
@@ -140,23 +129,11 @@ def set_champion(
     expected: str | None = None,
     figures: Mapping[str, Any] | None = None,
 ) -> str | None:
-    """Let a version serve; the one before becomes ``@previous``.
+    """Let a version serve, and return the one that did, which becomes ``@previous``.
 
-    Parameters
-    ----------
-    name, version : str
-    reason : str
-        Why, for the version's tags.
-    expected : str, optional
-        The version that must still be serving: somebody may have moved the alias meanwhile (the
-        registry itself has no compare-and-set, so the check is as late as it can be).
-    figures : mapping, optional
-        Further tags, ``promoted.<name>``.
-
-    Returns
-    -------
-    str or None
-        The version that served before.
+    `expected` is the version that must still be serving: somebody may have moved the alias
+    meanwhile (the registry itself has no compare-and-set, so the check is as late as it can be).
+    The reason and the `figures` become tags of the version, ``promoted.<name>``.
 
     Raises
     ------
@@ -213,13 +190,7 @@ def describe_version(name: str, version: str, text: str) -> None:
 
 
 def rollback(name: str, reason: str) -> str:
-    """Let ``@previous`` serve again, and return its version; the two change places.
-
-    Raises
-    ------
-    MLflowIntegrationError
-        There is no previous version.
-    """
+    """Let ``@previous`` serve again, and return its version; the two change places."""
     before = alias_version(name, PREVIOUS)
     if before is None:
         raise MLflowIntegrationError(f"'{name}' has no @{PREVIOUS} version to go back to")
@@ -247,13 +218,7 @@ def segment_names(name: str) -> dict[int, str]:
 
 
 def alias_version(name: str, alias: str) -> str | None:
-    """Version that an alias points to, or None.
-
-    Raises
-    ------
-    MLflowIntegrationError
-        The registry does not answer.
-    """
+    """Version that an alias points to, or None."""
     make_stores()
     with answering(name), tolerated(ABSENT, "INVALID_PARAMETER_VALUE"):
         return str(MlflowClient().get_model_version_by_alias(name, alias).version)
@@ -282,13 +247,7 @@ def registered_at(name: str, version: str) -> datetime:
 
 
 def name_and_version(model_uri: str) -> tuple[str, str]:
-    """Name and version of ``models:/<name>@<alias>`` or ``models:/<name>/<version>``.
-
-    Raises
-    ------
-    MLflowIntegrationError
-        Another form of URI, or no such alias.
-    """
+    """Name and version of ``models:/<name>@<alias>`` or ``models:/<name>/<version>``."""
     name, at, alias = model_uri.removeprefix("models:/").partition("@")
     version = alias_version(name, alias) if at else None
     if not at:
@@ -336,11 +295,6 @@ def registered_generation(name: str, version: str) -> FittedPipeline:
 
     The steps of the loop ask for the champion one after another, and to fetch it is most of what
     they would do.
-
-    Raises
-    ------
-    MLflowIntegrationError
-        As `load_generation`.
     """
     digest = version_tags(name, version).get(STATE_TAG)
     generation = _KEPT.pop(digest, None) if digest else None

@@ -78,10 +78,7 @@ def seal_model(model: Any) -> Parts:
 def open_model(parts: Parts) -> Any:
     """The model of `seal_model`; nothing is parsed before its checksum is right.
 
-    Raises
-    ------
-    MLflowIntegrationError
-        A part was changed, or is of a type that is not trusted.
+    A part that was changed, or is of a type that is not trusted, is an MLflowIntegrationError.
     """
     if "info.json" in parts:
         return open_generation(parts)

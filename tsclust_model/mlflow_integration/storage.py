@@ -48,18 +48,8 @@ _OLD_DEFAULTS = ("tsclust_history", "tsclust_data", "tsclust_monitoring")
 @one_line
 @dataclass(frozen=True)
 class ModelStorage:
-    """The places of one registered model.
-
-    Attributes
-    ----------
-    folder : Path
-        Of this model alone.
-    history : DataVersioner
-        The batches that retrains read.
-    data_versions : Path
-        The tables that the loop has ingested.
-    monitoring : Path
-        What the loop's monitor keeps.
+    """The places of one registered model: a folder of its own, the batches that retrains read, the
+    tables that the loop has ingested and what its monitor keeps.
     """
 
     folder: Path
@@ -83,18 +73,10 @@ def open_storage(
 ) -> ModelStorage:
     """The places of a registered model; nothing but a name is written before rows are.
 
-    A model that was trained when its history lay in the working folder takes over the batches it
-    was trained on, if they are still there.
-
-    Parameters
-    ----------
-    config : PipelineConfig
-    model_name : str
-    register : bool
-        Make the registered model if there is none, so that the folder is its own before rows are
-        written there.
-    versions_dir, monitoring_dir : str, optional
-        Other roots of these two.
+    With `register` the registered model is made if there is none, so that the folder is its own
+    before rows are written there. A model that was trained when its history lay in the working
+    folder takes over the batches it was trained on, if they are still there. `versions_dir` and
+    `monitoring_dir` are other roots of these two.
 
     Raises
     ------
@@ -123,21 +105,9 @@ def refuse_lost_rows(
 ) -> None:
     """Refuse to retrain where rows that the champion was trained on should be and are not.
 
-    Rows that were purged, or are older than the window reaches, are not missing.
-
-    Parameters
-    ----------
-    storage : ModelStorage
-    champion : mapping
-        Its ``info``: ``trained_on``, and ``trained_order`` of the batches, oldest first (without
-        it no batch is known to be newer than another).
-    target : str
-    window : Window
-        What a challenger would be trained on.
-
-    Raises
-    ------
-    RetrainingError
+    Rows that were purged, or are older than the `window` of a challenger reaches, are not missing.
+    `champion` is its ``info``: ``trained_on``, and ``trained_order`` of the batches, oldest first
+    (without it no batch is known to be newer than another).
     """
     trained_on: Ranges = champion["trained_on"]
     order = list(champion.get("trained_order", trained_on))

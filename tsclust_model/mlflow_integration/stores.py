@@ -62,11 +62,6 @@ def make_stores() -> None:
 
     mlflow makes them at the first use, and of two processes that do so at once one fails
     (``duplicate column name``).
-
-    Raises
-    ------
-    MLflowIntegrationError
-        The store cannot be opened.
     """
     for uri in dict.fromkeys((mlflow.get_tracking_uri(), mlflow.get_registry_uri())):
         file = embedded_file(uri)

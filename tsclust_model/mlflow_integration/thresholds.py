@@ -27,17 +27,9 @@ def failed_thresholds(
 ) -> list[str]:
     """Sentences on the thresholds that are not met; empty if all are.
 
-    Parameters
-    ----------
-    thresholds : mapping of str to mapping
-        The fields of `MetricThreshold` for each metric. Changes are against the baseline.
-    figures, baseline : mapping of str to number
-        Of the model, and of the one it is compared with; what is undefined is left out.
-
-    Raises
-    ------
-    ConfigurationError
-        A threshold that mlflow does not take.
+    `thresholds` holds the fields of `MetricThreshold` by metric; changes are against the
+    `baseline`. Figures that are undefined are left out. A threshold that mlflow does not take is a
+    ConfigurationError.
     """
     wanted = {name: _metric_threshold(name, fields) for name, fields in thresholds.items()}
     # mlflow says on its own log which thresholds it looks at; the core is silent.

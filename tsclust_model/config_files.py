@@ -137,15 +137,18 @@ class Rules:
         fields: dict[str, Any] = {name: (kind, None) for name, kind in self.types.items()}
         return model_of("_Values", __base__=Strict, **fields)
 
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        return {name: expected(kind) for name, kind in self.types.items() if kind is not Any}
+
     def check(self, values: Mapping[str, Any], prefix: str = "") -> None:
         """Refuse the first value that is none of its type (ConfigurationError)."""
         try:
             self._model.model_validate(values)
         except ValidationError as error:
             key = first_problem(error, self._model).place.partition(".")[0]
-            text = expected(self.types[key])
             raise ConfigurationError(
-                f"{prefix}{key} is {values[key]!r}; it must be {text}"
+                f"{prefix}{key} is {values[key]!r}; it must be {self._texts[key]}"
             ) from None
 
 

@@ -50,7 +50,11 @@ class QualityProblem(TypedDict):
 
 
 class QualityReport(TypedDict):
-    """Of `validate_data_quality`."""
+    """Of `validate_data_quality`.
+
+    ``decision`` is off, ok, warn or block; ``removed`` are rows by reason, ``removed_rows`` their
+    positions.
+    """
 
     step: str
     mode: str
@@ -64,19 +68,19 @@ class QualityReport(TypedDict):
 
 
 @dataclass(frozen=True)
-class Limits:
+class _Limits:
     """What counts as broken, and as a problem of the table; see `validate_data_quality`."""
 
-    allow_missing: bool = True
-    duplicates: bool = True
-    time: str | None = None
-    markers: Sequence[str] = ("",)
-    max_removed_share: float = 0.1
-    max_missing_rise: float = 0.2
-    max_unseen_share: float = 0.1
-    max_category_shift: float = 0.5
-    range_tolerance: float = 1.0
-    min_rows: int = 1
+    allow_missing: bool
+    duplicates: bool
+    time: str | None
+    markers: Sequence[str]
+    max_removed_share: float
+    max_missing_rise: float
+    max_unseen_share: float
+    max_category_shift: float
+    range_tolerance: float
+    min_rows: int
 
 
 @one_line
@@ -103,9 +107,18 @@ def validate_data_quality(
     schema: QualitySchema | None = None,
     mode: str = "warn",
     checks: Mapping[str, str] | None = None,
-    **limits: Any,
+    allow_missing: bool = True,
+    duplicates: bool = True,
+    time: str | None = None,
+    markers: Sequence[str] = ("",),
+    max_removed_share: float = 0.1,
+    max_missing_rise: float = 0.2,
+    max_unseen_share: float = 0.1,
+    max_category_shift: float = 0.5,
+    range_tolerance: float = 1.0,
+    min_rows: int = 1,
 ) -> QualityReport:
-    """Check a table, count broken rows, and decide whether the table may be used.
+    """Check a table, count broken rows, and decide whether it may be used; see `QualityReport`.
 
     Parameters
     ----------
@@ -121,32 +134,30 @@ def validate_data_quality(
         Checks with a less strict mode: ``removed``, ``renamed``, ``added``, ``type``, ``unit``,
         ``missing``, ``range``, ``duplicates``, ``time``, ``time_order``, ``category``,
         ``category_drift``, ``too_few``.
-    **limits
-        ``allow_missing`` (True; False: a row that lacks a column that is not optional is broken),
-        ``duplicates`` (True: a row that is there twice is broken), ``time`` (default: the
-        schema's), ``markers`` ([""]: strings that mean "missing"), and the most that is no problem:
-        ``max_removed_share`` (0.1, broken rows of one column or in all), ``max_missing_rise`` (0.2,
-        missing values above training's share), ``max_unseen_share`` (0.1, strings that training did
-        not have), ``max_category_shift`` (0.5, total variation distance from training's
-        categories), ``range_tolerance`` (1.0, widths of the known range outside of it); the least:
-        ``min_rows`` (1).
-
-    Returns
-    -------
-    dict
-        ``step``, ``mode``, ``decision`` (``off``, ``ok``, ``warn`` or ``block``), ``problems``
-        (check, column, message and severity of each), ``removed`` {reason: rows}, ``removed_rows``
-        (their positions), ``n_rows``, ``n_kept`` and ``metrics`` {name: number}.
+    allow_missing, duplicates : bool
+        Whether a row may lack a column that is not optional, and whether a copy is broken.
+    time, markers
+        The column of times (default: the schema's), and strings that mean "missing".
+    max_removed_share, max_missing_rise, max_unseen_share, max_category_shift : float
+        The most that is no problem, 0 to 1: broken rows of one column or in all; missing values
+        above training's share; strings that training did not have; total variation distance of a
+        column's categories from training's.
+    range_tolerance : float
+        How far outside the known range a number may be, in widths of that range.
+    min_rows : int
     """
     for asked in (mode, *(checks or {}).values()):
         if asked not in MODES:
             raise DataValidationError(f"quality mode {asked!r} must be one of {', '.join(MODES)}")
     if not isinstance(df, pd.DataFrame):
         raise DataValidationError(f"{step_name} was given a {type(df).__name__}; give a DataFrame")
+    limits = _Limits(
+        allow_missing, duplicates, time, markers, max_removed_share, max_missing_rise,
+        max_unseen_share, max_category_shift, range_tolerance, min_rows,
+    )  # fmt: skip
     findings = _Findings()
     if mode != "off":
-        frame = named_strings(df).reset_index(drop=True)
-        _look(frame, schema, Limits(**limits), findings)
+        _look(named_strings(df).reset_index(drop=True), schema, limits, findings)
     return _report(step_name, mode, len(df), findings, dict(checks or {}))
 
 
@@ -166,7 +177,7 @@ def likely_rename(name: str, frame: pd.DataFrame, schema: QualitySchema) -> str:
 
 
 def _look(
-    frame: pd.DataFrame, schema: QualitySchema | None, limits: Limits, findings: _Findings
+    frame: pd.DataFrame, schema: QualitySchema | None, limits: _Limits, findings: _Findings
 ) -> None:
     if len(frame) < limits.min_rows:
         findings.problem(
@@ -309,7 +320,7 @@ def _check_values(
     plain: pd.DataFrame,
     schema: QualitySchema,
     units: set[str],
-    limits: Limits,
+    limits: _Limits,
     findings: _Findings,
 ) -> None:
     """Types, ranges and gaps, row by row, by pandera; a column that fails in many is a problem."""
@@ -360,7 +371,7 @@ def _note_broken(
 
 
 def _check_shares(
-    plain: pd.DataFrame, schema: QualitySchema, limits: Limits, findings: _Findings
+    plain: pd.DataFrame, schema: QualitySchema, limits: _Limits, findings: _Findings
 ) -> None:
     """Missing values and categories, as shares of the column."""
     unseen_most = shift_most = 0.0

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from tsclust_model.data.columns import as_boolean, is_nested
+from tsclust_model.data.columns import are_numbers, as_boolean, is_nested
 from tsclust_model.errors import DataValidationError
 
 MOST_CLASSES = 100
@@ -174,7 +174,7 @@ def _kind(column: pd.Series, name: str) -> str:
 
 def _refuse_broken_numbers(column: pd.Series, name: str) -> None:
     texts = column.astype(str)
-    numbers = int(pd.to_numeric(texts, errors="coerce").notna().sum())
+    numbers = int(are_numbers(texts).sum())
     if len(texts) / 2 < numbers < len(texts):
         raise DataValidationError(
             f"target '{name}' holds numbers and, in {len(texts) - numbers} row(s), texts; correct "

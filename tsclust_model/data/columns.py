@@ -252,6 +252,11 @@ def as_numbers(
         ) from error
 
 
+def are_numbers(values: pd.Series | pd.Index) -> np.ndarray:
+    """Mask of the values that are numbers, or strings of one, shape (n,)."""
+    return np.array(pd.to_numeric(pd.Series(values), errors="coerce").notna(), dtype=bool)
+
+
 def id_codes(column: pd.Series) -> tuple[np.ndarray, pd.Index]:
     """A number for each id, shape (n,), int64, and the ids in that order.
 

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from fsspec.implementations.local import LocalFileSystem
 
-from tsclust_model.data.columns import is_nested
+from tsclust_model.data.columns import are_numbers, is_nested
 from tsclust_model.errors import DataValidationError, listed
 
 FORMATS = {
@@ -402,7 +402,7 @@ def _decimal_commas(frame: pd.DataFrame, strings: Collection[str], delimiter: st
         commas = values[values.str.contains(",", regex=False)]
         are_decimals = values.str.fullmatch(_DECIMAL_COMMA.pattern)
         are_grouped = values.str.fullmatch(_GROUPED.pattern)
-        plain = pd.to_numeric(values, errors="coerce").notna()
+        plain = are_numbers(values)
         if not len(commas) or not (are_decimals | are_grouped | plain).all():
             continue
         unclear = delimiter == "," and bool(are_grouped[commas.index].all())

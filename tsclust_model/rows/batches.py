@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.data.class_labels import ClassLabels, holds_classes
-from tsclust_model.data.columns import validate_target
+from tsclust_model.data.columns import are_numbers, validate_target
 from tsclust_model.errors import DataValidationError
 from tsclust_model.results import Assignment
 from tsclust_model.rows.model import Forecast, Generation
@@ -236,7 +236,7 @@ def _refuse_other_kind(classes: ClassLabels, values: pd.Series, texts: np.ndarra
     if classes.kind == "text":
         odd = [isinstance(value, (Number, np.bool_)) for value in values]
     elif classes.kind == "number":
-        odd = list(pd.to_numeric(pd.Series(texts), errors="coerce").isna())
+        odd = list(~are_numbers(pd.Series(texts)))
     else:
         odd = [text not in ("true", "false") for text in texts]
     n_odd = int((np.array(odd, dtype=bool) & (classes.codes(texts) < 0)).sum())

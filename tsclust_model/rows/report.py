@@ -17,6 +17,7 @@ import pandas as pd
 from tsclust_model.boosting.folds import Fold, time_ordered_folds
 from tsclust_model.boosting.intervals import Calibration, Support
 from tsclust_model.boosting.output_model import NumberModel
+from tsclust_model.data.columns import numbers_or_times
 from tsclust_model.models.evidence import (
     MISSING,
     ClassRows,
@@ -147,11 +148,10 @@ def period(frame: pd.DataFrame, time: str | None) -> list[str] | None:
     """First and last day (or number) of the time column; None without one."""
     if time is None or time not in frame or not len(frame):
         return None
-    column = frame[time].infer_objects()
-    if pd.api.types.is_numeric_dtype(column):
-        return [f"{column.min():g}", f"{column.max():g}"]
-    days = pd.to_datetime(column, format="ISO8601", utc=True)
-    return [days.min().date().isoformat(), days.max().date().isoformat()]
+    keys = numbers_or_times(frame[time])
+    if pd.api.types.is_numeric_dtype(keys):
+        return [f"{keys.min():g}", f"{keys.max():g}"]
+    return [keys.min().date().isoformat(), keys.max().date().isoformat()]
 
 
 def fold_evidence(

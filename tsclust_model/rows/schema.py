@@ -15,6 +15,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import (
     LARGEST,
     OK,
+    are_numbers,
     as_boolean,
     as_numbers,
     is_nested,
@@ -217,7 +218,7 @@ def _fit_feature(column: pd.Series, name: str, markers: tuple[str, ...]) -> Feat
     texts = pd.Index(present.astype(str).unique()).sort_values()
     if set(texts.str.strip().str.lower()) <= {"false", "true"}:  # as the history keeps booleans
         return Feature(name, "boolean", ("false", "true"))
-    looks_numeric = pd.to_numeric(texts.to_series(), errors="coerce").notna()
+    looks_numeric = are_numbers(texts)
     if looks_numeric.any() and len(present) < column.notna().sum() and looks_numeric.all():
         return Feature(name, "number")  # numbers once the markers are gone
     others = set(texts[~looks_numeric].str.strip().str.lower())

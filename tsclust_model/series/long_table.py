@@ -216,7 +216,7 @@ def _parsed(column: pd.Series, name: str) -> Times:
     texts = pd.Series(unique, dtype=str)
     try:
         utc = numbers_or_times(texts)
-        wall = pd.to_datetime(texts.str.replace(_OFFSET, "", regex=True), format="ISO8601")
+        wall = numbers_or_times(texts.str.replace(_OFFSET, "", regex=True))
     except (ValueError, TypeError) as error:
         raise DataValidationError(
             f"time column '{name}' is not ISO 8601 (2026-01-31 or 2026-01-31T08:00); a day and a "

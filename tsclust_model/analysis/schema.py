@@ -183,10 +183,7 @@ class AnalysisRequest(Strict):
 def parse_request(request: AnalysisRequest | Mapping[str, Any]) -> AnalysisRequest:
     """The request, checked.
 
-    Raises
-    ------
-    ConfigurationError
-        A field is unknown, missing or impossible; the first one is named, with its value.
+    A field that is unknown, missing or impossible is a ConfigurationError; the first one is named.
     """
     if isinstance(request, AnalysisRequest):
         return request

@@ -34,18 +34,9 @@ _WHOLE = re.compile(r"0*(\d+)(\.0+)?")
 class FittedRows:
     """Hashes of the rows a model was fitted on.
 
-    Attributes
-    ----------
-    salt : bytes
-        Of this model: equal rows of two models have other hashes.
-    columns : tuple of str
-        Features and target, sorted.
-    keys : tuple of str
-        Id and time of the table that was fitted, where it has them.
-    contents : ndarray of uint64, sorted
-        Of the columns.
-    keyed : ndarray of uint64, sorted
-        Of columns and keys; empty without keys.
+    `contents` (uint64, sorted) are of the `columns` (features and target, sorted), `keyed` of these
+    and of the `keys` (id and time, where the table has them). The `salt` is the model's own: equal
+    rows of two models have other hashes.
     """
 
     salt: bytes
@@ -112,13 +103,8 @@ class FittedRows:
 class FittedPeriods:
     """The last period of each series that a model was fitted on.
 
-    Attributes
-    ----------
-    salt : bytes
-    ids : ndarray of uint64, sorted
-        Hashes of the ids.
-    last : ndarray of int64
-        Number of the last fitted period of each (see `Frequency.ordinals`).
+    `ids` (uint64, sorted) are hashes of the ids, `last` (int64) the number of the last fitted
+    period of each (see `Frequency.ordinals`).
     """
 
     salt: bytes

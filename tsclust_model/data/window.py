@@ -20,15 +20,9 @@ Ranges = dict[str, list[int]]
 class Window:
     """The newest labelled rows, oldest first, and where each comes from.
 
-    Attributes
-    ----------
-    frame : DataFrame
-    versions : ndarray of object, shape (n,)
-        Version id of each row.
-    rows : ndarray of int64, shape (n,)
-        Its position there when it was registered; a purge does not shift it.
-    full : bool
-        Whether older rows may have been left out, because there are as many as were asked for.
+    `versions` (object, shape (n,)) are ids of versions, `rows` (int64, shape (n,)) the positions
+    there when they were registered, which a purge does not shift. `full` says that older rows may
+    have been left out, because there are as many as were asked for.
     """
 
     frame: pd.DataFrame

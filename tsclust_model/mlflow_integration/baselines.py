@@ -40,11 +40,8 @@ _TRUSTED_TYPES = (
 def estimator_bytes(estimator: BaseEstimator) -> bytes:
     """An estimator as skops writes it.
 
-    Raises
-    ------
-    MLflowIntegrationError
-        It holds what skops cannot keep, or a type that is not scikit-learn's, LightGBM's, scipy's
-        or numpy's; it is named.
+    What skops cannot keep, or a type that is not scikit-learn's, LightGBM's, scipy's or numpy's, is
+    named in an MLflowIntegrationError.
     """
     name = f"a {type(estimator).__name__}"
     try:

@@ -176,16 +176,11 @@ def seal_generation(generation: FittedPipeline) -> Parts:
 
 
 def open_generation(parts: Parts) -> FittedPipeline:
-    """The generation of a sealed state, after every check.
+    """The model of a sealed state, after every check.
 
     One process runs one build of this package, whichever was imported first (mlflow issue 12395).
     A newer build reads the states of older ones; any other build refuses, because it might
     answer differently from the code the model was logged with.
-
-    Raises
-    ------
-    MLflowIntegrationError
-        The state was changed, or belongs to a build that this process cannot stand in for.
     """
     manifest = open_sealed(parts)
     logged = str(manifest["package_version"])

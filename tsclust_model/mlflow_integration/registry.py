@@ -170,10 +170,7 @@ def set_challenger(name: str, version: str) -> None:
 def challenger_tags(name: str) -> dict[str, str]:
     """Tags of the version behind ``@challenger``; none without one."""
     version = alias_version(name, CHALLENGER)
-    if version is None:
-        return {}
-    with translated(f"version {version} of '{name}' cannot be read"):
-        return dict(MlflowClient().get_model_version(name, version).tags)
+    return {} if version is None else version_tags(name, version)
 
 
 def tag_version(name: str, version: str, tags: Mapping[str, Any]) -> None:

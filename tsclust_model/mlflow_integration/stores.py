@@ -24,15 +24,10 @@ _PROBE_SECONDS = 3.0
 
 
 def require_server() -> None:
-    """Refuse at once to begin what needs a tracking server that is not there.
+    """Refuse at once to begin what needs a tracking server that does not answer within 3 s.
 
-    mlflow's own calls try again for minutes (4 min 10 s by default) before they say so.
-
-    Raises
-    ------
-    MLflowIntegrationError
-        The server of the store or of the registry cannot be reached within 3 s. A store that is
-        no server passes, as does any answer.
+    mlflow's own calls try again for minutes (4 min 10 s by default) before they say so. A store
+    that is no server passes, as does any answer.
     """
     for uri in dict.fromkeys((mlflow.get_tracking_uri(), mlflow.get_registry_uri())):
         if not uri.startswith(("http://", "https://")):

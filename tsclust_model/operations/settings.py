@@ -209,12 +209,8 @@ class LoopSettings(BaseSettings):
 def load_settings(path: str | Path) -> LoopSettings:
     """The settings of a YAML file, with the environment laid over them.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ConfigurationError
-        The file is not YAML, or a key or value is wrong; it is named as ``section.key``.
+    A file that is not YAML, or a wrong key or value, named as ``section.key``, is a
+    ConfigurationError.
     """
     content = read_yaml(path)
     if not isinstance(content, dict):

@@ -54,12 +54,8 @@ class Feature:
 class Encoded:
     """A batch as LightGBM and the clustering see it.
 
-    Attributes
-    ----------
-    X : ndarray of float64, shape (n, n_features)
-        Numbers, and the codes of categories; NaN is missing.
-    status : ndarray of object, shape (n,)
-        ``ok``, or why the row cannot be scored, naming columns and never values.
+    `X` (float64, shape (n, n_features)) holds numbers and the codes of categories, NaN is missing;
+    `status` (object, shape (n,)) is ``ok``, or why the row cannot be scored, naming columns.
     """
 
     X: np.ndarray
@@ -101,12 +97,8 @@ class Schema:
     def encode(self, frame: pd.DataFrame) -> Encoded:
         """Turn a table into the model's matrix, one row at a time in effect.
 
-        Extra columns are ignored and the order of columns does not matter.
-
-        Raises
-        ------
-        DataValidationError
-            A column is absent, duplicated, or holds text where the model knows a number.
+        Extra columns are ignored and the order of columns does not matter. A column that is absent,
+        duplicated, or holds a string where the model knows a number is a DataValidationError.
         """
         if frame.columns.tolist() != self.names:
             require_columns(frame, self.names)

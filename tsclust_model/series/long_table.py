@@ -92,12 +92,7 @@ def series_panel(
 
 
 def require_series_roles(roles: Roles) -> None:
-    """Refuse roles that no series can be made of.
-
-    Raises
-    ------
-    ConfigurationError
-    """
+    """Refuse roles that no series can be made of (ConfigurationError)."""
     if roles.id is None or roles.time is None:
         absent = " and ".join(n for n, v in (("id", roles.id), ("time", roles.time)) if v is None)
         raise ConfigurationError(
@@ -143,16 +138,12 @@ class Times:
 
 
 def naive_times(column: pd.Series, name: str, frequency: str | None = None) -> Times:
-    """Times of a column: timestamps, periods, dates or ISO 8601 texts.
+    """Times of a column: timestamps, periods, dates or ISO 8601 strings.
 
     Zoned times keep their wall clock for days and longer periods, where midnight is meant, and
     become UTC for shorter ones, where a clock is set back once a year. Whole numbers are years with
-    frequency YS; without a frequency, or with one of numbers, they count periods.
-
-    Raises
-    ------
-    DataValidationError
-        Other numbers, other texts, or a missing time.
+    frequency YS; without a frequency, or with one of numbers, they count periods. Other numbers,
+    other strings and missing times are a DataValidationError.
     """
     column = column.infer_objects()
     if isinstance(column.dtype, pd.CategoricalDtype):

@@ -32,14 +32,8 @@ _LISTS = pa.list_(pa.float64())
 @one_line
 @dataclass(frozen=True)
 class SeriesRows:
-    """Rows as arrays.
-
-    Attributes
-    ----------
-    panel : Panel
-        Right-aligned, one series a row of the table, also for those that cannot be scored.
-    status : ndarray of object, shape (n,)
-        ``ok``, or why the row cannot be scored, naming columns and never values.
+    """Rows as arrays: a right-aligned panel, a series for each row, also if it cannot be scored,
+    and the `status` (object, shape (n,)): ``ok``, or why not, naming columns and never values.
     """
 
     panel: Panel
@@ -55,19 +49,8 @@ class SeriesRows:
 class SeriesSchema:
     """The input of a model of series.
 
-    Attributes
-    ----------
-    target : str
-        Its name in the long table; in a row it is ``y``.
-    resources, covariates : tuple of str
-    frequency : str
-    horizon : int
-        Periods that are forecast.
-    width : int
-        Newest periods of a series that are looked at.
-    id, time : str
-        Columns of the long table.
-    missing_markers : tuple of str
+    `id`, `time` and `target` are columns of the long table (in a row the target is ``y``);
+    `horizon` periods are forecast, and the newest `width` periods of a series are looked at.
     """
 
     target: str
@@ -118,13 +101,8 @@ class SeriesSchema:
     def encode(self, frame: pd.DataFrame) -> SeriesRows:
         """Turn rows into arrays; each row by itself.
 
-        Null elements inside a series become a straight line between their neighbours, those at
-        its end the last value, and those before its first value are left out.
-
-        Raises
-        ------
-        DataValidationError
-            A column is absent.
+        Null elements inside a series become a straight line between their neighbours, those at its
+        end the last value, and those before its first value are left out.
         """
         absent = [name for name in self.names if name not in frame.columns]
         if absent:

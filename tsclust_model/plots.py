@@ -199,16 +199,16 @@ def as_html(figure: Any) -> str:
 
 def shown_pictures(visualizations: Mapping[str, Any]) -> list[tuple[str, bytes, str]]:
     """Name, content and suffix of the pictures in a result."""
-    found = []
+    pictures = []
     for name in DRAW:
         text = visualizations[name]
         if text is None:
             continue
         if text.lstrip().startswith("<"):
-            found.append((name, text.encode(), "html"))
+            pictures.append((name, text.encode(), "html"))
         else:
-            found.append((name, base64.b64decode(text), "png"))
-    return found
+            pictures.append((name, base64.b64decode(text), "png"))
+    return pictures
 
 
 def save(content: bytes | Any, path: Path) -> None:

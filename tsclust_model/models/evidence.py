@@ -262,13 +262,13 @@ class ClassRows:
     def outputs(self, name: str) -> dict[str, OutputRows]:
         """The ten likeliest classes, whose totals are how many rows are of them."""
         nothing, pool = np.full(len(self.codes), np.nan), np.zeros(len(self.codes), dtype=np.int64)
-        found = {}
+        outputs = {}
         likeliest = np.argsort(-self.probabilities.sum(axis=0), kind="stable")[:_CLASSES]
         for code in likeliest.tolist():
             p, came = self.probabilities[:, code], (self.codes == code).astype(np.float64)
             rows = OutputRows(came, p, nothing, nothing, p * (1 - p), pool, [Pool(0.0, 0.0, 1)])
-            found[f"{name}: {self.names[code]}"] = rows
-        return found
+            outputs[f"{name}: {self.names[code]}"] = rows
+        return outputs
 
     def scores(self, rows: np.ndarray) -> dict[str, float | None]:
         """``accuracy`` and ``auc`` of some rows (a mask)."""

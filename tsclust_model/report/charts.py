@@ -226,7 +226,8 @@ def history_plot(
             over = values > limit
             if over.any():
                 plot.scatter(
-                    *(batches[over], values[over]),
+                    batches[over],
+                    values[over],
                     color=COLOURS[3],
                     marker="^",
                     s=28,
@@ -346,7 +347,7 @@ def create_performance_plots(
 
 def _by_metric(batches: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """One mapping a batch as one list a metric; a record of one value counts as that metric."""
-    found: dict[str, list[float]] = {}
+    history: dict[str, list[float]] = {}
     for batch in batches:
         if not isinstance(batch, Mapping):
             raise DataValidationError(
@@ -357,8 +358,8 @@ def _by_metric(batches: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
             batch = {str(batch["metric_name"]): batch["value"]}
         for name, value in batch.items():
             if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
-                found.setdefault(str(name), []).append(float(value))
-    return found
+                history.setdefault(str(name), []).append(float(value))
+    return history
 
 
 def save_figure(figure: Figure, save_path: str | Path) -> str:
@@ -378,8 +379,8 @@ def by_size(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
     order = np.argsort(labels, kind="stable")
     clusters, starts = np.unique(labels[order], return_index=True)
     parts = zip(clusters, np.split(order, starts[1:]), strict=True)
-    found = [(int(cluster), rows) for cluster, rows in parts if cluster != NOISE]
-    return sorted(found, key=lambda part: -len(part[1]))
+    rows_of = [(int(cluster), rows) for cluster, rows in parts if cluster != NOISE]
+    return sorted(rows_of, key=lambda part: -len(part[1]))
 
 
 def _principal(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -181,13 +181,13 @@ def _segments(model: FittedPipeline, inputs: ReportInputs, names: Mapping[int, s
     clusters, numbered = np.unique(rows.labels[rows.labels != NOISE], return_inverse=True)
     labels = np.full(len(rows.labels), NOISE)
     labels[rows.labels != NOISE] = numbered
-    found: list[Segment] = []
+    shown: list[Segment] = []
     for cluster, profile in zip(clusters.tolist(), profiles(rows, labels), strict=True):
         members = rows.labels == cluster
         large = int(members.sum()) >= SMALLEST_GROUP
         apart = profile["characteristics"] if large else []
         differences = {item["feature"]: item["difference"] for item in apart}
-        found.append(
+        shown.append(
             {
                 "id": cluster,
                 "name": segment_name(cluster, names),
@@ -201,21 +201,21 @@ def _segments(model: FittedPipeline, inputs: ReportInputs, names: Mapping[int, s
                 "representatives": profile["representative_samples"][:_APART] if large else [],
             }
         )
-    found.sort(key=lambda segment: -segment["rows"])
+    shown.sort(key=lambda segment: -segment["rows"])
     noise = int((rows.labels == NOISE).sum())
     return {
         "n_rows": len(rows.labels),
-        "n_segments": len(found),
+        "n_segments": len(shown),
         "noise_rows": noise,
         "noise_ratio": noise / max(len(rows.labels), 1),
         "features": rows.features,
         "silhouette": model.info["clustering"].get("silhouette_score"),
         "least_rows": inputs.traits.least_rows,
-        "found": found,
+        "found": shown,
         "rest": {
-            "n": len(found[SHOWN:]),
-            "rows": sum(segment["rows"] for segment in found[SHOWN:]),
-            "share": sum(segment["share"] for segment in found[SHOWN:]),
+            "n": len(shown[SHOWN:]),
+            "rows": sum(segment["rows"] for segment in shown[SHOWN:]),
+            "share": sum(segment["share"] for segment in shown[SHOWN:]),
         },
     }
 
@@ -257,7 +257,7 @@ def _totals(
             },
         }
 
-    everyone = Group("all", np.ones(len(evidence.labels), dtype=bool))
+    overall = Group("all", np.ones(len(evidence.labels), dtype=bool))
     by = [("segment", shown_groups(evidence.labels, names))]
     by += [
         (name, shown_groups(evidence.groups[name])) for name in planning if name in evidence.groups
@@ -266,7 +266,7 @@ def _totals(
         "basis": evidence.basis,
         "coverage": coverage,
         "outputs": list(evidence.outputs),
-        "all": row(everyone) if len(evidence.labels) >= SMALLEST_GROUP else None,
+        "all": row(overall) if len(evidence.labels) >= SMALLEST_GROUP else None,
         "by": [{"column": name, "groups": [row(group) for group in groups]} for name, groups in by],
     }
 
@@ -300,11 +300,11 @@ def _subgroups(evidence: Evidence, audit: Sequence[str]) -> list[Subgroups]:
 def _accuracy(
     model: FittedPipeline, evidence: Evidence, own: Mapping[int, float], names: Mapping[int, str]
 ) -> Accuracy:
-    everyone = Group(f"all {model.unit}", np.ones(len(evidence.labels), dtype=bool))
+    overall = Group(f"all {model.unit}", np.ones(len(evidence.labels), dtype=bool))
     return {
         "basis": evidence.basis,
         "coverage": model.coverage,
-        "all": _errors(evidence, everyone),
+        "all": _errors(evidence, overall),
         "segments": [
             _errors(evidence, group)
             | {

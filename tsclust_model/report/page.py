@@ -180,19 +180,19 @@ def _tiles(figures: Figures) -> list[tuple[str, str]]:
     ]
     if not accuracy or not measure:
         return tiles
-    everyone, unit = accuracy["all"], f" ({measure['unit']})" if measure["unit"] else ""
-    tiles.append((number(everyone["value"], 3), f"{measure['label']} out of sample{unit}"))
-    if "accuracy" in everyone:
+    overall, unit = accuracy["all"], f" ({measure['unit']})" if measure["unit"] else ""
+    tiles.append((number(overall["value"], 3), f"{measure['label']} out of sample{unit}"))
+    if "accuracy" in overall:
         right = "of the rows: the likeliest class was right"
-        tiles.append((percent(everyone["accuracy"]), right))
+        tiles.append((percent(overall["accuracy"]), right))
     if gain:
         saved = percent(gain["beyond"] if gain["earned"] else 0)
         saved += f" ± {percent(gain['error'])}" if gain["earned"] else ""
         chance = "" if gain["earned"] else ": no more than chance"
         tiles.append((saved, f"of the error saved by segments beyond shuffled ones{chance}"))
-    if everyone.get("interval_coverage") is not None:
+    if overall.get("interval_coverage") is not None:
         wanted = percent(accuracy["coverage"], 0)
-        tiles.append((percent(everyone["interval_coverage"]), f"inside the {wanted} intervals"))
+        tiles.append((percent(overall["interval_coverage"]), f"inside the {wanted} intervals"))
     return tiles
 
 
@@ -258,7 +258,7 @@ def _facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     if model["fitted_rows"] != model["n_rows"]:
         fitted += f" (segments found on a sample of {number(model['fitted_rows'])})"
     counts = (
-        ("Rows held out", "n_holdout"),
+        ("Holdout rows", "n_holdout"),
         ("Rows evaluated", "n_evaluated"),
         ("Rows trained on", "n_trained_on"),
         ("Rows not scored", "n_not_scored"),
@@ -292,22 +292,22 @@ def _quality(figures: Figures) -> str:
     accuracy, measure, worth = figures["accuracy"], figures["measure"], figures["worth"]
     if not accuracy or not measure or not worth:
         return "Not measured: no row with a known outcome was forecast out of sample."
-    everyone, label = accuracy["all"], measure["label"]
-    text = f"{label} {number(everyone['value'])}"
-    if everyone["error"] is not None:
-        text += f" ± {number(everyone['error'], 2)}"
+    overall, label = accuracy["all"], measure["label"]
+    text = f"{label} {number(overall['value'])}"
+    if overall["error"] is not None:
+        text += f" ± {number(overall['error'], 2)}"
     text += f" on {_md(accuracy['basis'])}"
     shown = [column["name"] for column in measure["columns"]]
-    if "mae" in shown and everyone["mae"] is not None:
-        text += f"; MAE {number(everyone['mae'])}"
-        text += f", R² {number(everyone['r2'])}" if everyone["r2"] is not None else ""
+    if "mae" in shown and overall["mae"] is not None:
+        text += f"; MAE {number(overall['mae'])}"
+        text += f", R² {number(overall['r2'])}" if overall["r2"] is not None else ""
     naive = next((w for w in worth["tables"][-1]["ways"] if w["way"] == "naive"), None)
     if naive is not None:
-        what = "shares of the classes" if "accuracy" in everyone else "median"
+        what = "shares of the classes" if "accuracy" in overall else "median"
         text += f"; without a model, by the {what} of the training rows, {number(naive['value'])}"
-    if everyone.get("accuracy") is not None:
-        text += f"; {percent(everyone['accuracy'])} of the classes right"
-    covered = everyone.get("interval_coverage")
+    if overall.get("accuracy") is not None:
+        text += f"; {percent(overall['accuracy'])} of the classes right"
+    covered = overall.get("interval_coverage")
     if covered is not None:
         unit, wanted = figures["model"]["rows_are"], percent(accuracy["coverage"], 0)
         text += f"; {percent(covered)} of the {unit} inside their {wanted} intervals"
@@ -320,7 +320,7 @@ def _quality(figures: Figures) -> str:
 def _limits(figures: Figures) -> str:
     segments = figures["segments"]
     rows_are = figures["model"]["rows_are"]
-    found = [
+    limits = [
         f"{percent(segments['noise_ratio'])} of the {rows_are} are in no segment and are served as "
         "their nearest one"
     ]
@@ -331,10 +331,10 @@ def _limits(figures: Figures) -> str:
         if group["worse"]
     ]
     if worse:
-        found.append("served worse: " + ", ".join(worse))
+        limits.append("served worse: " + ", ".join(worse))
     if not figures["subgroups"] and figures["model"]["has_groups"]:
-        found.append("errors by subgroup were not looked at (`audit_columns`)")
-    return "; ".join(found) + "."
+        limits.append("errors by subgroup were not looked at (`audit_columns`)")
+    return "; ".join(limits) + "."
 
 
 def _md(text: Any) -> str:

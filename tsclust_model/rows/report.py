@@ -49,7 +49,7 @@ def fit_inputs(
     fitted: FittedGeneration,
     data: TrainingData,
     known: pd.DataFrame,
-    unseen: pd.DataFrame,
+    holdout: pd.DataFrame,
     control: np.ndarray | None = None,
     *,
     champion: Generation | None = None,
@@ -63,29 +63,29 @@ def fit_inputs(
     data : TrainingData
     known : DataFrame
         The table of `data`, in the same order.
-    unseen : DataFrame
+    holdout : DataFrame
         Newer labelled rows; may be empty.
     control : ndarray of float64, optional
         Losses on the folds of the blend with shuffled segments.
     champion : Generation, optional
         The generation before, for which rows changed their segment.
     evaluated : Generation, optional
-        A model that was fitted without `unseen`, if this one was not; accuracy is its own.
+        A model that was fitted without `holdout`, if this one was not; accuracy is its own.
     """
     generation = fitted.generation
     folds = fold_evidence(fitted, data, known, generation.reported_columns, control)
     evidence, fold_methods, newest = folds, None, None
-    if _n_scorable(evaluated or generation, unseen) >= LEAST_ROWS:
+    if _n_scorable(evaluated or generation, holdout) >= LEAST_ROWS:
         fold_methods = folds.methods if len(folds.labels) else None
-        newest = _drift_window(evaluated or generation, unseen)
-        evidence = _holdout_evidence(generation, evaluated, unseen)
+        newest = _drift_window(evaluated or generation, holdout)
+        evidence = _holdout_evidence(generation, evaluated, holdout)
     roles = generation.roles
     ids = known[roles.id].tolist() if roles.id is not None and generation.shows_ids else None
     return ReportInputs(
         traits(generation),
         training_segments(fitted, data, ids),
         evidence,
-        {"n_holdout": 0 if evaluated else len(unseen), "period": period(known, roles.time)},
+        {"n_holdout": 0 if evaluated else len(holdout), "period": period(known, roles.time)},
         fold_methods,
         newest,
         None if champion is None else _relabelled(champion, generation, known),
@@ -171,15 +171,17 @@ def fold_evidence(
     losses = dict(target.fold_losses) | fold_naive_losses(fitted, data, frame)
     if control is not None:
         losses["control"] = control
-    codes = data.y[rows].astype(np.int64)
 
     def on_folds(truth: np.ndarray, model: NumberModel, folds: Sequence[Fold]) -> OutputRows:
         labels = fitted.assignment.labels
         return _on_folds(truth, model, folds, labels, generation.coverage, rows)
 
-    own: OutputRows | ClassRows = ClassRows(generation.outcome.classes, codes, target.fold_values)
-    for model in target.summed:
-        own = on_folds(data.y, model, fitted.folds)
+    own: OutputRows | ClassRows
+    if target.summed:
+        own = on_folds(data.y, target.summed[0], fitted.folds)
+    else:
+        codes = data.y[rows].astype(np.int64)
+        own = ClassRows(generation.outcome.classes, codes, target.fold_values)
     resources = {}
     for name, model in generation.resources.items():
         known = np.flatnonzero(np.isfinite(data.resources[name]))
@@ -248,10 +250,11 @@ def frame_evidence(
         fit = (model.calibration, generation.coverage, model.support)
         return _calibrated(truth, prediction, labels, *fit)
 
-    codes = outcome.codes(y).astype(np.int64)
-    own: OutputRows | ClassRows = ClassRows(outcome.classes, codes, forecast.values)
-    for model in generation.target.summed:
-        own = calibrated(y, forecast.values, model)
+    own: OutputRows | ClassRows
+    if generation.target.summed:
+        own = calibrated(y, forecast.values, generation.target.summed[0])
+    else:
+        own = ClassRows(outcome.classes, outcome.codes(y).astype(np.int64), forecast.values)
     return Evidence(
         basis=basis.format(n=f"{len(rows):,}"),
         labels=labels,
@@ -314,7 +317,7 @@ def frame_segments(generation: Generation, frame: pd.DataFrame) -> SegmentRows:
 def row_groups(frame: pd.DataFrame, columns: Collection[str]) -> dict[str, np.ndarray]:
     """Group of each row as text, shape (n,), by the columns that the table has.
 
-    A column of more than ten different numbers is parted at its quartiles, whose bounds are
+    A column of more than ten different numbers is split at its quartiles, whose bounds are
     rounded to two digits so that no bound is a row's value.
     """
     return {name: _groups(frame[name]) for name in dict.fromkeys(columns) if name in frame}
@@ -331,8 +334,8 @@ def _groups(column: pd.Series) -> np.ndarray:
     names = [f"up to {edges[0]:g}"]
     names += [f"{a:g} to {b:g}" for a, b in itertools.pairwise(edges)]
     names.append(f"above {edges[-1]:g}")
-    found = np.array(names, dtype=object)[np.searchsorted(edges, values, side="left")]
-    return np.where(missing, MISSING, found)
+    named = np.array(names, dtype=object)[np.searchsorted(edges, values, side="left")]
+    return np.where(missing, MISSING, named)
 
 
 def _plain(value: Any) -> str:
@@ -366,7 +369,9 @@ def _on_folds(
         others = (part >= 0) & (part != i)
         calibration = Calibration.fit(errors[others], labels[others])
         own = _calibrated(
-            *(truth[fold.valid], truth[fold.valid] - errors[fold.valid], labels[fold.valid]),
+            truth[fold.valid],
+            truth[fold.valid] - errors[fold.valid],
+            labels[fold.valid],
             calibration,
             coverage,
             model.support,
@@ -397,7 +402,7 @@ def _calibrated(
         for errors in (calibration.residuals[key] for key in keys)
     ]
     pool = np.searchsorted(keys, own)
-    variance = np.array([found.variance for found in pools])[pool]
+    variance = np.array([one.variance for one in pools])[pool]
     return OutputRows(truth, prediction, lower, upper, variance, pool, pools, support=support)
 
 
@@ -418,15 +423,15 @@ def _segments(
 
 
 def _holdout_evidence(
-    generation: Generation, evaluated: Generation | None, unseen: pd.DataFrame
+    generation: Generation, evaluated: Generation | None, holdout: pd.DataFrame
 ) -> Evidence:
     """Accuracy of the model that did not fit the rows, by the segments of the other."""
     if evaluated is None:
         basis = "the newest {n} rows, which were not fitted"
-        return frame_evidence(generation, unseen, generation.reported_columns, basis)
+        return frame_evidence(generation, holdout, generation.reported_columns, basis)
     basis = "the newest {n} rows, by the same fit without them"
-    evidence = frame_evidence(evaluated, unseen, evaluated.reported_columns, basis)
-    own = generation.schema.encode(unseen)
+    evidence = frame_evidence(evaluated, holdout, evaluated.reported_columns, basis)
+    own = generation.schema.encode(holdout)
     if own.scorable.sum() == len(evidence.labels):
         labels = generation.assign(own.X[own.scorable]).labels
         evidence = replace(evidence, labels=labels)
@@ -455,8 +460,8 @@ def _relabelled(
 def _importance(generation: Generation) -> dict[str, tuple[float, float]]:
     """Share of the target's gain of each feature, globally and as served, the largest first."""
     model = generation.target
-    everyone = _gain_shares(model.global_booster)
-    served = everyone
+    globally = _gain_shares(model.global_booster)
+    served = globally
     if model.weight > 0 and model.clusters:
         sizes = {int(k): n for k, n in generation.info["cluster_sizes"].items() if int(k) != NOISE}
         total = max(sum(sizes.values()), 1)
@@ -465,9 +470,9 @@ def _importance(generation: Generation) -> dict[str, tuple[float, float]]:
             for cluster, booster in model.cluster_boosters.items()
         )
         covered = sum(sizes.get(cluster, 0) for cluster in model.clusters) / total
-        served = (1 - model.weight * covered) * everyone + model.weight * own
+        served = (1 - model.weight * covered) * globally + model.weight * own
     names, order = generation.schema.names, np.argsort(-served, kind="stable")
-    return {names[i]: (float(everyone[i]), float(served[i])) for i in order}
+    return {names[i]: (float(globally[i]), float(served[i])) for i in order}
 
 
 def _gain_shares(booster: Any) -> np.ndarray:

@@ -39,7 +39,7 @@ _SHOWN_SEASONS = 3
 def series_inputs(
     generation: SeriesGeneration,
     panel: Panel,
-    held: HeldBack | None,
+    holdout: HeldBack | None,
     evaluated: SeriesGeneration | None = None,
 ) -> ReportInputs:
     """What the report of a model of series is made of.
@@ -49,18 +49,20 @@ def series_inputs(
     generation : SeriesGeneration
     panel : Panel
         The series whose segments are shown.
-    held : HeldBack or None
+    holdout : HeldBack or None
         Series up to an origin, and what followed.
     evaluated : SeriesGeneration, optional
-        A model that was fitted without `held`, if this one was not; accuracy is its own.
+        A model that was fitted without `holdout`, if this one was not; accuracy is its own.
     """
     evidence, charts = None, []
-    if held is not None and len(held):
-        basis = f"{len(held):,} series and origins, {held.y.shape[1]} periods ahead, not fitted"
-        evidence = series_evidence(evaluated or generation, held, basis)
+    if holdout is not None and len(holdout):
+        basis = (
+            f"{len(holdout):,} series and origins, {holdout.y.shape[1]} periods ahead, not fitted"
+        )
+        evidence = series_evidence(evaluated or generation, holdout, basis)
         if evidence is not None:
-            charts = [_forecast_chart(evaluated or generation, held)]
-            labels = generation.assign(held.panel).labels
+            charts = [_forecast_chart(evaluated or generation, holdout)]
+            labels = generation.assign(holdout.panel).labels
             if len(labels) == len(evidence.labels):
                 evidence = replace(evidence, labels=labels)  # the segments are those of this model
     first = panel.frequency.moved(panel.last_times, 1 - panel.lengths).min()
@@ -69,7 +71,10 @@ def series_inputs(
         traits(generation),
         series_segments(generation, panel),
         evidence,
-        {"period": [str(t)[:10] for t in shown], "n_holdout": 0 if held is None else len(held)},
+        {
+            "period": [str(t)[:10] for t in shown],
+            "n_holdout": 0 if holdout is None else len(holdout),
+        },
         _rolling_methods(generation),
         charts=charts,
     )
@@ -91,7 +96,7 @@ def traits(generation: SeriesGeneration) -> Traits:
     )
 
 
-def series_evidence(generation: SeriesGeneration, held: HeldBack, basis: str) -> Evidence | None:
+def series_evidence(generation: SeriesGeneration, holdout: HeldBack, basis: str) -> Evidence | None:
     """Series up to an origin and what followed; None if no error has a scale.
 
     Outputs are sums over the horizon. The variance of a sum comes from the intervals of its steps,
@@ -100,28 +105,30 @@ def series_evidence(generation: SeriesGeneration, held: HeldBack, basis: str) ->
     Parameters
     ----------
     generation : SeriesGeneration
-    held : HeldBack
+    holdout : HeldBack
     basis : str
         Which they are, in words.
     """
-    forecast = generation.forecast(held.panel, generation.coverage)
+    forecast = generation.forecast(holdout.panel, generation.coverage)
     labels = forecast.assignment.labels
-    predictions = {"blend": forecast.target.prediction} | generation.baselines(held.panel, labels)
+    predictions = {"blend": forecast.target.prediction} | generation.baselines(
+        holdout.panel, labels
+    )
     losses = {
-        method: row_means(scaled_errors(held, found)) for method, found in predictions.items()
+        method: row_means(scaled_errors(holdout, steps)) for method, steps in predictions.items()
     }
     rows = np.flatnonzero(np.isfinite(losses["blend"]))
     if not rows.size:
         return None
     target, *others = (
-        _sums(held.truth[name][rows], _taken(found, rows), generation, name)
-        for name, found in forecast.outputs.items()
+        _sums(holdout.truth[name][rows], _taken(output, rows), generation, name)
+        for name, output in forecast.outputs.items()
     )
     return Evidence(
         basis=basis,
         labels=labels[rows],
         parts=np.zeros(len(rows), dtype=np.int64),
-        losses={method: found[rows] for method, found in losses.items()},
+        losses={method: values[rows] for method, values in losses.items()},
         name=generation.roles.target,
         target=target,
         resources=dict(zip(generation.resources, others, strict=True)),
@@ -150,33 +157,33 @@ def series_segments(generation: SeriesGeneration, panel: Panel) -> SegmentRows:
     )
 
 
-def shown_forecasts(generation: SeriesGeneration, held: HeldBack) -> list[ShownForecast]:
+def shown_forecasts(generation: SeriesGeneration, holdout: HeldBack) -> list[ShownForecast]:
     """The first two series of each of the three largest segments."""
-    forecast = generation.forecast(held.panel, generation.coverage)
-    labels, found = forecast.assignment.labels, forecast.target
+    forecast = generation.forecast(holdout.panel, generation.coverage)
+    labels, target = forecast.assignment.labels, forecast.target
     clusters, counts = np.unique(labels, return_counts=True)
     largest = clusters[np.argsort(-counts, kind="stable")][:_SHOWN_SEGMENTS]
-    steps, n_known = held.y.shape[1], _SHOWN_SEASONS * max(generation.target.season, 4)
+    steps, n_known = holdout.y.shape[1], _SHOWN_SEASONS * max(generation.target.season, 4)
     shown = []
     for cluster in largest.tolist():
         segment = "no segment" if cluster == NOISE else f"segment {cluster}"
         for row in np.flatnonzero(labels == cluster)[:_SHOWN_SERIES].tolist():
-            past = held.panel.y[row]
+            past = holdout.panel.y[row]
             shown.append(
                 ShownForecast(
-                    f"{_name(generation, held.panel, row)} ({segment})",
+                    f"{_name(generation, holdout.panel, row)} ({segment})",
                     past[~np.isnan(past)][-n_known:],
-                    found.prediction[row, :steps],
-                    found.lower[row, :steps],
-                    found.upper[row, :steps],
-                    held.y[row],
+                    target.prediction[row, :steps],
+                    target.lower[row, :steps],
+                    target.upper[row, :steps],
+                    holdout.y[row],
                 )
             )
     return shown
 
 
-def _forecast_chart(generation: SeriesGeneration, held: HeldBack) -> Chart:
-    shown = shown_forecasts(generation, held)
+def _forecast_chart(generation: SeriesGeneration, holdout: HeldBack) -> Chart:
+    shown = shown_forecasts(generation, holdout)
     return Chart(
         "forecasts",
         "Forecasts of a few series of the largest segments, by id, with their intervals.",
@@ -188,7 +195,7 @@ def _forecast_chart(generation: SeriesGeneration, held: HeldBack) -> Chart:
 def _rolling_methods(generation: SeriesGeneration) -> MethodTable:
     """What the fit found out inside the training part, where only the means are kept."""
     scores = generation.info["scores"][generation.metric.name]
-    everyone = scores.get("global")
+    before = scores.get("global")
     return {
         "basis": "rolling origins inside the training series",
         "ways": [
@@ -197,7 +204,7 @@ def _rolling_methods(generation: SeriesGeneration) -> MethodTable:
                 "label": label,
                 "value": scores[method],
                 "error": None,
-                "saved": 1 - scores[method] / everyone if everyone and method != "global" else None,
+                "saved": 1 - scores[method] / before if before and method != "global" else None,
                 "saved_error": None,
             }
             for method, label in METHODS.items()
@@ -210,19 +217,19 @@ def _name(generation: SeriesGeneration, panel: Panel, row: int) -> str:
     return str(panel.ids[row]) if generation.shows_ids else f"series {row}"
 
 
-def _taken(found: SeriesForecast, rows: np.ndarray) -> SeriesForecast:
+def _taken(forecast: SeriesForecast, rows: np.ndarray) -> SeriesForecast:
     names = ("prediction", "lower", "upper", "weight", "replaced")
-    return replace(found, **{name: getattr(found, name)[rows] for name in names})
+    return replace(forecast, **{name: getattr(forecast, name)[rows] for name in names})
 
 
 def _sums(
-    truth: np.ndarray, found: SeriesForecast, generation: SeriesGeneration, name: str
+    truth: np.ndarray, forecast: SeriesForecast, generation: SeriesGeneration, name: str
 ) -> OutputRows:
     """Sums over the steps that are known, shape (n,); NaN where none is."""
     model, coverage, steps = generation.models[name], generation.coverage, truth.shape[1]
     known = np.isfinite(truth)
     some = known.any(axis=1)
-    lower, upper = found.lower[:, :steps], found.upper[:, :steps]
+    lower, upper = forecast.lower[:, :steps], forecast.upper[:, :steps]
 
     def summed(values: np.ndarray) -> np.ndarray:
         return np.where(some, np.where(known, values, 0.0).sum(axis=1), np.nan)
@@ -232,7 +239,7 @@ def _sums(
     n = len(truth)
     return OutputRows(
         truth=summed(truth),
-        prediction=summed(found.prediction[:, :steps]),
+        prediction=summed(forecast.prediction[:, :steps]),
         lower=np.full(n, np.nan),
         upper=np.full(n, np.nan),
         variance=np.nan_to_num(summed(deviation)) ** 2,

@@ -36,11 +36,13 @@ from tsclust_model.series.schema import series_rows
 
 PREDICT = """
 import json, sys, mlflow, pandas as pd
-model = mlflow.pyfunc.load_model(sys.argv[1])
-frame = pd.read_parquet(sys.argv[2])
-out = model.predict(frame)
+uris, paths = sys.argv[1::2], sys.argv[2::2]
+models = [mlflow.pyfunc.load_model(uri) for uri in uris]
+rows, series = (m.predict(pd.read_parquet(path)) for m, path in zip(models, paths))
 import tsclust_model
-print(json.dumps([tsclust_model.__file__, out["prediction"].tolist(), out["cluster"].tolist()]))
+forecasts = [cell.tolist() for cell in series["prediction"]]
+answer = [rows["prediction"].tolist(), rows["cluster"].tolist(), forecasts]
+print(json.dumps([tsclust_model.__file__, *answer]))
 """
 
 
@@ -50,10 +52,18 @@ def rows(hospital: pd.DataFrame, generation) -> pd.DataFrame:
     return frame.assign(emergency=frame["emergency"].astype(str))
 
 
+@pytest.fixture(scope="module")
+def logged_once() -> dict[str, str]:
+    """URIs of the logged models by their serialization."""
+    return {}
+
+
 @pytest.fixture
-def logged(store: str, generation, request) -> str:
-    with mlflow.start_run():
-        return log_generation(generation, request.param).model_uri
+def logged(store: str, generation, logged_once, request) -> str:
+    if request.param not in logged_once:
+        with mlflow.start_run():
+            logged_once[request.param] = log_generation(generation, request.param).model_uri
+    return logged_once[request.param]
 
 
 def run_elsewhere(code: str, *arguments: str, folder: Path, **environment: str) -> str:
@@ -84,20 +94,25 @@ def _without_project(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("logged", ["cloudpickle", "code"], indirect=True)
-def test_it_loads_in_a_fresh_process_without_the_package_installed(
-    logged, rows, generation, tmp_path, request
+def test_both_kinds_load_in_a_fresh_process_without_the_package_installed(
+    logged, rows, generation, ward_model, series_frame, tmp_path, request
 ):
-    rows.to_parquet(tmp_path / "rows.parquet")
-    forbidden = request.node.callspec.params["logged"] == "code"
-    environment = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"} if forbidden else {}
-    answer = run_elsewhere(
-        PREDICT, logged, str(tmp_path / "rows.parquet"), folder=tmp_path, **environment
-    )
-    home, prediction, cluster = json.loads(answer)
+    serialization = request.node.callspec.params["logged"]
+    with mlflow.start_run():
+        of_series = log_generation(ward_model, serialization).model_uri
+    arguments = []
+    for name, uri, frame in (("rows", logged, rows), ("series", of_series, series_frame)):
+        frame.to_parquet(tmp_path / name)
+        arguments += [uri, str(tmp_path / name)]
+    forbidden = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    environment = forbidden if serialization == "code" else {}
+    answer = run_elsewhere(PREDICT, *arguments, folder=tmp_path, **environment)
+    home, prediction, cluster, forecasts = json.loads(answer)
     expected = generation.predict(rows)
     assert home.endswith("artifacts/code/tsclust_model/__init__.py")
     assert prediction == expected["prediction"].tolist()
     assert cluster == expected["cluster"].tolist()
+    assert forecasts == [cell.tolist() for cell in ward_model.predict(series_frame)["prediction"]]
 
 
 @pytest.mark.parametrize("logged", ["cloudpickle"], indirect=True)
@@ -318,31 +333,6 @@ def test_a_model_of_series_gives_the_same_bits_through_mlflow(
     for name in ("prediction", "prediction_lower", "prediction_upper", "resource_nursing_hours"):
         np.testing.assert_array_equal(np.stack(list(found[name])), np.stack(list(expected[name])))
     assert found["cluster"].tolist() == expected["cluster"].tolist()
-
-
-@pytest.mark.parametrize("serialization", ["cloudpickle", "code"])
-def test_a_model_of_series_loads_without_the_package_installed(
-    store, ward_model, series_frame, tmp_path, serialization
-):
-    with mlflow.start_run():
-        uri = log_generation(ward_model, serialization).model_uri
-    series_frame.to_parquet(tmp_path / "rows.parquet")
-    code = SERIES_PREDICT
-    forbidden = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    environment = forbidden if serialization == "code" else {}
-    answer = run_elsewhere(
-        code, uri, str(tmp_path / "rows.parquet"), folder=tmp_path, **environment
-    )
-    expected = [cell.tolist() for cell in ward_model.predict(series_frame)["prediction"]]
-    assert json.loads(answer) == expected
-
-
-SERIES_PREDICT = """
-import json, sys, mlflow, pandas as pd
-model = mlflow.pyfunc.load_model(sys.argv[1])
-out = model.predict(pd.read_parquet(sys.argv[2]))
-print(json.dumps([cell.tolist() for cell in out["prediction"]]))
-"""
 
 
 def refused(frame: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:

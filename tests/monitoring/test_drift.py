@@ -76,6 +76,7 @@ def reference() -> Reference:
 # The promise: no alarm without drift, and one soon after drift
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("noise", [0.06, 0.6])
 @pytest.mark.parametrize("n_rows", [200, 1000])
@@ -87,6 +88,7 @@ def test_a_stationary_stream_of_1000_batches_has_at_most_one_alarm(
     assert n_alarms(monitor, stream(rng, n_rows, noise), 1000) <= 1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", [0, 2])
 @pytest.mark.parametrize(("n_train", "n_rows"), [(60, 200), (100, 200), (20_000, 50)])
 def test_a_stationary_stream_has_at_most_one_alarm_whatever_the_number_of_training_rows(
@@ -97,6 +99,7 @@ def test_a_stationary_stream_has_at_most_one_alarm_whatever_the_number_of_traini
     assert n_alarms(monitor, stream(rng, n_rows), 1000) <= 1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("n_train", "missing"), [(2000, 0.3), (2000, 0.95), (20_000, 0.95)])
 def test_a_stationary_stream_has_at_most_one_alarm_also_where_a_column_is_mostly_missing(
     n_train: int, missing: float
@@ -106,6 +109,7 @@ def test_a_stationary_stream_has_at_most_one_alarm_also_where_a_column_is_mostly
     assert n_alarms(monitor, stream(rng, 200, missing=missing), 1000) <= 1
 
 
+@pytest.mark.integration
 def test_a_stationary_stream_of_many_features_has_at_most_one_alarm():
     rng = np.random.default_rng(3)
     X = rng.normal(size=(2000, 60))
@@ -808,6 +812,7 @@ def test_small_batches_collect_and_alarm_as_soon_in_rows_as_large_ones(
     assert found == 2 * n * math.ceil(MIN_ROWS / n)
 
 
+@pytest.mark.integration
 def test_a_stationary_stream_in_batches_of_40_has_at_most_one_alarm():
     rng = np.random.default_rng(0)
     monitor = DriftMonitor(fitted_on(next(stream(rng, 2000))))

@@ -16,6 +16,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.tables import write_table
 from tsclust_model.errors import ConfigurationError, PipelineError, PredictionError
+from tsclust_model.files import write_whole
 from tsclust_model.mlflow_integration.registry import (
     load_generation,
     name_and_version,
@@ -410,8 +411,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         if not path.endswith(".json"):
             return write_table(table, path)
         rows = table.assign(timestamp=[stamp.isoformat() for stamp in table["timestamp"]])
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(rows.to_dict(orient="records"), indent=2))
+        write_whole(Path(path), json.dumps(rows.to_dict(orient="records"), indent=2))
         return path
 
     def set_callbacks(

@@ -12,6 +12,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import (
     MLflowIntegrationError,
 )
+from tsclust_model.files import write_whole
 from tsclust_model.mlflow_integration.artifacts import ArtifactManager
 from tsclust_model.mlflow_integration.logged_models import log_fitted
 from tsclust_model.mlflow_integration.registry import (
@@ -56,7 +57,6 @@ def watched_batches(monitor: PerformanceMonitor, metric: str) -> Watched:
 
 def save_page(figures: Figures, folder: Path) -> dict[str, str]:
     """Write the page, its figures and its pictures, and return their paths by name."""
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {
         "performance_report": (PAGE, render(figures).encode()),
         "figures": (FIGURES, json.dumps(plain_figures(figures), indent=1).encode()),
@@ -64,7 +64,7 @@ def save_page(figures: Figures, folder: Path) -> dict[str, str]:
     for picture in figures["pictures"]:
         contents[picture["name"]] = (f"{picture['name']}.png", base64.b64decode(picture["png"]))
     for file_name, content in contents.values():
-        (folder / file_name).write_bytes(content)
+        write_whole(folder / file_name, content)
     return {name: str(folder / file_name) for name, (file_name, _) in contents.items()}
 
 

@@ -75,6 +75,7 @@ CLASSES = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("y", CLASSES.values(), ids=CLASSES)
 @pytest.mark.parametrize("of", [X, X.to_numpy()], ids=["table", "array"])
 def test_an_estimator_has_the_classes_of_its_outcomes_and_the_registry_keeps_it(of, y, tmp_path):

@@ -37,8 +37,8 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.synthetic import make_hospital, make_ward_series
 from tsclust_model.mlflow_integration.baselines import log_baseline
-from tsclust_model.mlflow_integration.kinds import AnyGeneration
 from tsclust_model.mlflow_integration.pyfunc import log_generation, seal_generation
+from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import unpack_arrays, unpack_json
 from tsclust_model.series.schema import series_rows
 from tsclust_model.training.task import task_of
@@ -96,7 +96,7 @@ def _keys(content: Any) -> Any:
 # -- the models --------------------------------------------------------------------------------
 
 
-def regression() -> tuple[AnyGeneration, pd.DataFrame]:
+def regression() -> tuple[FittedPipeline, pd.DataFrame]:
     """Numbers and strings with gaps, resources, patients and a time; some rows are broken."""
     rows = make_hospital(264, random_state=11)
     rng = np.random.default_rng(11)
@@ -120,7 +120,7 @@ def regression() -> tuple[AnyGeneration, pd.DataFrame]:
     return _train(rows.head(-HELD), roles, config), held
 
 
-def classes() -> tuple[AnyGeneration, pd.DataFrame]:
+def classes() -> tuple[FittedPipeline, pd.DataFrame]:
     """Three classes that are strings, and a resource; rows with gaps are not scored."""
     rows = make_hospital(264, random_state=12)
     days = rows["length_of_stay_days"]
@@ -134,7 +134,7 @@ def classes() -> tuple[AnyGeneration, pd.DataFrame]:
     return _train(rows.head(-HELD), roles, config), held
 
 
-def series() -> tuple[AnyGeneration, pd.DataFrame]:
+def series() -> tuple[FittedPipeline, pd.DataFrame]:
     """Monthly series with a resource and a covariate; some are short, have gaps or nothing."""
     table = make_ward_series(36, 36, random_state=13)
     roles = Roles("beds", ("temperature",), ("nursing_hours",), "month", "ward_id", horizon=4)
@@ -168,7 +168,7 @@ MODELS: dict[str, Callable[[], tuple[Any, pd.DataFrame]]] = {
 }
 
 
-def _train(rows: pd.DataFrame, roles: Roles, config: PipelineConfig) -> AnyGeneration:
+def _train(rows: pd.DataFrame, roles: Roles, config: PipelineConfig) -> FittedPipeline:
     trained = train_table(rows, roles, config, source="synthetic", holdout=0.1, model_name="saved")
     return trained.generation
 

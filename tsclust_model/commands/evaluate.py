@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import pandas as pd
 
 from tsclust_model.commands.figures import beside, held_line, naive_line
-from tsclust_model.config import PipelineConfig
 from tsclust_model.data.tables import content_digest, read_table
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.metrics import Metric
 from tsclust_model.mlflow_integration.artifacts import ArtifactManager
-from tsclust_model.mlflow_integration.kinds import AnyGeneration
 from tsclust_model.mlflow_integration.registry import load_generation, name_and_version
 from tsclust_model.mlflow_integration.runs import ExperimentManager, log_input
 from tsclust_model.mlflow_integration.thresholds import (
@@ -22,6 +19,7 @@ from tsclust_model.mlflow_integration.thresholds import (
     tag_validation,
     undefined_floor,
 )
+from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.compare import compare
 from tsclust_model.operations.results import figures_of, score
 from tsclust_model.operations.settings import MonitoringSettings, load_settings
@@ -49,12 +47,13 @@ def run(
     baseline = load_generation(baseline_uri) if baseline_uri else None
     _require_same_task(generation, baseline)
     frame = read_table(data, generation.text_columns, generation.schema.missing_markers)
-    fitted_with = PipelineConfig.from_dict(generation.info["config"])
+    fitted_with = generation.config
     experiments = ExperimentManager(fitted_with.experiment_name)
     with experiments.run("evaluation", {"phase": "evaluation", "model_uri": model_uri}) as run_id:
-        cases = generation.cases(frame)
+        table = generation.opened(frame)
+        cases = generation.cases(table)
         if baseline is not None:
-            baseline.cases(frame)  # it may want other columns
+            baseline.cases(table)  # it may want other columns
         parts = apart(generation, cases, baseline)
         report = evaluate_apart(generation, parts)
         log_input(frame, data, content_digest(frame), "evaluation", generation.roles.target)
@@ -73,11 +72,10 @@ def run(
             "run_id": run_id,
             "n_trained_on": report["n_trained_on"],
         }
-        log_report(_page(generation, baseline, frame, parts, told))
-        is_series = bool(generation.roles.horizon)
-        _show(report, metric, is_series)
+        log_report(_page(generation, baseline, table, parts, told))
+        _show(report, generation)
         if not report["n_rows"]:
-            lines = [_nothing_left(report, is_series)]
+            lines = [_nothing_left(report, generation.unit)]
         elif settings is not None:
             lines = _missed(settings, report, before, generation)
             undefined = _undefined(settings, report, generation)
@@ -102,7 +100,7 @@ def _require_thresholds(settings: MonitoringSettings | None, config: str | None)
     raise ConfigurationError(f"{config} has no monitoring.thresholds; add some")
 
 
-def _require_same_task(generation: AnyGeneration, baseline: AnyGeneration | None) -> None:
+def _require_same_task(generation: FittedPipeline, baseline: FittedPipeline | None) -> None:
     if baseline is not None and baseline.metric != generation.metric:
         raise ConfigurationError(
             f"the model is judged by {generation.metric.label} and the baseline by "
@@ -114,7 +112,7 @@ def _missed(
     settings: MonitoringSettings,
     report: dict[str, Any],
     before: dict[str, Any] | None,
-    generation: AnyGeneration,
+    generation: FittedPipeline,
 ) -> list[str]:
     """Sentences on the thresholds and the floor of the YAML that are not met."""
     wanted = {
@@ -126,7 +124,7 @@ def _missed(
 
 
 def _undefined(
-    settings: MonitoringSettings, report: dict[str, Any], generation: AnyGeneration
+    settings: MonitoringSettings, report: dict[str, Any], generation: FittedPipeline
 ) -> list[str]:
     """A sentence on a floor that these rows say nothing of."""
     floor, name = settings.accuracy_min_threshold, generation.score_name
@@ -138,9 +136,9 @@ def _score(report: dict[str, Any]) -> float | None:
 
 
 def _page(
-    generation: AnyGeneration,
-    baseline: AnyGeneration | None,
-    table: pd.DataFrame,
+    generation: FittedPipeline,
+    baseline: FittedPipeline | None,
+    table: Any,
     parts: Apart,
     told: dict[str, Any],
 ) -> Figures:
@@ -172,8 +170,7 @@ def _metrics(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _nothing_left(report: dict[str, Any], series: bool) -> str:
-    unit = "series" if series else "rows"
+def _nothing_left(report: dict[str, Any], unit: str) -> str:
     n = report["n_trained_on"] + (report["n_baseline_trained_on"] or 0)
     return (
         f"all {n} {unit} were trained on, so that nothing is out-of-sample; give {unit} that are "
@@ -192,8 +189,8 @@ def _with_text_keys(report: dict[str, Any]) -> dict[str, Any]:
     return report | {"clusters": {str(c): found for c, found in report["clusters"].items()}}
 
 
-def _show(report: dict[str, Any], metric: Metric, series: bool) -> None:
-    unit = "series" if series else "rows"
+def _show(report: dict[str, Any], model: FittedPipeline) -> None:
+    metric, unit = model.metric, model.unit
     click.echo(f"{report['n_rows']} {unit}, {report['n_not_scored']} not scored")
     _show_trained_on(report, metric, unit)
     if not report["n_rows"]:
@@ -203,18 +200,18 @@ def _show(report: dict[str, Any], metric: Metric, series: bool) -> None:
         f"{report[f'{metric.name}_global']:.4g}, clusters alone "
         f"{report[f'{metric.name}_cluster']:.4g})   {_second(report)}"
     )
-    if series:
-        click.echo(beside(report, "simple: ", report["wape"]))
-    elif naive := naive_line(report):
-        click.echo(naive)
+    for line in filter(None, (beside(report, "simple: ", report.get("wape")), naive_line(report))):
+        click.echo(line)
     click.echo(f"{report['noise_ratio']:.1%} noise")
     if "coverage" in report:
         inside = report["interval_coverage"]
         click.echo(f"{inside:.1%} inside the {report['coverage']:.0%} intervals")
     for name, found in report["resources"].items():
-        known = metric.name if series else "rmse"
-        value = found[known]
-        click.echo(f"{name}: {known.upper()} " + ("undefined" if value is None else f"{value:.4g}"))
+        value = found[model.resource_metric]
+        click.echo(
+            f"{name}: {model.resource_metric.upper()} "
+            + ("undefined" if value is None else f"{value:.4g}")
+        )
 
 
 def _show_trained_on(report: dict[str, Any], metric: Metric, unit: str) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 
 
 def beside(figures: Mapping[str, Any], prefix: str, wape: float | None = None) -> str:
-    """MASE of the simple forecasts of series, and the WAPE of what is served."""
-    simple = (("base", "bank"), ("Theta", "theta"), ("seasonal naive", "seasonal_naive"))
-    line = "   ".join(f"{label} {figures[f'mase_{way}']:.4g}" for label, way in simple)
+    """MASE of the simple forecasts of series, and the WAPE of what is served; empty of rows."""
+    simple = {"base": "mase_bank", "Theta": "mase_theta", "seasonal naive": "mase_seasonal_naive"}
+    shown = [f"{label} {figures[key]:.4g}" for label, key in simple.items() if key in figures]
+    if not shown:
+        return ""
+    line = "   ".join(shown)
     return f"{prefix}{line}" + ("" if wape is None else f"   (WAPE served {wape:.2%})")
 
 

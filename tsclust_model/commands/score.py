@@ -11,24 +11,18 @@ from tqdm import tqdm
 
 from tsclust_model.data.columns import OK
 from tsclust_model.data.tables import read_table, write_table
-from tsclust_model.mlflow_integration.kinds import AnyGeneration
 from tsclust_model.mlflow_integration.registry import load_generation
-from tsclust_model.series.model import REPLACED, SET_ASIDE, SeriesGeneration
-from tsclust_model.series.scoring import score_series
+from tsclust_model.models.base import FittedPipeline
+from tsclust_model.series.model import REPLACED, SET_ASIDE
 
 
 def run(data: str, model_uri: str, output: str) -> None:
     """Write the forecast of each row, beside its id and time where the table has them."""
     generation = load_generation(model_uri)
     frame = read_table(data, generation.schema.text_columns, generation.schema.missing_markers)
-    if isinstance(generation, SeriesGeneration):
-        forecasts, unit = score_series(generation, frame, score), "series"
-        write_table(forecasts, output)
-        forecasts = forecasts.drop_duplicates(generation.schema.id)
-    else:
-        forecasts, unit = score(generation, frame), "rows"
-        keys = [name for name in (generation.roles.id, generation.roles.time) if name in frame]
-        write_table(pd.concat([frame[keys], forecasts], axis=1), output)
+    table, forecasts = generation.scored_table(frame, lambda rows: score(generation, rows))
+    write_table(table, output)
+    unit = generation.unit
     status = forecasts["status"]
     replaced = int(status.str.startswith(REPLACED).sum())
     without = int(status.str.startswith(SET_ASIDE).sum())
@@ -44,7 +38,7 @@ def run(data: str, model_uri: str, output: str) -> None:
     click.echo(f"{noise:.1%} noise, served by the nearest segment (cluster_source 'knn')")
 
 
-def score(generation: AnyGeneration, frame: pd.DataFrame) -> pd.DataFrame:
+def score(generation: FittedPipeline, frame: pd.DataFrame) -> pd.DataFrame:
     """The forecasts of a table, made `batch_size` rows at a time."""
     size = generation.info["config"]["batch_size"]
     return pd.concat([generation.predict(part) for part in _chunks(frame, size)])

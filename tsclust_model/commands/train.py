@@ -14,8 +14,9 @@ from tsclust_model.commands.next_steps import NextSteps
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.tables import read_table
-from tsclust_model.series.long_table import require_series_roles
-from tsclust_model.training.train import Training, train_table
+from tsclust_model.training.task import task_of
+from tsclust_model.training.train import Training
+from tsclust_model.training.train import train as fit
 
 
 def run(
@@ -32,14 +33,13 @@ def run(
     dropped = list(dict.fromkeys([*settings.drop_columns, *drop_columns]))
     settings = replace(settings, drop_columns=dropped, task=task or settings.task)
     roles = Roles(**columns)
-    if roles.horizon:
-        require_series_roles(roles)
-    texts = [roles.id] if roles.id and roles.horizon else []
-    frame = read_table(data, texts, settings.missing_markers)
+    task_ = task_of(roles, settings)
+    task_.check_roles()
+    frame = read_table(data, task_.text_columns, settings.missing_markers)
     if roles.time is None:
         click.echo("no time column: the order of the rows counts as time; name one with time")
-    training = train_table(
-        frame, roles, settings, source=data, holdout=holdout, model_name=model_name, trigger="train"
+    training = fit(
+        task_, frame, source=data, holdout=holdout, model_name=model_name, trigger="train"
     )
     show(training, data)
 
@@ -47,8 +47,7 @@ def run(
 def show(training: Training, data: str) -> None:
     """The last screen: what was found, where it is, what to type next."""
     report = training.report
-    is_series = bool(training.generation.roles.horizon)
-    found, unit = report["clustering"], "series" if is_series else "rows"
+    found, unit = report["clustering"], training.generation.unit
     served = "the nearest segment" if found["n_clusters"] else "the global model"
     click.echo(
         f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} {unit}, "
@@ -56,7 +55,7 @@ def show(training: Training, data: str) -> None:
     )
     metric = training.generation.metric
     click.echo(f"\nerror ({metric.label}) of {training.generation.roles.target}:")
-    own = _series_lines(report) if is_series else _row_lines(report)
+    own = _series_lines(report) if unit == "series" else _row_lines(report)
     for line in (*_errors(report, metric.name), *own, *_interval_line(report["holdout"])):
         click.echo(line)
     click.echo(f"\nmodel: {training.model_uri}, version {training.version}")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import unpack_json
 from tsclust_model.rows.model import Generation
 from tsclust_model.series.model import SeriesGeneration
-
-AnyGeneration = Any  # until nobody asks which kind it is: then `FittedPipeline`
 
 KINDS: dict[str, type[FittedPipeline]] = {
     kind.kind: kind for kind in (Generation, SeriesGeneration)

@@ -7,7 +7,7 @@ to `FittedModel`, and never asks which kind it holds.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
@@ -100,6 +100,8 @@ class FittedModel(ABC):
         As the info of its state says.
     unit : str
         What its cases are called: ``rows`` or ``series``.
+    resource_metric : str
+        What forecasts of resources are evaluated with.
     schema : Schema or SeriesSchema
     info : dict
         What a reader should know, as JSON.
@@ -109,6 +111,7 @@ class FittedModel(ABC):
 
     kind: ClassVar[str]
     unit: ClassVar[str]
+    resource_metric: ClassVar[str]
 
     schema: Any
     info: dict[str, Any]
@@ -217,8 +220,12 @@ class FittedModel(ABC):
     def score_name(self) -> str:
         """What the loop's score is called in reasons: ``R²``, ``accuracy`` ..."""
 
+    def opened(self, table: pd.DataFrame) -> Any:
+        """A table as `cases`, `segments` and `report_inputs` take it without reading it again."""
+        return table
+
     @abstractmethod
-    def cases(self, table: pd.DataFrame) -> Cases:
+    def cases(self, table: Any) -> Cases:
         """A labelled table, checked, as `losses` and `evaluate` take it.
 
         Raises
@@ -331,6 +338,19 @@ class FittedPipeline(FittedModel):
     @abstractmethod
     def labelled_example(self) -> pd.DataFrame:
         """The example as a table for training, labelled with the model's own predictions."""
+
+    @abstractmethod
+    def scored_table(
+        self, frame: pd.DataFrame, predict: Callable[[pd.DataFrame], pd.DataFrame]
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Forecasts of a table beside its keys, and the same with one row per case.
+
+        Parameters
+        ----------
+        frame : DataFrame
+        predict : callable
+            `predict`, perhaps in parts.
+        """
 
     # -- monitoring --------------------------------------------------------------------------
 

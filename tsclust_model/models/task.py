@@ -123,6 +123,19 @@ class Task(ABC):
 
     has_series: ClassVar[bool] = False
 
+    @property
+    def text_columns(self) -> list[str]:
+        """Columns that a csv must not read as numbers."""
+        return []
+
+    def check_roles(self) -> None:  # noqa: B027  most tables fit any roles
+        """Refuse roles that no table can fit.
+
+        Raises
+        ------
+        ConfigurationError
+        """
+
     @abstractmethod
     def check(self, frame: pd.DataFrame) -> None:
         """Refuse what needs no run to be refused.

@@ -13,6 +13,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import in_time_order
 from tsclust_model.data.fitted_rows import FittedRows
 from tsclust_model.data.roles import Roles
+from tsclust_model.metrics import RMSE
 from tsclust_model.models.base import FittedModel
 from tsclust_model.rows.schema import Schema
 from tsclust_model.rows.table import canonical_rows
@@ -37,6 +38,7 @@ class RowsModel(FittedModel):
 
     kind: ClassVar[str] = "rows"
     unit: ClassVar[str] = "rows"
+    resource_metric: ClassVar[str] = RMSE.name
 
     schema: Schema
     outcome: Target

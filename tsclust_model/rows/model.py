@@ -7,7 +7,7 @@ Nothing here is edited after the fit: retraining makes another generation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -191,6 +191,13 @@ class Generation(RowsModel, FittedPipeline):
         self, table: pd.DataFrame, fresh: pd.DataFrame, *, certain: bool = True
     ) -> ReportInputs:
         return table_inputs(self, table, fresh, certain=certain)
+
+    def scored_table(
+        self, frame: pd.DataFrame, predict: Callable[[pd.DataFrame], pd.DataFrame]
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        forecasts = predict(frame)
+        keys = [name for name in (self.roles.id, self.roles.time) if name in frame]
+        return pd.concat([frame[keys], forecasts], axis=1), forecasts
 
     def labelled_example(self) -> pd.DataFrame:
         frame = self.example()

@@ -5,7 +5,7 @@ one row a series -> schema.encode -> shape features -> segments -> models -> arr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +15,7 @@ import pandas as pd
 from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.data.fitted_rows import FittedPeriods
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
-from tsclust_model.metrics import METRICS, Metric
+from tsclust_model.metrics import MASE, METRICS, Metric
 from tsclust_model.models.base import BatchWindow, FittedPipeline, NullableLong, NullableText
 from tsclust_model.models.evidence import Evidence, ReportInputs, SegmentRows
 from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
@@ -36,6 +36,7 @@ from tsclust_model.series.panel import (
 )
 from tsclust_model.series.report import series_evidence, series_inputs, series_segments
 from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y, last_times
+from tsclust_model.series.scoring import score_series
 from tsclust_model.series.segments import assign_shapes
 from tsclust_model.series.windows import (
     canonical_series_rows,
@@ -110,6 +111,7 @@ class SeriesGeneration(FittedPipeline):
 
     kind: ClassVar[str] = KIND
     unit: ClassVar[str] = "series"
+    resource_metric: ClassVar[str] = MASE.name
 
     schema: SeriesSchema
     segmentation: Segmentation
@@ -186,8 +188,11 @@ class SeriesGeneration(FittedPipeline):
     def is_noise(self, X: np.ndarray) -> np.ndarray:
         return self.segmentation.assign(X).is_noise
 
-    def cases(self, table: pd.DataFrame) -> HeldBack:
-        return newest_origins(self.panel(table))[1]
+    def opened(self, table: pd.DataFrame | Panel) -> Panel:
+        return table if isinstance(table, Panel) else self.panel(table)
+
+    def cases(self, table: pd.DataFrame | Panel) -> HeldBack:
+        return newest_origins(self.opened(table))[1]
 
     def part(self, cases: HeldBack, mask: Any) -> HeldBack:
         return cases.only(mask)
@@ -201,7 +206,7 @@ class SeriesGeneration(FittedPipeline):
         return evaluate_series(self, cases)
 
     def segments(self, table: pd.DataFrame | Panel) -> SegmentRows:
-        return series_segments(self, table if isinstance(table, Panel) else self.panel(table))
+        return series_segments(self, self.opened(table))
 
     def evidence(self, cases: HeldBack, basis: str) -> Evidence | None:
         return series_evidence(self, cases, basis)
@@ -209,8 +214,7 @@ class SeriesGeneration(FittedPipeline):
     def report_inputs(
         self, table: pd.DataFrame | Panel, fresh: HeldBack, *, certain: bool = True
     ) -> ReportInputs:
-        panel = table if isinstance(table, Panel) else self.panel(table)
-        return series_inputs(self, panel, fresh)
+        return series_inputs(self, self.opened(table), fresh)
 
     def shapes(self, panel: Panel) -> np.ndarray:
         """Shape features of right-aligned series; NaN rows where a series is too short."""
@@ -359,6 +363,12 @@ class SeriesGeneration(FittedPipeline):
         for name in (Y, *self.schema.names[2:]):
             frame[name] = pd.Series([values, values[-4:]], dtype=object)
         return frame
+
+    def scored_table(
+        self, frame: pd.DataFrame, predict: Callable[[pd.DataFrame], pd.DataFrame]
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        forecasts = score_series(self, frame, lambda _, rows: predict(rows))
+        return forecasts, forecasts.drop_duplicates(self.schema.id)
 
     def labelled_example(self) -> pd.DataFrame:
         """The example's series as a long table, and their forecasts as what followed."""

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from tsclust_model.series.frequency import Frequency
 from tsclust_model.series.long_table import series_panel
-from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID, Y, last_times, panel_rows
 
-Score = Callable[[SeriesGeneration, pd.DataFrame], pd.DataFrame]
+if TYPE_CHECKING:
+    from tsclust_model.series.model import SeriesGeneration
+
+Score = Callable[["SeriesGeneration", pd.DataFrame], pd.DataFrame]
 
 
 def score_series(
     generation: SeriesGeneration,
     frame: pd.DataFrame,
-    score: Score = SeriesGeneration.predict,
+    score: Score | None = None,
 ) -> pd.DataFrame:
     """The next `horizon` values of every series, a row a step.
 
@@ -55,7 +57,8 @@ def score_series(
             schema.missing_markers,
         )
         rows = panel_rows(panel)
-    return _long(generation, rows, score(generation, rows).reset_index(drop=True))
+    answer = generation.predict(rows) if score is None else score(generation, rows)
+    return _long(generation, rows, answer.reset_index(drop=True))
 
 
 def _given_out(calendar: Frequency, times: np.ndarray) -> Any:

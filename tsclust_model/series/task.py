@@ -16,7 +16,7 @@ from tsclust_model.models.task import Findings, Prepared, Split, Task
 from tsclust_model.results import Stages
 from tsclust_model.series.figures import series_figures
 from tsclust_model.series.fit import FittedSeries, fit_series_generation
-from tsclust_model.series.long_table import value_columns
+from tsclust_model.series.long_table import require_series_roles, value_columns
 from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.panel import HeldBack
 from tsclust_model.series.report import series_inputs
@@ -42,6 +42,13 @@ class SeriesTask(Task):
     """Segments of series, and LightGBM models beside simple forecasters."""
 
     has_series: ClassVar[bool] = True
+
+    @property
+    def text_columns(self) -> list[str]:
+        return [self.roles.id] if self.roles.id else []
+
+    def check_roles(self) -> None:
+        require_series_roles(self.roles)
 
     def check(self, frame: pd.DataFrame) -> None:
         asked = self.config.lgb_timeseries_params["objective"] in CLASS_OBJECTIVES

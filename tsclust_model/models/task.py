@@ -128,6 +128,11 @@ class Task(ABC):
         """Columns that a csv must not read as numbers."""
         return []
 
+    @property
+    @abstractmethod
+    def quality_checks(self) -> dict[str, Any]:
+        """How `validate_data_quality` looks at its tables, as arguments."""
+
     def check_roles(self) -> None:  # noqa: B027  most tables fit any roles
         """Refuse roles that no table can fit.
 

@@ -19,7 +19,6 @@ from tsclust_model.training.challenge import (
     retrain,
     waits_for,
 )
-from tsclust_model.training.task import task_of
 from tsclust_model.training.train import train
 
 
@@ -46,7 +45,7 @@ def first_model(work: Workspace, data_version: str, why: str) -> Trained:
     """Train the first model."""
     training = work.settings.training
     made = train(
-        task_of(work.roles, work.config, training.model_type, training.params),
+        work.task,
         work.rows(data_version),
         source=work.settings.data.path,
         holdout=training.holdout,

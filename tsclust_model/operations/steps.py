@@ -313,18 +313,13 @@ def check_quality(work: Workspace, data_version: str) -> dict[str, Any]:
         champion = work.model(version)
         work.require_horizon(champion)
         schema = champion.info.get("quality")
-    data, asked = work.settings.data, work.settings.quality.model_dump()
-    if data.horizon and work.config.gap_policy == "error":
-        asked["max_removed_share"] = 0.0  # without a row, its series has a gap
+    asked = work.settings.quality.model_dump() | work.task.quality_checks
     frame, _ = work.versions.load(data_version)
     report = validate_data_quality(
         frame,
         "ingest",
         schema=schema,
-        time=data.time,
-        # Copies count once in series, and what is missing there is a gap, or yet to come.
-        duplicates=bool(data.time or data.id) and not data.horizon,
-        allow_missing=bool(data.horizon) or work.config.missing_values == "impute",
+        time=work.roles.time,
         markers=work.config.missing_markers,
         **asked,
     )

@@ -22,9 +22,11 @@ from tsclust_model.files import write_state
 from tsclust_model.mlflow_integration.logged_models import registered_model
 from tsclust_model.mlflow_integration.storage import ModelStorage, open_storage
 from tsclust_model.models.base import Cases, FittedModel
+from tsclust_model.models.task import Task
 from tsclust_model.monitoring.model_monitor import ModelMonitor
 from tsclust_model.operations.settings import LoopSettings
 from tsclust_model.shown import one_line
+from tsclust_model.training.task import task_of
 
 
 @one_line
@@ -78,6 +80,12 @@ class Workspace:
             horizon=data.horizon,
             frequency=data.frequency,
         )
+
+    @property
+    def task(self) -> Task:
+        """What is trained where there is no model yet."""
+        training = self.settings.training
+        return task_of(self.roles, self.config, training.model_type, training.params)
 
     @cached_property
     def storage(self) -> ModelStorage:

@@ -51,6 +51,13 @@ class RowsSplit(Split):
 class RowsTask(Task):
     """Segments and LightGBM models of rows."""
 
+    @property
+    def quality_checks(self) -> dict[str, Any]:
+        return {
+            "duplicates": bool(self.roles.time or self.roles.id),
+            "allow_missing": self.config.missing_values == "impute",
+        }
+
     def check(self, frame: pd.DataFrame) -> None:
         if self.roles.frequency is not None:
             raise ConfigurationError("frequency is of series; give a horizon too, or leave it out")

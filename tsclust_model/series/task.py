@@ -47,6 +47,14 @@ class SeriesTask(Task):
     def text_columns(self) -> list[str]:
         return [self.roles.id] if self.roles.id else []
 
+    @property
+    def quality_checks(self) -> dict[str, Any]:
+        # Copies count once, and what is missing is a gap, or yet to come.
+        checks: dict[str, Any] = {"duplicates": False, "allow_missing": True}
+        if self.config.gap_policy == "error":
+            checks["max_removed_share"] = 0.0  # without a row, its series has a gap
+        return checks
+
     def check_roles(self) -> None:
         require_series_roles(self.roles)
 

@@ -18,6 +18,7 @@ from tsclust_model.mlflow_integration.pyfunc import (
 from tsclust_model.mlflow_integration.registry import load_generation
 from tsclust_model.models.evidence import SegmentRows
 from tsclust_model.models.state import Parts
+from tsclust_model.rows.model import Generation
 from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.panel import LARGEST_LOSS, HeldBack
 from tsclust_model.series.schema import series_rows
@@ -51,14 +52,15 @@ class Subject(ABC):
     def traits(self) -> frozenset[str]:
         """What the model has, of what not every model has."""
         model, strings = self.model, "string" in self.numbers_and_strings.values()
+        arrays = model.output_types["prediction"] == "array"
         has = {
             "intervals": "prediction_lower" in model.output_columns,
             "classes": model.task == "classification",
             "segments": bool(model.cluster_ids),
             "resources": bool(model.resources),
             "strings": strings,
-            "horizon": model.roles.horizon > 0,
-            "cases": model.roles.horizon == 0,
+            "horizon": arrays,
+            "cases": not arrays,
         }
         return frozenset(name for name, holds in has.items() if holds)
 
@@ -195,6 +197,9 @@ class SeriesSubject(Subject):
         return np.minimum(losses, LARGEST_LOSS)
 
 
+_SUBJECTS = {Generation.kind: CaseSubject, SeriesGeneration.kind: SeriesSubject}
+
+
 def subject_of(model: Any, frame: pd.DataFrame | None = None) -> Subject:
     """A model as the checks take it: a URI, what mlflow loaded, a generation, or a subject."""
     if isinstance(model, Subject):
@@ -203,5 +208,4 @@ def subject_of(model: Any, frame: pd.DataFrame | None = None) -> Subject:
         model = load_generation(model)
     elif hasattr(model, "unwrap_python_model"):  # mlflow has wrapped it
         model = model.unwrap_python_model().generation
-    kind = SeriesSubject if isinstance(model, SeriesGeneration) else CaseSubject
-    return kind(model, frame)
+    return _SUBJECTS[model.kind](model, frame)

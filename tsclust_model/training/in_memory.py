@@ -63,16 +63,8 @@ def train_model(
     (3, 2)
     """
     settings, model_type, params = _asked(config)
-    frame = X_train
-    if not isinstance(frame, pd.DataFrame):
-        array = np.asarray(X_train)
-        if array.ndim != 2:
-            raise DataValidationError(f"X_train has {array.ndim} dimension(s); give two")
-        frame = pd.DataFrame(array, columns=[f"feature_{i}" for i in range(array.shape[1])])
-    if len(y_train) != len(frame):
-        raise DataValidationError(f"{len(y_train)} outcomes for {len(frame)} rows; give one a row")
-    target, y = _free_name(frame), np.asarray(y_train)
-    frame = frame.reset_index(drop=True).assign(**{target: y})
+    y = np.asarray(y_train)
+    frame, target = _table(X_train, y)
     whole = pd.api.types.is_integer_dtype(y) and model_type == LOGISTIC
     if settings.task == "auto" and (whole or frame[target].nunique() <= 2):
         settings = PipelineConfig.from_dict(settings.to_dict() | {"task": "classification"})
@@ -83,14 +75,26 @@ def train_model(
         return fit_generation(data, settings, info).generation
     is_number = {feature.name: feature.is_number for feature in data.schema.features}
     columns = list(X_train) if isinstance(X_train, pd.DataFrame) else range(len(is_number))
-    parts: dict[bool, list[Any]] = {True: [], False: []}
-    for column, name in zip(columns, map(str, frame), strict=False):
-        if name in is_number:
-            parts[is_number[name]].append(column)
-    estimator = unfitted(
-        model_type, data.target, params, settings.random_state, parts[True], parts[False]
-    )
+    named = [(c, n) for c, n in zip(columns, map(str, frame), strict=False) if n in is_number]
+    numbers, strings = ([c for c, n in named if is_number[n] is wanted] for wanted in (True, False))
+    estimator = unfitted(model_type, data.target, params, settings.random_state, numbers, strings)
     return fit_estimator(estimator, X_train, y, model_type)
+
+
+def _table(X: pd.DataFrame | np.ndarray, y: np.ndarray) -> tuple[pd.DataFrame, str]:
+    """Features and outcomes as one table, and the name of the outcomes."""
+    frame = X
+    if not isinstance(frame, pd.DataFrame):
+        array = np.asarray(X)
+        if array.ndim != 2:
+            raise DataValidationError(f"X_train has {array.ndim} dimension(s); give two")
+        frame = pd.DataFrame(array, columns=[f"feature_{i}" for i in range(array.shape[1])])
+    if len(y) != len(frame):
+        raise DataValidationError(f"{len(y)} outcomes for {len(frame)} rows; give one a row")
+    target = "target"
+    while target in frame.columns:
+        target += "_"
+    return frame.reset_index(drop=True).assign(**{target: y}), target
 
 
 def _asked(
@@ -110,10 +114,3 @@ def _asked(
             given.pop(name, None)
     model_type, params = given.pop("model_type", LIGHTGBM), given.pop("params", {})
     return PipelineConfig.from_dict(given), model_type, params or {}
-
-
-def _free_name(frame: pd.DataFrame) -> str:
-    name = "target"
-    while name in frame.columns:
-        name += "_"
-    return name

@@ -211,17 +211,17 @@ def _about_segments(model: Mapping[str, Any], segments: Segments) -> str:
         )
     text = (
         f"{_count(segments['n_segments'], 'segment')}; {number(segments['noise_rows'])} of "
-        f"{n_rows} {rows_are} ({percent(segments['noise_ratio'])}) are in none, and are served as "
-        "their nearest segment."
+        f"{n_rows} {rows_are} ({percent(segments['noise_ratio'])}) are noise and are assigned "
+        "to the nearest segment."
     )
     if segments["silhouette"] is not None:
         text += f" Silhouette {number(segments['silhouette'], 2)} (1 is best)."
     text += (
-        " Strength is how firmly the rows belong, 0 to 1; what sets it apart are means, against "
-        "those of all rows and in their standard deviations (SD)."
+        " Strength is how firmly the rows belong to it, 0 to 1. Means are compared with those of "
+        "all rows, in their standard deviations (SD)."
     )
     if any(segment["representatives"] for segment in segments["found"]):
-        by = "id" if model["show_ids"] else "number, oldest first,"
+        by = "id" if model["show_ids"] else "number (oldest first)"
         text += f" Typical rows are given by {by} only."
     return text
 
@@ -271,12 +271,12 @@ def _facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Digest of the data", f"sha256 {sha256[:16]}…" if sha256 else None),
         ("Rows belong to", model["id"]),
         ("Ordered by", model["time"]),
-        ("Version before", model.get("replaced")),
+        ("Previous version", model.get("replaced")),
         ("Compared with", model.get("baseline")),
         (
             "Segment ids",
             f"{len(lineage['kept'])} kept, {len(lineage['born'])} new, "
-            f"{len(lineage['retired'])} gone since the last generation",
+            f"{len(lineage['retired'])} gone since the previous version",
         ),
         ("MLflow run", model.get("run_id")),
     ]

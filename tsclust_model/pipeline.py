@@ -143,7 +143,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
 
         Metrics, alerts and errors are cleared; thresholds, callbacks and the configuration stay.
         """
-        self._serving, self._retraining = None, None
+        self._serving = self._retraining = None
         self._n_batches, self._reset_pending = 0, True
         self._last_report = self.last_retraining = self.last_batch_result = None
         self._errors.clear_error_history()
@@ -268,8 +268,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         -------
         dict
             ``removed_rows`` {batch: rows} and ``model_versions``, those trained on such batches:
-            they hold scaled training rows until they are deleted. Keep the answer: it is given
-            once.
+            they hold scaled training rows until they are deleted. Keep it: it is told once.
 
         Warns
         -----
@@ -335,9 +334,9 @@ class TimeSeriesClusteringPipeline(LivingModel):
         save_dir : str or Path, optional
             Folder of the page and the pictures; default: ``report`` in the model's storage.
         """
-        made = self._fitted().report(self.config, self._monitor, self._clock(), save_dir)
-        self._last_report = made
-        return made
+        now = self._clock()
+        self._last_report = self._fitted().report(self.config, self._monitor, now, save_dir)
+        return self._last_report
 
     def get_pipeline_status(self) -> dict[str, Any]:
         """``pipeline_fitted``, ``batch_processing_enabled``, ``current_model_version``,
@@ -346,7 +345,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
             "pipeline_fitted": self.is_fitted,
             "batch_processing_enabled": self.is_batch_processing_enabled,
             "current_model_version": self.current_model_version,
-            "last_training_time": self._serving.trained_at if self._serving else None,
+            "last_training_time": None if self._serving is None else self._serving.trained_at,
             "performance_metrics": self._monitor.get_performance_summary(),
         }
 

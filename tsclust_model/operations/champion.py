@@ -9,7 +9,7 @@ from tsclust_model.data.quality import SCHEMA_CHECKS
 from tsclust_model.mlflow_integration.registry import PREVIOUS, alias_version
 from tsclust_model.mlflow_integration.thresholds import failed_thresholds
 from tsclust_model.models.base import Cases, FittedModel
-from tsclust_model.operations.maintenance import Observation, maintain, observe
+from tsclust_model.operations.maintenance import Observation, maintain, observe, outcome_of
 from tsclust_model.operations.results import FIGURES, Figures, Trained, figures_of
 from tsclust_model.operations.workspace import Workspace
 from tsclust_model.training.challenge import (
@@ -52,7 +52,14 @@ def first_model(work: Workspace, data_version: str, why: str) -> Trained:
         model_name=work.name,
         trigger=why,
     )
-    return _trained(made.version, True, f"trained ({why}): version {made.version}")
+    return Trained(
+        retrained=True,
+        promoted=True,
+        model_version=made.version,
+        refused=None,
+        compared=None,
+        message=f"trained ({why}): version {made.version}",
+    )
 
 
 def challenger(work: Workspace, champion: FittedModel, version: str, why: str) -> Trained:
@@ -66,23 +73,15 @@ def challenger(work: Workspace, champion: FittedModel, version: str, why: str) -
         task = challenger_task(champion, config, training.model_type, training.params)
         serving = Champion(champion, version, work.name)
         done = retrain(task, serving, why, promote=training.promote)
-    outcome = "is @champion now" if done.promoted else "stays @challenger"
-    message = f"retrained ({why}): version {done.version} {outcome}; {done.comparison.reason}"
     holdout = done.report["holdout"] or {"n_rows": 0}
     compared = {name: holdout[name] for name in ("n_rows", *FIGURES) if name in holdout}
-    return _trained(done.version, done.promoted, message, compared if done.promoted else None)
-
-
-def _trained(
-    version: str, promoted: bool, message: str, compared: dict[str, Any] | None = None
-) -> Trained:
     return Trained(
         retrained=True,
-        promoted=promoted,
-        model_version=version,
+        promoted=done.promoted,
+        model_version=done.version,
         refused=None,
-        compared=compared,
-        message=message,
+        compared=compared if done.promoted else None,
+        message=outcome_of(done, why),
     )
 
 

@@ -142,12 +142,14 @@ def maintain(
         since=monitor.watch.drift.since,
     )
     monitor.forget(retraining)
+    return Maintenance(outcome_of(retraining, why), retraining)
+
+
+def outcome_of(retraining: Retraining, why: str) -> str:
+    """What a retrain came to, in a sentence."""
     outcome = "is @champion now" if retraining.promoted else "stays @challenger"
-    return Maintenance(
-        f"retrained ({why}): version {retraining.version} {outcome}; "
-        f"{retraining.comparison.reason}",
-        retraining,
-    )
+    version, comparison = retraining.version, retraining.comparison
+    return f"retrained ({why}): version {version} {outcome}; {comparison.reason}"
 
 
 def _open_monitor(model_name: str, config: PipelineConfig | None) -> _Monitor:

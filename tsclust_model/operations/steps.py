@@ -355,9 +355,8 @@ def check_monitor(work: Workspace, data_version: str) -> Decision:
     # The cooldown after a retrain holds for the monitor's reasons as for the detectors'.
     due = () if seen.pause else decision.reasons
     reasons = [*due, *filter(None, [seen.reason, other])]
-    message = seen.message
-    if seen.pause and decision.reasons:
-        message += f" ({'; '.join(decision.reasons)})"
+    paused = f" ({'; '.join(decision.reasons)})" if seen.pause and decision.reasons else ""
+    message = seen.message + paused
     obstacle = obstacle_to_learning(work.report(data_version), seen.n_fresh)
     if not other:  # labels on which a challenger has lost would say the same again
         obstacle = obstacle or seen.waits_for
@@ -457,13 +456,9 @@ def record(work: Workspace, data_version: str, outcome: Outcome) -> Summary:
     empty["model_version"] = alias_version(work.name, CHAMPION)
     summary = summary_of(outcome, empty)
     quality = {f"quality_{key}": v for key, v in outcome["check_quality"]["metrics"].items()}
-    tags = {
-        "phase": "pipeline",
-        "status": summary["status"],
-        "data_version": data_version,
-        "reasons": "; ".join(summary["reasons"]),
-        "hospital_profile_id": work.config.hospital_profile_id,
-    }
+    tags: dict[str, str | None] = {"phase": "pipeline", "status": summary["status"]}
+    tags |= {"data_version": data_version, "reasons": "; ".join(summary["reasons"])}
+    tags |= {"hospital_profile_id": work.config.hospital_profile_id}
     experiments = ExperimentManager(work.config.experiment_name)
     with experiments.active_or_new("pipeline", tags):
         experiments.log_metrics(quality | dict(figures_of(summary)))

@@ -187,8 +187,8 @@ class Serving:
         generation, history = self.generation, self.storage.history
         spans = generation.info.get("trained_on", {}).items()
         target = generation.roles.target
-        lost = [history.has_lost(batch, first, end, target) for batch, (first, end) in spans]
-        if lost and all(lost):
+        lost = (history.has_lost(batch, first, end, target) for batch, (first, end) in spans)
+        if spans and all(lost):
             warnings.warn(
                 f"{history.base_dir} holds no batch that version {self.version} was trained on, "
                 "so their rows cannot be purged there; check history_dir and TSCLUST_STORAGE",

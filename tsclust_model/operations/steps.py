@@ -97,12 +97,11 @@ def run_pipeline(
     ----------
     config_path : path
         YAML of `operations.settings.LoopSettings`; the environment is laid over it. A relative
-        ``data.path`` is found from the working folder, or else from the folder of the YAML.
+        ``data.path`` is of the working folder, or else of the folder of the YAML.
     on_step : callable, optional
         Called with the name and the result of each step as it ends.
     closing_line : bool
-        Whether the lines for people end with the message (or the error); False for a caller who
-        prints it. JSON lines have it in any case.
+        Whether lines for people end with the message; False for a caller who prints it.
 
     Returns
     -------
@@ -142,8 +141,7 @@ def run_pipeline(
         try:
             summary = _run(config_path, settings, told)
         except PipelineError as error:
-            details = {"error": type(error).__name__}
-            log.error("%s", error, extra=_CLOSING | {"details": details})
+            log.error("%s", error, extra=_CLOSING | {"details": {"error": type(error).__name__}})
             raise
         level = logging.INFO if is_good(summary) else logging.ERROR
         log.log(level, "%s", summary["message"], extra=_CLOSING | {"details": summary})

@@ -9,7 +9,6 @@ import pytest
 from tsclust_model.errors import DataValidationError
 from tsclust_model.rows.batches import (
     batch_frame,
-    class_outcomes,
     feature_frame,
     joined,
     outcome_columns,
@@ -207,7 +206,7 @@ ALIVE = ClassTarget("state", "boolean", ("false", "true"))
 )
 def test_outcomes_that_cannot_be_a_class_are_refused(target, y, n, kind):
     with pytest.raises(DataValidationError) as caught:
-        class_outcomes(target, y, 2)
+        target.given(y, 2)
     assert str(caught.value) == (
         f"state holds {n} value(s) that can be no class of this model, whose classes are {kind}; "
         "give classes as in training"
@@ -227,13 +226,13 @@ def test_outcomes_that_cannot_be_a_class_are_refused(target, y, n, kind):
     ],
 )
 def test_a_class_that_is_new_is_taken_if_it_is_of_the_models_kind(target, y, texts):
-    assert class_outcomes(target, y, 2).tolist() == texts
+    assert target.given(y, 2).tolist() == texts
 
 
 def test_classes_that_are_not_known_yet_are_none():
-    assert class_outcomes(STATES, ["stable", np.nan], 2, partial=True).tolist() == ["stable", None]
+    assert STATES.given(["stable", np.nan], 2, partial=True).tolist() == ["stable", None]
     with pytest.raises(DataValidationError, match=r"state is missing or infinite in 1 row\(s\)"):
-        class_outcomes(STATES, ["stable", np.nan], 2)
+        STATES.given(["stable", np.nan], 2)
 
 
 def test_an_unknown_resource_is_refused(generation):

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,6 @@ from packaging.version import Version
 
 import tsclust_model
 from tsclust_model import __version__
-from tsclust_model.boosting.output_model import OutputModel
 from tsclust_model.clustering.engine import Scaler
 from tsclust_model.clustering.fallback import KNNFallback
 from tsclust_model.clustering.hdbscan_tree import DensityTree
@@ -39,8 +38,6 @@ from tsclust_model.mlflow_integration.kinds import generation_of_parts
 from tsclust_model.mlflow_integration.private_replies import RequestError, keep_rows_out_of_replies
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import Parts, digest, open_sealed, seal
-from tsclust_model.results import NOISE
-from tsclust_model.series.output_model import SeriesModel
 
 Boosters = lgb.Booster | tuple[lgb.Booster, ...]
 
@@ -129,22 +126,18 @@ class SegmentForecaster(PythonModel):
     @property
     def timeseries_models(self) -> dict[int, Boosters]:
         """The target's models by cluster; of series, one for each base they correct."""
-        return _cluster_boosters(self.generation.target)
+        return dict(self.generation.target.cluster_boosters)
 
     @property
     def resource_models(self) -> dict[str, dict[int, Boosters]]:
         """Each resource's models by cluster."""
-        return {name: _cluster_boosters(model) for name, model in self._resources}
+        return {name: dict(m.cluster_boosters) for name, m in self.generation.resources.items()}
 
     @property
     def global_models(self) -> dict[str, Boosters]:
         """The global model of the target and of each resource."""
-        named = [("target", self.generation.target), *self._resources]
-        return {name: _global_boosters(model) for name, model in named}
-
-    @property
-    def _resources(self) -> list[tuple[str, OutputModel | SeriesModel]]:
-        return list(self.generation.resources.items())
+        named = {"target": self.generation.target} | self.generation.resources
+        return {name: model.global_booster for name, model in named.items()}
 
     @property
     def state_digest(self) -> str:
@@ -152,22 +145,6 @@ class SegmentForecaster(PythonModel):
         if self.parts is None:
             raise MLflowIntegrationError("the model has no state yet; load it through mlflow")
         return digest(self.parts)
-
-
-def _cluster_boosters(model: OutputModel | SeriesModel) -> dict[int, Boosters]:
-    if isinstance(model, OutputModel):
-        return dict(model.cluster_boosters)
-    return {cluster: _parsed(texts) for cluster, texts in model.texts.items() if cluster != NOISE}
-
-
-def _global_boosters(model: OutputModel | SeriesModel) -> Boosters:
-    if isinstance(model, OutputModel):
-        return model.global_booster
-    return _parsed(model.texts.get(NOISE, ()))
-
-
-def _parsed(texts: Iterable[str]) -> tuple[lgb.Booster, ...]:
-    return tuple(lgb.Booster(model_str=text) for text in texts)
 
 
 def seal_generation(generation: FittedPipeline) -> Parts:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Number
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tsclust_model.data.class_labels import ClassLabels, holds_classes
-from tsclust_model.data.columns import are_numbers, validate_target
+from tsclust_model.data.class_labels import holds_classes
+from tsclust_model.data.columns import validate_target
 from tsclust_model.errors import DataValidationError
 from tsclust_model.results import Assignment
 from tsclust_model.rows.model import Forecast, Generation
+from tsclust_model.rows.targets import NumberTarget, one_each
 from tsclust_model.shown import one_line
-
-_KINDS = {"text": "strings", "number": "numbers", "boolean": "booleans"}
 
 
 def training_frame(
@@ -38,17 +36,11 @@ def training_frame(
     }
     classes = pd.Series(y)
     if holds_classes(classes):
-        _one_each(classes, len(frame), target)
+        one_each(classes, len(frame), target)
         values[target] = classes.array
     else:
         values[target] = validate_target(y, len(frame), target)
     return frame.assign(**values), target
-
-
-def _one_each(y: pd.Series, n_rows: int, name: str) -> np.ndarray:
-    if len(y) != n_rows:
-        raise DataValidationError(f"{name} has {len(y)} values for {n_rows} rows; give one a row")
-    return y.to_numpy(dtype=object)
 
 
 def refuse_other_order(
@@ -184,67 +176,9 @@ def outcome_columns(
             raise DataValidationError(f"'{name}' is no resource of this model")
     target, known = generation.outcome, {}
     for name, values in given.items():
-        if name == target.name and isinstance(target, ClassLabels):
-            known[name] = class_outcomes(target, values, n_rows, partial=partial)
-        elif partial:
-            known[name] = _partial_numbers(values, n_rows, name)
-        else:
-            known[name] = validate_target(values, n_rows, name)
+        own = target if name == target.name else NumberTarget(name)
+        known[name] = own.given(values, n_rows, partial=partial)
     return known
-
-
-def _partial_numbers(values: Any, n_rows: int, name: str) -> np.ndarray:
-    given = values.squeeze(axis=1) if isinstance(values, pd.DataFrame) else values
-    column = pd.Series(np.asarray(given).reshape(-1))
-    numbers = np.full(n_rows, np.nan)
-    is_known = _known_values(column, n_rows, name)
-    numbers[is_known] = validate_target(column[is_known], int(is_known.sum()), name)
-    return numbers
-
-
-def class_outcomes(
-    classes: ClassLabels, values: Any, n_rows: int, *, partial: bool = False
-) -> np.ndarray:
-    """Outcomes as texts, shape (n_rows,); with `partial` None where one is not known yet.
-
-    Raises
-    ------
-    DataValidationError
-        A value is missing (without `partial`), or of another kind than the model's classes. A
-        class that is new is none of these.
-    """
-    column = pd.Series(values)
-    is_known = _known_values(column, n_rows, classes.name) if partial else np.ones(n_rows, bool)
-    texts = np.full(n_rows, None, dtype=object)
-    texts[is_known] = classes.texts(_one_each(column, n_rows, classes.name)[is_known])
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        _refuse_other_kind(classes, column[is_known], texts[is_known])
-    return texts
-
-
-def _known_values(column: pd.Series, n_rows: int, name: str) -> np.ndarray:
-    """Mask of the values that are known by now, shape (n_rows,)."""
-    is_known = ~pd.isna(_one_each(column, n_rows, name))
-    if not is_known.any():
-        raise DataValidationError(
-            f"{name} holds no outcome that is known; call again with one, or leave {name} out"
-        )
-    return np.asarray(is_known)
-
-
-def _refuse_other_kind(classes: ClassLabels, values: pd.Series, texts: np.ndarray) -> None:
-    if classes.kind == "text":
-        odd = [isinstance(value, (Number, np.bool_)) for value in values]
-    elif classes.kind == "number":
-        odd = list(~are_numbers(pd.Series(texts)))
-    else:
-        odd = [text not in ("true", "false") for text in texts]
-    n_odd = int((np.array(odd, dtype=bool) & (classes.codes(texts) < 0)).sum())
-    if n_odd:
-        raise DataValidationError(
-            f"{classes.name} holds {n_odd} value(s) that can be no class of this model, whose "
-            f"classes are {_KINDS[classes.kind]}; give classes as in training"
-        )
 
 
 @one_line

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,8 +21,18 @@ from tsclust_model.boosting.blend import ClassRecipe, NumberRecipe, Recipe
 from tsclust_model.boosting.output_model import ClassModel, NumberModel, OutputModel
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.class_labels import ClassLabels
-from tsclust_model.data.columns import as_numbers, outcome, require_columns, without_markers
+from tsclust_model.data.columns import (
+    are_numbers,
+    as_numbers,
+    outcome,
+    require_columns,
+    validate_target,
+    without_markers,
+)
+from tsclust_model.errors import DataValidationError
 from tsclust_model.metrics import Metric, interval_coverage, log_losses, true_probabilities
+
+_KINDS = {"text": "strings", "number": "numbers", "boolean": "booleans"}
 
 
 class Target(ABC):
@@ -73,6 +84,19 @@ class Target(ABC):
         ------
         DataValidationError
             The target is absent, missing or of another type.
+        """
+
+    @abstractmethod
+    def given(self, values: Any, n_rows: int, *, partial: bool = False) -> np.ndarray:
+        """Outcomes that a caller gives, shape (n_rows,).
+
+        With `partial` a value may be missing, which is not known yet: NaN, of a class None.
+
+        Raises
+        ------
+        DataValidationError
+            A value is missing (without `partial`), or of another kind than the target. A class that
+            is new is none of these.
         """
 
     @abstractmethod
@@ -183,6 +207,16 @@ class NumberTarget(Target):
     def outcomes(self, frame: pd.DataFrame, markers: Collection[str]) -> np.ndarray:
         return outcome(frame, self.name, "target column")
 
+    def given(self, values: Any, n_rows: int, *, partial: bool = False) -> np.ndarray:
+        if not partial:
+            return validate_target(values, n_rows, self.name)
+        given = values.squeeze(axis=1) if isinstance(values, pd.DataFrame) else values
+        column = pd.Series(np.asarray(given).reshape(-1))
+        numbers = np.full(n_rows, np.nan)
+        is_known = _known_values(column, n_rows, self.name)
+        numbers[is_known] = validate_target(column[is_known], int(is_known.sum()), self.name)
+        return numbers
+
     def codes(self, y: np.ndarray) -> np.ndarray:
         return y
 
@@ -254,6 +288,29 @@ class ClassTarget(ClassLabels, Target):
     def outcomes(self, frame: pd.DataFrame, markers: Collection[str]) -> np.ndarray:
         require_columns(frame, [self.name], "target column")
         return self.texts(without_markers(frame[self.name], markers))
+
+    def given(self, values: Any, n_rows: int, *, partial: bool = False) -> np.ndarray:
+        column = pd.Series(values)
+        is_known = _known_values(column, n_rows, self.name) if partial else np.ones(n_rows, bool)
+        strings = np.full(n_rows, None, dtype=object)
+        strings[is_known] = self.texts(one_each(column, n_rows, self.name)[is_known])
+        if not isinstance(column.dtype, pd.CategoricalDtype):
+            self._refuse_other_kind(column[is_known], strings[is_known])
+        return strings
+
+    def _refuse_other_kind(self, values: pd.Series, strings: np.ndarray) -> None:
+        if self.kind == "text":
+            odd = [isinstance(value, (Number, np.bool_)) for value in values]
+        elif self.kind == "number":
+            odd = list(~are_numbers(pd.Series(strings)))
+        else:
+            odd = [text not in ("true", "false") for text in strings]
+        n_odd = int((np.array(odd, dtype=bool) & (self.codes(strings) < 0)).sum())
+        if n_odd:
+            raise DataValidationError(
+                f"{self.name} holds {n_odd} value(s) that can be no class of this model, whose "
+                f"classes are {_KINDS[self.kind]}; give classes as in training"
+            )
 
     def canonical(self, column: pd.Series, markers: Collection[str]) -> np.ndarray:
         present = without_markers(column, markers)
@@ -333,3 +390,20 @@ def number_recipe(
 def target_of(name: str, classes: Mapping[str, Any] | None) -> Target:
     """The target of a state: of classes where it has some (`ClassTarget.to_dict`)."""
     return NumberTarget(name) if classes is None else ClassTarget.from_dict(classes)
+
+
+def one_each(y: pd.Series, n_rows: int, name: str) -> np.ndarray:
+    """The values, shape (n_rows,), refused if they are not one a row."""
+    if len(y) != n_rows:
+        raise DataValidationError(f"{name} has {len(y)} values for {n_rows} rows; give one a row")
+    return y.to_numpy(dtype=object)
+
+
+def _known_values(column: pd.Series, n_rows: int, name: str) -> np.ndarray:
+    """Mask of the values that are known by now, shape (n_rows,)."""
+    is_known = ~pd.isna(one_each(column, n_rows, name))
+    if not is_known.any():
+        raise DataValidationError(
+            f"{name} holds no outcome that is known; call again with one, or leave {name} out"
+        )
+    return np.asarray(is_known)

@@ -9,10 +9,11 @@ the bank and Theta themselves that makes four ways to forecast, averaged by thei
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import lightgbm as lgb
 import numpy as np
 
 from tsclust_model.boosting.intervals import StepCalibration, Support, renumbered_keys
@@ -89,6 +90,17 @@ class SeriesModel:
     least_scale: float = NO_FLOOR
     whole: bool = False
     packed: Forest | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def cluster_boosters(self) -> dict[int, tuple[lgb.Booster, ...]]:
+        """Models of each segment that is large enough, one for each base they correct."""
+        own = {cluster: texts for cluster, texts in self.texts.items() if cluster != NOISE}
+        return {cluster: _parsed(texts) for cluster, texts in own.items()}
+
+    @property
+    def global_booster(self) -> tuple[lgb.Booster, ...]:
+        """Models of all series, one for each base; none where there were too few rows."""
+        return _parsed(self.texts.get(NOISE, ()))
 
     def forecast(
         self,
@@ -263,6 +275,10 @@ class SeriesModel:
             values.get("whole", False),  # older builds round no bounds
             None if forest is None else Forest.from_arrays(forest),
         )
+
+
+def _parsed(texts: Iterable[str]) -> tuple[lgb.Booster, ...]:
+    return tuple(lgb.Booster(model_str=text) for text in texts)
 
 
 def blended(ways: np.ndarray, shares: np.ndarray) -> np.ndarray:

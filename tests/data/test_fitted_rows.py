@@ -101,7 +101,7 @@ def test_a_fit_on_rows_of_the_history_knows_and_reads_booleans_of_the_table(gene
     written = pd.read_csv(io.StringIO(table.to_csv(index=False)), dtype={"emergency": str})
     assert set(written["emergency"]) == {"False", "True"}
     np.testing.assert_array_equal(data.schema.encode(written).X, data.X)
-    rows = canonical_rows(written, data.schema, roles)
+    rows = canonical_rows(written, data.schema, roles, generation.outcome)
     assert data.fitted.contains(rows).all()
 
 

@@ -15,6 +15,7 @@ from pydantic import create_model as model_of
 from pydantic.fields import FieldInfo
 
 from tsclust_model.errors import ConfigurationError, suggestion
+from tsclust_model.shown import one_line
 
 _LARGEST = 1_000_000
 
@@ -65,6 +66,7 @@ class Strict(Settings, strict=True):
     """Values of their own types: no string is a number."""
 
 
+@one_line
 @dataclass(frozen=True)
 class Problem:
     """The first thing that pydantic refuses: where, its kind, its words and the value.
@@ -126,6 +128,7 @@ def expected(rule: Any) -> str:
     return "a number " + "".join(words[name].format(limit) for name, limit in limits.items())
 
 
+@one_line
 @dataclass(frozen=True)
 class Rules:
     """The type of each value by name; values are checked and stay what they are."""

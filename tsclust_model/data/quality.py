@@ -67,6 +67,7 @@ class QualityReport(TypedDict):
     metrics: dict[str, float]
 
 
+@one_line
 @dataclass(frozen=True)
 class _Limits:
     """What counts as broken, and as a problem of the table; see `validate_data_quality`."""

@@ -10,8 +10,10 @@ from tsclust_model.mlflow_integration.pyfunc import log_generation
 from tsclust_model.mlflow_integration.registry import registered_generation, version_tags
 from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG, FittedModel
 from tsclust_model.rows.baseline import Baseline
+from tsclust_model.shown import one_line
 
 
+@one_line
 @dataclass(frozen=True)
 class Logged:
     """Where a model is logged, the digest of what it is, and tags of its version."""

@@ -103,6 +103,7 @@ class Pool:
     n: int
 
 
+@one_line
 @dataclass(frozen=True)
 class Chart:
     """A picture of the accuracy; the report draws it by its name from the arguments."""
@@ -396,6 +397,7 @@ class SegmentRows:
     sample_ids: list[Any]
 
 
+@one_line
 @dataclass(frozen=True)
 class Traits:
     """What a report says of a model and only its kind knows.

@@ -68,6 +68,7 @@ class Prepared:
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
+@one_line
 @dataclass(frozen=True)
 class Split:
     """A window as a challenger meets it.

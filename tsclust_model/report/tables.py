@@ -19,6 +19,7 @@ from tsclust_model.report.schema import (
     Totals,
     TotalsBy,
 )
+from tsclust_model.shown import one_line
 
 _NOTHING = "–"
 
@@ -36,6 +37,7 @@ class Range:
     tick: float | None = None
 
 
+@one_line
 @dataclass(frozen=True)
 class Cell:
     """A text, with small print, a tag, a bar (0 to 1) or a range beside it."""
@@ -50,6 +52,7 @@ class Cell:
     span: int = 1
 
 
+@one_line
 @dataclass(frozen=True)
 class Table:
     """The first cell of a row is its name, the last is a range if `drawn`; the others are numbers

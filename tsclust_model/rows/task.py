@@ -30,6 +30,7 @@ from tsclust_model.shown import one_line
 _AFTER = " after"  # a column beside those of a window
 
 
+@one_line
 @dataclass(frozen=True)
 class RowsSplit(Split):
     """See `Split`.
@@ -47,6 +48,7 @@ class RowsSplit(Split):
     begun: int
 
 
+@one_line
 @dataclass(frozen=True)
 class RowsTask(Task):
     """Segments and LightGBM models of rows."""
@@ -196,6 +198,7 @@ class FittedBaseline:
     clustering: None = None
 
 
+@one_line
 @dataclass(frozen=True)
 class BaselineTask(RowsTask):
     """A scikit-learn estimator of rows.

@@ -28,8 +28,10 @@ from tsclust_model.series.windows import (
     with_newest_losses,
     with_old_series_ids,
 )
+from tsclust_model.shown import one_line
 
 
+@one_line
 @dataclass(frozen=True)
 class SeriesSplit(Split):
     """See `Split`; `parts` are the panels."""
@@ -37,6 +39,7 @@ class SeriesSplit(Split):
     parts: SeriesChallenge
 
 
+@one_line
 @dataclass(frozen=True)
 class SeriesTask(Task):
     """Segments of series, and LightGBM models beside simple forecasters."""

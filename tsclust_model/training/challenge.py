@@ -71,6 +71,7 @@ class Retraining:
     report: dict[str, Any]
 
 
+@one_line
 @dataclass(frozen=True)
 class Champion:
     """The model that serves.
@@ -187,6 +188,7 @@ def retrain(
             raise RetrainingError(f"the challenger could not be fitted: {error}") from error
 
 
+@one_line
 @dataclass(frozen=True)
 class _Challenge:
     """The run of a retrain."""

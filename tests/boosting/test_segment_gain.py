@@ -87,7 +87,13 @@ def test_a_gain_is_earned_over_rows_and_in_both_folds(folds, spread, earned):
             SegmentGain(0.006, 0.005, 0.001, 0.002, False),
             0.25,
             "Segments do not improve the forecast here: they save 0.6% of the error and shuffled "
-            "segments 0.5%; use them to describe",
+            "segments 0.5%, a difference of 0.1% ± 0.2%; use them to describe",
+        ),
+        (
+            SegmentGain(0.126, 0.0, 0.126, 0.07, False),
+            0.5,
+            "Segments may improve the forecast here, but it is not certain: they save 12.6% of the "
+            "error and shuffled segments 0.0%, a difference of 12.6% ± 7.0%; use them to describe",
         ),
         (
             SegmentGain(0.0, 0.005, -0.005, 0.002, False),

@@ -586,7 +586,7 @@ def test_advice_card_and_page_credit_segments_beyond_the_shuffled_ones_only(figu
 def test_segments_that_save_no_more_than_shuffled_ones_are_for_description(figures):
     sentence = (
         "Segments do not improve the forecast here: they save 0.6% of the error and shuffled "
-        "segments 0.5%; use them to describe"
+        "segments 0.5%, a difference of 0.1% ± 0.2%; use them to describe"
     )
     gain = {"saved": 0.006, "control": 0.005, "beyond": 0.001, "error": 0.002, "earned": False}
     worth = figures["worth"] | {"gain": gain | {"sentence": sentence}}

@@ -20,7 +20,7 @@ from tsclust_model import (
 )
 from tsclust_model.errors import ConfigurationError, DataValidationError, MLflowIntegrationError
 from tsclust_model.mlflow_integration.baselines import load_baseline
-from tsclust_model.mlflow_integration.registry import alias_version
+from tsclust_model.mlflow_integration.registry import alias_version, load_generation
 from tsclust_model.rows.model import Generation
 from tsclust_model.training.challenge import Champion, challenger_task, retrain
 from tsclust_model.training.task import task_of
@@ -203,6 +203,14 @@ def test_a_challenger_takes_over_only_if_it_is_better(trained):
     assert worse.comparison.n_rows == 48
     assert alias_version("visits", "champion") == training.version
     assert alias_version("visits", "challenger") == worse.version
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_baseline_is_no_model_of_segments_and_the_error_says_who_takes_it():
+    with pytest.raises(
+        MLflowIntegrationError, match="is a scikit-learn baseline: tsclust pipeline"
+    ):
+        load_generation("models:/visits@champion")
 
 
 def test_a_model_of_segments_is_no_baseline(registered, store):

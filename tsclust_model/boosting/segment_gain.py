@@ -154,6 +154,10 @@ def gain_sentence(gain: Mapping[str, Any], weight: float) -> str:
     reason = f"they save {margin} of the error beyond shuffled segments"
     if saved is not None:
         reason = f"they save {saved:.1%} of the error and shuffled segments {gain['control']:.1%}"
+        reason += "" if error is None else f", a difference of {margin}"
+    start = "Segments do not improve the forecast here"
     if weight == 0:
         reason = "they have weight 0"
-    return f"Segments do not improve the forecast here: {reason}; use them to describe"
+    elif error is not None and beyond > error:
+        start = "Segments may improve the forecast here, but it is not certain"
+    return f"{start}: {reason}; use them to describe"

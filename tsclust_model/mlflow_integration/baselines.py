@@ -20,12 +20,11 @@ from sklearn.base import BaseEstimator
 
 from tsclust_model.errors import MLflowIntegrationError, listed
 from tsclust_model.mlflow_integration.pyfunc import requirements
+from tsclust_model.mlflow_integration.registry import BASELINE_METADATA
 from tsclust_model.mlflow_integration.stores import loading
 from tsclust_model.rows.baseline import Baseline
 from tsclust_model.rows.schema import Schema
 from tsclust_model.rows.targets import target_of
-
-_METADATA = "tsclust_baseline"
 
 # Types of scikit-learn's own estimators, and LightGBM's, that skops asks about. No whole numpy or
 # scipy: some of their functions run what they are given.
@@ -87,7 +86,7 @@ def log_baseline(model: Baseline) -> tuple[str, str]:
         model.estimator,
         name="model",
         signature=ModelSignature(MlflowSchema(inputs), MlflowSchema([ColSpec(answer)])),
-        metadata={_METADATA: text},
+        metadata={BASELINE_METADATA: text},
         **_how_kept(model.estimator),
     )
     return logged.model_uri, hashlib.sha256(text.encode()).hexdigest()
@@ -96,7 +95,7 @@ def log_baseline(model: Baseline) -> tuple[str, str]:
 def load_baseline(model_uri: str) -> Baseline:
     """The baseline of a logged or registered model; any other is an MLflowIntegrationError."""
     with loading(model_uri):
-        text = (mlflow.models.get_model_info(model_uri).metadata or {}).get(_METADATA)
+        text = (mlflow.models.get_model_info(model_uri).metadata or {}).get(BASELINE_METADATA)
         if text is None:
             raise MLflowIntegrationError(f"{model_uri} is not a baseline of this package")
         estimator = mlflow.sklearn.load_model(model_uri)

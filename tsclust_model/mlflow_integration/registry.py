@@ -41,6 +41,9 @@ CHALLENGER = "challenger"
 
 PREVIOUS = "previous"
 
+BASELINE_METADATA = "tsclust_baseline"
+"""Key of the metadata of a logged baseline."""
+
 STATE_TAG = "state.sha256"
 
 STORAGE_TAG = "tsclust.storage"
@@ -276,7 +279,13 @@ def load_generation(model_uri: str) -> FittedPipeline:
             "models:/<name>/<version>"
         )
     with loading(model_uri):
-        model = mlflow.pyfunc.load_model(model_uri).unwrap_python_model()
+        loaded = mlflow.pyfunc.load_model(model_uri)
+        if BASELINE_METADATA in (loaded.metadata.metadata or {}):
+            raise MLflowIntegrationError(
+                f"{model_uri} is a scikit-learn baseline: tsclust pipeline evaluates and retrains "
+                "it, and mlflow scores and serves it (mlflow.pyfunc, mlflow models serve)"
+            )
+        model = loaded.unwrap_python_model()
         registered = _registered_digest(model_uri)
     if not isinstance(model, SegmentForecaster):
         raise MLflowIntegrationError(f"{model_uri} is not a model of this package")

@@ -35,7 +35,7 @@ settings.register_profile("thorough", max_examples=2000, deadline=None, database
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # Folders whose tests need MLflow's store, other processes or servers, or take long.
-INTEGRATION = {"analysis", "commands", "contract", "mlflow_integration", "operations"}
+INTEGRATION = {"analysis", "commands", "contract", "report", "mlflow_integration", "operations"}
 INTEGRATION |= {"saved_models", "system", "training"}
 
 collect_ignore_glob = ["saved_models/*/*/*.py"]  # what those models carry

@@ -250,6 +250,13 @@ def compare(n_train: int, sizes: list[int], repeats: int) -> dict[str, Any]:
             )
             show(f"{title}: one tree query and the packed trees", against)
             result[f"{title}, floor"] = against
+    return result | alone(plain, data, generation, repeats)
+
+
+def alone(plain: Plain, data: Any, generation: Any, repeats: int) -> dict[str, Any]:
+    """HDBSCAN and LightGBM by themselves."""
+    result: dict[str, Any] = {}
+    n_train = len(data.X)
     Z = plain.scaler.transform(rows_like(data, 5_000, 0.0))
     density = generation.segmentation.density
     for mine, theirs in zip(

@@ -74,16 +74,8 @@ def evaluate_clustering(
     if clustering.inertia is None:
         undefined["inertia"] = f"{clustering.algorithm} minimises no inertia; it is kmeans'"
     values["inertia"] = clustering.inertia
-    values["dbcv"] = None
-    if clustering.algorithm in DENSITY_METHODS or "dbcv" in (settings.evaluation_metrics or ()):
-        values["dbcv"] = density_validity(X, clustering.labels, random_state)
-        if values["dbcv"] is None:
-            undefined["dbcv"] = (
-                "fewer than two clusters of three rows or more, or identical rows, whose density "
-                "is infinite"
-            )
-    else:
-        undefined["dbcv"] = f"{clustering.algorithm} is no density method; ask for dbcv by name"
+    values["dbcv"], reason = _density(X, clustering, settings, random_state)
+    undefined |= {} if reason is None else {"dbcv": reason}
     supervised, missing = _supervised(clustering.labels, target)
     values, undefined = values | supervised, undefined | missing
     for name in _METRICS:
@@ -107,6 +99,23 @@ def evaluate_clustering(
             else None
         ),
     }
+
+
+def _density(
+    X: np.ndarray, clustering: Clustering, settings: EvaluationConfiguration, random_state: int
+) -> tuple[float | None, str | None]:
+    """DBCV, or why there is none."""
+    if clustering.algorithm not in DENSITY_METHODS and "dbcv" not in (
+        settings.evaluation_metrics or ()
+    ):
+        return None, f"{clustering.algorithm} is no density method; ask for dbcv by name"
+    value = density_validity(X, clustering.labels, random_state)
+    if value is not None:
+        return value, None
+    return None, (
+        "fewer than two clusters of three rows or more, or identical rows, whose density "
+        "is infinite"
+    )
 
 
 def require_classes(

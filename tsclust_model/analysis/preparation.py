@@ -96,13 +96,7 @@ def prepare(
     whole = usable.all(axis=1)
     _require_rows(int(whole.sum()), len(frame), missing)
     original = values[whole]
-    varied = np.ptp(original, axis=0) > 1 / _NUMBERS_LIMIT  # squares of less are 0
-    if not varied.any():
-        raise PreprocessingError(
-            f"clustering_data.features: no column of {listed(features)} varies; name others"
-        )
-    for name in np.array(features)[~varied]:
-        left_out[str(name)] = "does not vary"
+    varied = _varied(original, features, left_out)
     if settings.feature_selection:
         varied &= _not_repeated(original, varied, features, left_out, random_state)
     original = original[:, varied]
@@ -136,6 +130,18 @@ def prepare(
         statistics=statistics,
         notes=_notes(settings),
     )
+
+
+def _varied(original: np.ndarray, features: list[str], left_out: dict[str, str]) -> np.ndarray:
+    """Mask of the columns that vary; the others join those left out."""
+    varied = np.ptp(original, axis=0) > 1 / _NUMBERS_LIMIT  # squares of less are 0
+    if not varied.any():
+        raise PreprocessingError(
+            f"clustering_data.features: no column of {listed(features)} varies; name others"
+        )
+    for name in np.array(features)[~varied]:
+        left_out[str(name)] = "does not vary"
+    return np.asarray(varied)
 
 
 def _require_table(frame: pd.DataFrame) -> None:

@@ -19,7 +19,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.fitted_rows import FittedPeriods, FittedRows
 from tsclust_model.data.roles import Roles
 from tsclust_model.metrics import Metric
-from tsclust_model.models.state import Parts
+from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.monitoring.reference import Reference
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
@@ -384,9 +384,16 @@ class FittedPipeline(FittedModel):
 
     # -- state -------------------------------------------------------------------------------
 
-    @abstractmethod
     def renumbered(self, ids: Mapping[int, int], lineage: Mapping[str, Any]) -> Self:
         """The same model with other cluster ids, and where they come from in its info."""
+        changes: dict[str, Any] = {
+            "segmentation": self.segmentation.renumbered(ids),
+            "target": self.target.renumbered(ids),
+            "resources": {name: model.renumbered(ids) for name, model in self.resources.items()},
+        }
+        sizes = by_new_id(self.info["cluster_sizes"], ids)
+        model = cast(Self, replace(cast(Any, self), **changes))
+        return model.with_info({"lineage": dict(lineage), "cluster_sizes": sizes})
 
     @abstractmethod
     def to_parts(self) -> Parts:
@@ -396,3 +403,34 @@ class FittedPipeline(FittedModel):
     @abstractmethod
     def from_parts(cls, parts: Mapping[str, bytes]) -> Self:
         """The model of parts that have been checked (`state.open_sealed`)."""
+
+    def _shared_parts(self) -> Parts:
+        """The parts that a model of any kind has under the same names."""
+        arrays, values = self.segmentation.to_arrays()
+        reference_arrays, reference_values = self.reference.to_arrays()
+        return {
+            "info.json": pack_json(self.info),
+            "schema.json": pack_json(self.schema.to_dict()),
+            "segmentation.json": pack_json(values),
+            "segmentation.npz": pack_arrays(arrays),
+            "reference.json": pack_json(reference_values),
+            "reference.npz": pack_arrays(reference_arrays),
+            "resources.json": pack_json(list(self.resources)),
+        }
+
+    @staticmethod
+    def _segmentation_and_reference(parts: Mapping[str, bytes]) -> tuple[Segmentation, Reference]:
+        """What `_shared_parts` wrote of them."""
+        return (
+            Segmentation.from_arrays(
+                unpack_arrays(parts["segmentation.npz"]), unpack_json(parts["segmentation.json"])
+            ),
+            Reference.from_arrays(
+                unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
+            ),
+        )
+
+
+def by_new_id(figures: Mapping[str, Any], ids: Mapping[int, int]) -> dict[str, Any]:
+    """Figures by cluster, as JSON has them, under the new ids; those without one stay."""
+    return {str(ids.get(int(cluster), int(cluster))): value for cluster, value in figures.items()}

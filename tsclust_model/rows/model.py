@@ -8,7 +8,7 @@ Nothing here is edited after the fit: retraining makes another generation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -307,37 +307,9 @@ class Generation(RowsModel, FittedPipeline):
                 break
         return row
 
-    def renumbered(self, ids: Mapping[int, int], lineage: Mapping[str, Any]) -> Generation:
-        """The same pipeline with other cluster ids, and where they come from in its info."""
-        return replace(
-            self,
-            segmentation=self.segmentation.renumbered(ids),
-            target=self.target.renumbered(ids),
-            resources={name: model.renumbered(ids) for name, model in self.resources.items()},
-            info=self.info
-            | {
-                "lineage": dict(lineage),
-                "cluster_sizes": {
-                    str(ids.get(int(cluster), int(cluster))): size
-                    for cluster, size in self.info["cluster_sizes"].items()
-                },
-            },
-        )
-
     def to_parts(self) -> Parts:
         """The generation as named parts of plain bytes; `from_parts` reads them back."""
-        arrays, values = self.segmentation.to_arrays()
-        reference_arrays, reference_values = self.reference.to_arrays()
-        parts = {
-            "info.json": pack_json(self.info),
-            "schema.json": pack_json(self.schema.to_dict()),
-            "segmentation.json": pack_json(values),
-            "segmentation.npz": pack_arrays(arrays),
-            "reference.json": pack_json(reference_values),
-            "reference.npz": pack_arrays(reference_arrays),
-            "resources.json": pack_json(list(self.resources)),
-            _FOREST: pack_arrays(self._ensemble.to_arrays()),
-        }
+        parts = self._shared_parts() | {_FOREST: pack_arrays(self._ensemble.to_arrays())}
         parts |= output_parts(self.target, "target", self.outcome.to_state())
         for i, model in enumerate(self.resources.values()):
             parts |= output_parts(model, f"resource-{i}")
@@ -359,18 +331,14 @@ class Generation(RowsModel, FittedPipeline):
                 for i, name in enumerate(names)
             }
             texts = [model.texts for model in [*target.summed, *resources.values()]]
+            segmentation, reference = cls._segmentation_and_reference(parts)
             return cls(
                 Schema.from_dict(unpack_json(parts["schema.json"])),
-                Segmentation.from_arrays(
-                    unpack_arrays(parts["segmentation.npz"]),
-                    unpack_json(parts["segmentation.json"]),
-                ),
+                segmentation,
                 outcome,
                 target,
                 resources,
-                Reference.from_arrays(
-                    unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
-                ),
+                reference,
                 info,
                 FittedRows.from_arrays(unpack_arrays(parts[_FITTED])) if _FITTED in parts else None,
                 Packing(texts, unpack_arrays(parts[_FOREST])) if _FOREST in parts else None,

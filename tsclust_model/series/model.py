@@ -16,9 +16,15 @@ from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.data.fitted_rows import FittedPeriods
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.metrics import MASE, METRICS, Metric
-from tsclust_model.models.base import BatchWindow, FittedPipeline, NullableLong, NullableText
+from tsclust_model.models.base import (
+    BatchWindow,
+    FittedPipeline,
+    NullableLong,
+    NullableText,
+    by_new_id,
+)
 from tsclust_model.models.evidence import Evidence, ReportInputs, SegmentRows
-from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
+from tsclust_model.models.state import Parts, pack_arrays, unpack_arrays, unpack_json
 from tsclust_model.monitoring.reference import Reference
 from tsclust_model.results import Assignment
 from tsclust_model.series.evaluation import evaluate_series, newest_origins
@@ -396,38 +402,14 @@ class SeriesGeneration(FittedPipeline):
 
     def renumbered(self, ids: Mapping[int, int], lineage: Mapping[str, Any]) -> SeriesGeneration:
         """The same pipeline with other cluster ids, and where they come from in its info."""
-
-        def renamed(figures: Mapping[str, Any]) -> dict[str, Any]:
-            return {str(ids.get(int(cluster), int(cluster))): f for cluster, f in figures.items()}
-
         scores = self.info["scores"]
-        return replace(
-            self,
-            segmentation=self.segmentation.renumbered(ids),
-            target=self.target.renumbered(ids),
-            resources={name: model.renumbered(ids) for name, model in self.resources.items()},
-            info=self.info
-            | {
-                "lineage": dict(lineage),
-                "cluster_sizes": renamed(self.info["cluster_sizes"]),
-                "scores": scores
-                | {key: renamed(scores[key]) for key in ("clusters", "shares") if key in scores},
-            },
-        )
+        kept = [key for key in ("clusters", "shares") if key in scores]
+        own = scores | {key: by_new_id(scores[key], ids) for key in kept}
+        return super().renumbered(ids, lineage).with_info({"scores": own})
 
     def to_parts(self) -> Parts:
         """The generation as named parts of plain bytes; `from_parts` reads them back."""
-        arrays, values = self.segmentation.to_arrays()
-        reference_arrays, reference_values = self.reference.to_arrays()
-        parts = {
-            "info.json": pack_json(self.info),
-            "schema.json": pack_json(self.schema.to_dict()),
-            "segmentation.json": pack_json(values),
-            "segmentation.npz": pack_arrays(arrays),
-            "reference.json": pack_json(reference_values),
-            "reference.npz": pack_arrays(reference_arrays),
-            "resources.json": pack_json(list(self.resources)),
-        } | self.target.to_parts("target")
+        parts = self._shared_parts() | self.target.to_parts("target")
         for i, model in enumerate(self.resources.values()):
             parts |= model.to_parts(f"resource-{i}")
         if self.fitted is not None:
@@ -439,20 +421,16 @@ class SeriesGeneration(FittedPipeline):
         """The generation of parts that have been checked (`state.open_sealed`)."""
         try:
             names = unpack_json(parts["resources.json"])
+            segmentation, reference = cls._segmentation_and_reference(parts)
             return cls(
                 SeriesSchema.from_dict(unpack_json(parts["schema.json"])),
-                Segmentation.from_arrays(
-                    unpack_arrays(parts["segmentation.npz"]),
-                    unpack_json(parts["segmentation.json"]),
-                ),
+                segmentation,
                 SeriesModel.from_parts(parts, "target"),
                 {
                     name: SeriesModel.from_parts(parts, f"resource-{i}")
                     for i, name in enumerate(names)
                 },
-                Reference.from_arrays(
-                    unpack_arrays(parts["reference.npz"]), unpack_json(parts["reference.json"])
-                ),
+                reference,
                 unpack_json(parts["info.json"]),
                 FittedPeriods.from_arrays(unpack_arrays(parts[_FITTED]))
                 if _FITTED in parts

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsclust_model.boosting.intervals import ENOUGH, Calibration, StepCalibration, Support
+from tsclust_model.boosting.intervals import (
+    ENOUGH,
+    Calibration,
+    StepCalibration,
+    Support,
+    probabilities_of,
+)
 
 NOISE = -1
 COVERAGES = ["0.5", "0.8", "0.9", "0.95", "0.99"]
@@ -161,7 +167,7 @@ def test_step_intervals_widen_where_residuals_do():
     residuals = rng.normal(0, 1, 1500) * steps
     none = np.full(1500, -1)
     found = StepCalibration.fit(residuals, steps, none, np.ones(1500), 3)
-    low, high = found.offsets(np.array([-1, 4]), 0.8)
+    low, high = found.offsets(np.array([-1, 4]), probabilities_of(0.8))
     assert low.shape == high.shape == (2, 3)
     np.testing.assert_array_equal(low[0], low[1])  # an unknown segment is served by all series
     for step in (1, 2, 3):
@@ -171,25 +177,48 @@ def test_step_intervals_widen_where_residuals_do():
         assert inside.mean() == pytest.approx(0.8, abs=0.01)
 
 
+def test_quantiles_never_cross_and_are_the_bounds_of_a_coverage():
+    rng = np.random.default_rng(1)
+    steps, labels = np.tile([1, 2], 300), np.repeat([0, 1, -1], 200)
+    asked = np.sort(rng.uniform(0.001, 0.999, 40))
+    by_step = StepCalibration.fit(rng.normal(0.3, 1, 600), steps, labels, np.ones(600), 2)
+    of_rows = Calibration.fit(rng.normal(0.3, 1, 600), labels)
+    prediction, own = rng.normal(0, 1, 4), np.array([0, 1, -1, 7])
+    for found in (by_step.offsets(own, asked), of_rows.quantiles(prediction, own, asked)):
+        assert (np.diff(found, axis=0) >= 0).all()
+    assert (by_step.offsets(own, [0.5]) == 0).all()
+    np.testing.assert_array_equal(of_rows.quantiles(prediction, own, [0.5])[0], prediction)
+    np.testing.assert_array_equal(
+        of_rows.quantiles(prediction, own, [0.9, 0.1])[::-1], of_rows.bounds(prediction, own, 0.8)
+    )
+
+
+def test_whole_quantiles_keep_their_side_of_the_prediction():
+    support, prediction = Support(never_negative=True, whole=True), np.array([2.5, 4.0])
+    found = [support.quantile(prediction, prediction + d, p) for d, p in ((-1.2, 0.2), (1.2, 0.8))]
+    assert [q.tolist() for q in found] == [[2.0, 3.0], [3.0, 5.0]]
+    assert support.quantile(prediction, prediction, 0.5).tolist() == [2.5, 4.0]
+
+
 def test_a_segment_is_shrunk_towards_all_series_by_its_size():
     steps = np.ones(300, dtype=int)
     labels = np.repeat([0, 1], [200, 100])
     residuals = np.concatenate([np.linspace(-1, 1, 200), np.linspace(-4, 4, 100)])
     fit = StepCalibration.fit(residuals, steps, labels, np.ones(300), 1)
     own = StepCalibration.fit(residuals[200:], steps[200:], labels[200:], np.ones(100), 1)
-    everyone = fit.offsets(np.array([-1]), 0.9)[1]
-    alone = own.offsets(np.array([-1]), 0.9)[1]
-    served = fit.offsets(np.array([1]), 0.9)[1]
+    everyone = fit.offsets(np.array([-1]), [0.95])[0]
+    alone = own.offsets(np.array([-1]), [0.95])[0]
+    served = fit.offsets(np.array([1]), [0.95])[0]
     np.testing.assert_allclose(served, alone / 3 + everyone * 2 / 3)
-    assert fit.renumbered({1: 9}).offsets(np.array([9]), 0.9)[1] == served
+    assert fit.renumbered({1: 9}).offsets(np.array([9]), [0.95])[0] == served
 
 
 def test_older_residuals_count_less():
     steps, labels = np.ones(400, dtype=int), np.full(400, -1)
     residuals = np.concatenate([np.linspace(-10, 10, 200), np.linspace(-1, 1, 200)])
     weights = np.repeat([0.001, 1.0], 200)
-    high = StepCalibration.fit(residuals, steps, labels, weights, 1).offsets(labels[:1], 0.9)[1]
-    assert high[0, 0] == pytest.approx(0.9, abs=0.03)
+    fit = StepCalibration.fit(residuals, steps, labels, weights, 1)
+    assert fit.offsets(labels[:1], [0.95]).item() == pytest.approx(0.9, abs=0.03)
 
 
 def test_steps_with_few_residuals_ask_their_neighbours():
@@ -197,7 +226,7 @@ def test_steps_with_few_residuals_ask_their_neighbours():
     residuals = np.repeat(np.arange(15.0), 4) - 7
     labels = np.full(60, -1)
     found = StepCalibration.fit(residuals, steps, labels, np.ones(60), 4)
-    low, high = found.offsets(np.array([-1]), 0.8)
+    low, high = found.offsets(np.array([-1]), probabilities_of(0.8))
     assert (np.ptp(low), np.ptp(high)) == (0, 0)
     assert high[0, 0] == 6
 

@@ -182,6 +182,19 @@ def test_the_coverage_widens_the_intervals_and_must_be_possible(ward_model, rows
         ward_model.predict(rows, 1.0)
 
 
+def test_quantiles_of_series_never_cross_and_are_the_bounds_of_a_coverage(ward_model, wards):
+    panel = series_panel(wards, WARD_ROLES).right_aligned()
+    asked = [0.95, 0.05, 0.5, 0.1, 0.9, 0.7]
+    for found in ward_model.forecast(panel, 0.8, asked).outputs.values():
+        assert found.quantiles.shape == (6, *found.prediction.shape)
+        by_rank = found.quantiles[np.argsort(asked)]
+        assert (np.diff(by_rank, axis=0) >= 0).all()
+        np.testing.assert_array_equal(
+            by_rank[[1, 2, 4]], [found.lower, found.prediction, found.upper]
+        )
+    assert ward_model.forecast(panel, 0.8).target.quantiles.shape == (0, len(panel), 6)
+
+
 def test_a_column_that_is_absent_is_named(ward_model, rows):
     with pytest.raises(DataValidationError, match="no column 'temperature'"):
         ward_model.predict(rows.drop(columns="temperature"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,6 +25,11 @@ _ALL = NOISE
 _FEWEST_A_STEP, _MOST_A_STEP = 50, 400
 
 _SHRUNK_BY = 200
+
+
+def probabilities_of(coverage: float) -> tuple[float, float]:
+    """The quantiles that bound a central interval: ``(1 - coverage) / 2`` and its complement."""
+    return (1 - coverage) / 2, (1 + coverage) / 2
 
 
 @one_line
@@ -60,12 +65,21 @@ class Support:
         self, prediction: np.ndarray, lower: np.ndarray, upper: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The bounds within the support; they hold what they held and enclose the prediction."""
-        lower, upper = self.clipped(lower), self.clipped(upper)
-        if self.whole:
-            slack = _ROUNDING * np.maximum(1.0, np.abs(prediction))
-            lower = np.minimum(np.ceil(lower - slack), np.floor(prediction)) + 0.0
-            upper = np.maximum(np.floor(upper + slack), np.ceil(prediction)) + 0.0
-        return lower, upper
+        return self.quantile(prediction, lower, 0.0), self.quantile(prediction, upper, 1.0)
+
+    def quantile(self, prediction: np.ndarray, found: np.ndarray, probability: float) -> np.ndarray:
+        """A quantile within the support, on the same side of the prediction as it was.
+
+        Whole quantiles below the median are rounded up and those above it down, as bounds are; the
+        median is the prediction and stays.
+        """
+        found = self.clipped(found)
+        if not self.whole or _side(probability) == 0:
+            return found
+        slack = _ROUNDING * np.maximum(1.0, np.abs(prediction))
+        if _side(probability) < 0:
+            return np.minimum(np.ceil(found - slack), np.floor(prediction)) + 0.0
+        return np.maximum(np.floor(found + slack), np.ceil(prediction)) + 0.0
 
 
 @one_line
@@ -109,11 +123,32 @@ class Calibration:
         coverage : float
             Above 0 and below 1.
         """
+        lower, upper = self.quantiles(prediction, labels, probabilities_of(coverage))
+        return lower, upper
+
+    def quantiles(
+        self, prediction: np.ndarray, labels: np.ndarray, probabilities: Sequence[float]
+    ) -> np.ndarray:
+        """Quantiles of the outcome of each prediction, shape (n_probabilities, n).
+
+        They never cross, that of 0.5 is the prediction, and the bounds of a coverage ``c`` are
+        those of ``(1 - c) / 2`` and ``(1 + c) / 2``.
+
+        Parameters
+        ----------
+        prediction : ndarray of float64, shape (n,)
+        labels : ndarray of int64, shape (n,)
+        probabilities : sequence of float
+            Above 0 and below 1, in any order.
+        """
         clusters, inverse = np.unique(labels, return_inverse=True)
         offsets = np.array(
-            [_offsets(self.residuals.get(int(c), self.residuals[_ALL]), coverage) for c in clusters]
-        ).reshape(-1, 2)
-        return prediction + offsets[inverse, 0], prediction + offsets[inverse, 1]
+            [
+                _offsets(self.residuals.get(int(c), self.residuals[_ALL]), probabilities)
+                for c in clusters
+            ]
+        ).reshape(len(clusters), len(probabilities))
+        return np.asarray(prediction + offsets[inverse].T)
 
     def renumbered(self, ids: Mapping[int, int]) -> Calibration:
         """The same residuals under other cluster ids."""
@@ -125,14 +160,29 @@ def renumbered_keys(by_cluster: Mapping[int, Value], ids: Mapping[int, int]) -> 
     return {ids.get(cluster, cluster): value for cluster, value in by_cluster.items()}
 
 
-def _offsets(residuals: np.ndarray, coverage: float) -> tuple[float, float]:
-    n = len(residuals)
-    tail = (1 - coverage) / 2
-    # 1e-9: (n + 1) * (1 - tail) is often a whole number that floating point misses by a hair.
-    low = int(np.floor((n + 1) * tail + 1e-9)) - 1
-    high = int(np.ceil((n + 1) * (1 - tail) - 1e-9)) - 1
-    lower, upper = residuals[max(low, 0)], residuals[min(high, n - 1)]
-    return min(float(lower), 0.0), max(float(upper), 0.0)
+def _side(probability: float) -> int:
+    """Where a quantile lies: -1 below the prediction, 0 on it, 1 above."""
+    return 0 if abs(probability - 0.5) < _ROUNDING else int(np.sign(probability - 0.5))
+
+
+def _offsets(residuals: np.ndarray, probabilities: Sequence[float]) -> np.ndarray:
+    """Distance of quantiles from a prediction; sorted residuals (..., n) to (..., n_p).
+
+    That of 0.5 is 0: a forecast is its own median, so that no quantile crosses it.
+    """
+    return np.stack([_offset(residuals, float(p)) for p in probabilities], axis=-1)
+
+
+def _offset(residuals: np.ndarray, probability: float) -> np.ndarray:
+    n, side = residuals.shape[-1], _side(probability)
+    # 1e-9: (n + 1) * p is often a whole number that floating point misses by a hair.
+    if side < 0:
+        rank = int(np.floor((n + 1) * probability + _ROUNDING)) - 1
+        return np.minimum(residuals[..., max(rank, 0)], 0.0)
+    if side > 0:
+        rank = int(np.ceil((n + 1) * probability - _ROUNDING)) - 1
+        return np.maximum(residuals[..., min(rank, n - 1)], 0.0)
+    return np.zeros(residuals.shape[:-1])
 
 
 def _thinned(residuals: np.ndarray) -> np.ndarray:
@@ -183,28 +233,27 @@ class StepCalibration:
                 parts[int(cluster)] = _by_step(residuals[own], steps[own], weights[own], horizon)
         return cls(parts, {cluster: n for cluster, n in counts.items() if cluster in parts})
 
-    def offsets(self, labels: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
-        """Distance of the lower and the upper bound from a forecast, shape (n, horizon) each.
+    def offsets(self, labels: np.ndarray, probabilities: Sequence[float]) -> np.ndarray:
+        """Distance of quantiles from a forecast, shape (n_probabilities, n, horizon).
+
+        They never cross, and that of 0.5 is 0.
 
         Parameters
         ----------
         labels : ndarray of int64, shape (n,)
-        coverage : float
-            Above 0 and below 1.
+        probabilities : sequence of float
+            Above 0 and below 1, in any order.
         """
         known, inverse = np.unique(labels, return_inverse=True)
-        everyone = self._offsets_of(_ALL, coverage)
+        everyone = _offsets(self.residuals[_ALL], probabilities)
         table = []
         for label in known:
             n = self.counts.get(int(label), 0)
-            own = self._offsets_of(int(label), coverage) if n else everyone
+            own = _offsets(self.residuals[int(label)], probabilities) if n else everyone
             share = n / (n + _SHRUNK_BY)
             table.append(share * own + (1 - share) * everyone)
-        found = np.array(table).reshape(-1, *everyone.shape)[inverse]
-        return found[:, :, 0], found[:, :, 1]
-
-    def _offsets_of(self, cluster: int, coverage: float) -> np.ndarray:
-        return np.array([_offsets(step, coverage) for step in self.residuals[cluster]])
+        found = np.array(table).reshape(len(known), *everyone.shape)[inverse]
+        return np.moveaxis(found, -1, 0)
 
     def renumbered(self, ids: Mapping[int, int]) -> StepCalibration:
         """The same residuals under other segment ids."""

@@ -5,7 +5,7 @@ one row a series -> schema.encode -> shape features -> segments -> models -> arr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -231,8 +231,10 @@ class SeriesGeneration(FittedPipeline):
         """Segments of right-aligned series, by the shape of each at its end."""
         return assign_shapes(self.segmentation, self.shapes(panel))
 
-    def forecast(self, panel: Panel, coverage: float) -> PanelForecast:
-        """Segments and forecasts of right-aligned series."""
+    def forecast(
+        self, panel: Panel, coverage: float, probabilities: Sequence[float] = ()
+    ) -> PanelForecast:
+        """Segments and forecasts of right-aligned series, quantiles as `SeriesModel.forecast`."""
         panel = self.schema.laid_out(panel)
         assignment = self.assign(panel)
         covariates = {name: panel.values[name] for name in self.schema.covariates}
@@ -240,7 +242,12 @@ class SeriesGeneration(FittedPipeline):
             assignment,
             {
                 name: model.forecast(
-                    panel.values[name], panel.ends, covariates, assignment.labels, coverage
+                    panel.values[name],
+                    panel.ends,
+                    covariates,
+                    assignment.labels,
+                    coverage,
+                    probabilities,
                 )
                 for name, model in self.models.items()
             },

@@ -9,14 +9,19 @@ the bank and Theta themselves that makes four ways to forecast, averaged by thei
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import lightgbm as lgb
 import numpy as np
 
-from tsclust_model.boosting.intervals import StepCalibration, Support, renumbered_keys
+from tsclust_model.boosting.intervals import (
+    StepCalibration,
+    Support,
+    probabilities_of,
+    renumbered_keys,
+)
 from tsclust_model.boosting.packed_trees import Forest
 from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.results import NOISE
@@ -45,6 +50,8 @@ class SeriesForecast:
         The forecast had left the series' reach, and is the seasonal naive one instead.
     set_aside : ndarray of bool, shape (n,)
         The series has values that stand alone, and is forecast without them.
+    quantiles : ndarray of float64, shape (n_probabilities, n, horizon)
+        Those that were asked for, in that order.
     """
 
     prediction: np.ndarray
@@ -53,6 +60,7 @@ class SeriesForecast:
     weight: np.ndarray
     replaced: np.ndarray
     set_aside: np.ndarray
+    quantiles: np.ndarray
 
 
 @one_line
@@ -109,12 +117,16 @@ class SeriesModel:
         covariates: Mapping[str, np.ndarray],
         labels: np.ndarray,
         coverage: float,
+        probabilities: Sequence[float] = (),
     ) -> SeriesForecast:
         """Forecast the periods after the last column.
 
         Nothing leaves the reach of a series: twice the range of its known values, and ten times
         its scale, beyond them. A forecast that does becomes the seasonal naive one. Values that
         stand alone (see `series.panel.standing_alone`) are not looked at, for none of it.
+
+        Quantiles never cross; that of 0.5 is the prediction, and ``lower`` and ``upper`` of a
+        coverage ``c`` are those of ``(1 - c) / 2`` and ``(1 + c) / 2``.
 
         Parameters
         ----------
@@ -127,22 +139,25 @@ class SeriesModel:
             Segments; -1 is none.
         coverage : float
             Of the intervals, above 0 and below 1.
+        probabilities : sequence of float
+            Of the quantiles, above 0 and below 1, in any order.
         """
         values, alone = without_alone(values, self.season)
         rows, ways = self._ways(values, ends, covariates, labels)
         shares = self._shares_of(labels)
         case = np.repeat(np.arange(len(values)), self.horizon)
         scaled, replaced = rows.within_reach(blended(ways, shares[case]), case)
-        low, high = self.calibration.offsets(labels, coverage)
-        prediction, lower, upper = (
-            self._in_units(rows, found, values)
-            for found in (
-                scaled,
-                rows.clipped(scaled + rows.spread * low.ravel()),
-                rows.clipped(scaled + rows.spread * high.ravel()),
-            )
+        prediction = self._in_units(rows, scaled, values)
+        asked = (*probabilities_of(coverage), *probabilities)
+        bounds = (
+            self._in_units(rows, rows.clipped(scaled + rows.spread * offset.ravel()), values)
+            for offset in self.calibration.offsets(labels, asked)
         )
-        lower, upper = Support(whole=self.whole).bounds(prediction, lower, upper)
+        support = Support(whole=self.whole)
+        lower, upper, *quantiles = (
+            support.quantile(prediction, found, probability)
+            for found, probability in zip(bounds, asked, strict=True)
+        )
         return SeriesForecast(
             prediction,
             lower,
@@ -150,6 +165,7 @@ class SeriesModel:
             np.where(replaced, 0.0, shares[:, WAYS.index("cluster")]),
             replaced,
             np.asarray(alone.any(axis=1)),
+            np.array(quantiles).reshape(len(probabilities), *prediction.shape),
         )
 
     def baselines(

@@ -8,6 +8,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.pipeline import Pipeline
 
@@ -19,13 +21,13 @@ from tsclust_model import (
     train_model,
 )
 from tsclust_model.errors import ConfigurationError, DataValidationError, MLflowIntegrationError
-from tsclust_model.mlflow_integration.baselines import load_baseline
-from tsclust_model.mlflow_integration.registry import alias_version, load_generation
+from tsclust_model.mlflow_integration.registry import alias_version, load_fitted, load_generation
 from tsclust_model.rows.model import Generation
 from tsclust_model.training.challenge import Champion, challenger_task, retrain
 from tsclust_model.training.task import task_of
 from tsclust_model.training.train import train
 
+SECRET = "Mrs-Secret-4711"
 DATA = generate_synthetic_data(300, 4, 1)
 X, Y = DATA.drop(columns="target"), DATA["target"]
 QUICK = {"num_leaves": 7, "n_estimators": 20, "learning_rate": 0.2}
@@ -177,11 +179,11 @@ def trained(store, visits, tmp_path):
 def test_a_registered_baseline_comes_back_with_the_same_answers(trained, visits):
     training, _ = trained
     uri = f"models:/visits/{training.version}"
-    again = load_baseline(uri)
-    np.testing.assert_array_equal(again.predict(visits), training.generation.predict(visits))
+    again = load_fitted(uri)
+    pd.testing.assert_frame_equal(again.predict(visits), training.generation.predict(visits))
     assert again.info == json.loads(json.dumps(training.generation.info))
     assert again.roles == Roles("risk", features=("ward", "urgent", "age"))
-    assert again.figures(visits)["accuracy"] > 0.8
+    assert again.evaluate(visits)["accuracy"] > 0.8
     tags = mlflow.MlflowClient().get_model_version("visits", training.version).tags
     assert tags["model_type"] == "random_forest"
 
@@ -190,7 +192,28 @@ def test_mlflow_serves_it_by_names_in_any_order(trained, visits):
     training, _ = trained
     served = mlflow.pyfunc.load_model("models:/visits@champion")
     rows = training.generation.canonical_rows(visits)[["age", "urgent", "ward"]]
-    np.testing.assert_array_equal(served.predict(rows), training.generation.predict(visits))
+    pd.testing.assert_frame_equal(served.predict(rows), training.generation.predict(visits))
+
+
+def test_a_row_it_cannot_score_is_null_with_a_status_and_its_values_are_in_no_reply(
+    trained, visits, monkeypatch
+):
+    training, _ = trained
+    monkeypatch.setattr(scoring_server, "invocations", scoring_server.invocations)
+    served = mlflow.pyfunc.load_model("models:/visits@champion")
+    rows = training.generation.canonical_rows(visits)[["ward", "urgent", "age"]].head(3)
+    rows["age"] = [40.0, np.inf, 1e60]  # no float32 holds the last one
+    answer = served.predict(rows)
+    assert answer["status"].tolist() == ["ok", "infinite: age", "out of range"]
+    assert answer["prediction"].isna().tolist() == [False, True, True]
+    assert answer["prediction"][0] == training.generation.estimator.predict(rows.head(1))[0]
+    body = json.dumps({"dataframe_records": [{"ward": "north", "urgent": "true", "age": SECRET}]})
+    with pytest.raises(MlflowException) as refused:
+        scoring_server.invocations(
+            body, "application/json", served, served.metadata.get_input_schema()
+        )
+    assert SECRET not in refused.value.message
+    assert "column age" in refused.value.message
 
 
 def test_a_challenger_takes_over_only_if_it_is_better(trained):
@@ -213,11 +236,6 @@ def test_a_baseline_is_no_model_of_segments_and_the_error_says_who_takes_it():
         load_generation("models:/visits@champion")
 
 
-def test_a_model_of_segments_is_no_baseline(registered, store):
-    with pytest.raises(MLflowIntegrationError, match="is not a baseline of this package"):
-        load_baseline("models:/hospital@champion")
-
-
 def test_a_state_without_a_model_is_said(store):
     with pytest.raises(MLflowIntegrationError, match="cannot be loaded"):
-        load_baseline("models:/nobody/1")
+        load_fitted("models:/nobody/1")

@@ -36,7 +36,6 @@ import yaml
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.synthetic import make_hospital, make_ward_series
-from tsclust_model.mlflow_integration.baselines import log_baseline
 from tsclust_model.mlflow_integration.pyfunc import log_generation, seal_generation
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import unpack_arrays, unpack_json
@@ -184,17 +183,12 @@ def make(name: str) -> None:
         model, inputs = MODELS[name]()
         inputs.to_parquet(_new(target) / "inputs.parquet")
         again = pd.read_parquet(target / "inputs.parquet")
-        if name == "baseline":
-            _keep(log_baseline, model, target / "skops")
-            loaded = mlflow.pyfunc.load_model(str(target / "skops"))
-            _write(target / "answers.json", {"": cells(loaded.predict(again))})
-            return
         for serialization in SERIALIZATIONS:
             _keep(
                 lambda m, kind=serialization: log_generation(m, kind), model, target / serialization
             )
         coverages = (
-            {"": None} if model.target_columns[0] != "prediction_lower" else {"": None, "0.5": 0.5}
+            {"": None, "0.5": 0.5} if "prediction_lower" in model.output_types else {"": None}
         )
         answers = {key: cells(model.predict(again, given)) for key, given in coverages.items()}
         _write(target / "answers.json", answers)

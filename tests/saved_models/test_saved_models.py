@@ -20,7 +20,6 @@ from packaging.version import Version
 import tsclust_model
 from tests.saved_models.make_saved_models import cells, structure
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.mlflow_integration.baselines import load_baseline
 from tsclust_model.mlflow_integration.pyfunc import (
     SegmentForecaster,
     code_digest,
@@ -28,7 +27,7 @@ from tsclust_model.mlflow_integration.pyfunc import (
     read_parts,
     seal_generation,
 )
-from tsclust_model.mlflow_integration.registry import load_generation
+from tsclust_model.mlflow_integration.registry import load_fitted, load_generation
 from tsclust_model.mlflow_integration.sealed_models import open_model, seal_model
 from tsclust_model.models.state import MANIFEST, Parts, digest, seal
 
@@ -138,8 +137,10 @@ def test_the_answers_are_worth_holding(folder):
 
 def test_the_loop_reads_a_saved_baseline():
     folder = FOLDER / "baseline/skops"
-    model = load_baseline(str(folder))
-    assert cells(model.predict(inputs(folder))) == answers(folder)[""]
+    model = load_fitted(str(folder))
+    found = cells(model.predict(inputs(folder)))
+    assert found["prediction"]["cells"] == answers(folder)[""]["prediction"]["cells"]
+    assert set(found["status"]["cells"]) == {"ok"}
     assert model.outcome.classes == ("no", "yes")
     assert model.roles.features == ("age", "heart_rate", "ward", "emergency")
     assert model.info["trained_on"] == {"a2cf89399c001d2f": [0, 96]}

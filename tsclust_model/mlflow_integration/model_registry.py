@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.mlflow_integration.baselines import load_estimator, save_estimator
+from tsclust_model.mlflow_integration.estimators import load_estimator, save_estimator
 from tsclust_model.mlflow_integration.pyfunc import read_parts, save_generation, write_parts
 from tsclust_model.mlflow_integration.sealed_models import Kept, open_model, seal_model
 from tsclust_model.mlflow_integration.stores import THERE, tolerated, translated

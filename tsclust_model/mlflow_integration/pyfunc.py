@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightgbm as lgb
 import mlflow
@@ -36,7 +36,7 @@ from tsclust_model.clustering.hdbscan_tree import DensityTree
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, PredictionError
 from tsclust_model.mlflow_integration.kinds import generation_of_parts
 from tsclust_model.mlflow_integration.private_replies import RequestError, keep_rows_out_of_replies
-from tsclust_model.models.base import FittedPipeline
+from tsclust_model.models.base import FittedModel, FittedPipeline
 from tsclust_model.models.state import Parts, digest, open_sealed, seal
 
 Boosters = lgb.Booster | tuple[lgb.Booster, ...]
@@ -67,9 +67,11 @@ class SegmentForecaster(PythonModel):
 
     Attributes
     ----------
-    generation : Generation
-        The fitted pipeline, after `load_context`.
+    generation : FittedModel
+        After `load_context`.
     """
+
+    generation: FittedModel
 
     __module__ = "tsclust_model.pyfunc"  # pickles of every version name one place
 
@@ -112,31 +114,36 @@ class SegmentForecaster(PythonModel):
             raise RequestError(str(error)) from error
 
     @property
+    def _segments(self) -> FittedPipeline:
+        """The model, which is no baseline."""
+        return cast(FittedPipeline, self.generation)
+
+    @property
     def scaler(self) -> Scaler:
-        return self.generation.segmentation.scaler
+        return self._segments.segmentation.scaler
 
     @property
     def clustering(self) -> DensityTree:
-        return self.generation.segmentation.density
+        return self._segments.segmentation.density
 
     @property
     def fallback(self) -> KNNFallback | None:
-        return self.generation.segmentation.fallback
+        return self._segments.segmentation.fallback
 
     @property
     def timeseries_models(self) -> dict[int, Boosters]:
         """The target's models by cluster; of series, one for each base they correct."""
-        return dict(self.generation.target.cluster_boosters)
+        return dict(self._segments.target.cluster_boosters)
 
     @property
     def resource_models(self) -> dict[str, dict[int, Boosters]]:
         """Each resource's models by cluster."""
-        return {name: dict(m.cluster_boosters) for name, m in self.generation.resources.items()}
+        return {name: dict(m.cluster_boosters) for name, m in self._segments.resources.items()}
 
     @property
     def global_models(self) -> dict[str, Boosters]:
         """The global model of the target and of each resource."""
-        named = {"target": self.generation.target} | self.generation.resources
+        named = {"target": self._segments.target} | self._segments.resources
         return {name: model.global_booster for name, model in named.items()}
 
     @property
@@ -147,12 +154,12 @@ class SegmentForecaster(PythonModel):
         return digest(self.parts)
 
 
-def seal_generation(generation: FittedPipeline) -> Parts:
+def seal_generation(generation: FittedModel) -> Parts:
     """The generation's state with checksums and the code it belongs to."""
     return seal(generation.to_parts(), __version__, code_digest())
 
 
-def open_generation(parts: Parts) -> FittedPipeline:
+def open_generation(parts: Parts) -> FittedModel:
     """The model of a sealed state, after every check.
 
     One process runs one build of this package, whichever was imported first (mlflow issue 12395).
@@ -184,7 +191,7 @@ def source_digest(package: Path) -> str:
     return content.hexdigest()
 
 
-def signature(generation: FittedPipeline) -> ModelSignature:
+def signature(generation: FittedModel) -> ModelSignature:
     """Input columns by name (numbers as double, categories as string), outputs and `coverage`.
 
     A model of series takes and gives arrays of double, one row per series.
@@ -194,33 +201,35 @@ def signature(generation: FittedPipeline) -> ModelSignature:
         ColSpec(_TYPES[kind], name, required=False)
         for name, kind in generation.output_types.items()
     ]
-    coverage = ParamSpec("coverage", DataType.double, np.float64(generation.coverage))
-    has_bounds = "prediction_lower" in generation.output_types
+    params = None
+    if "prediction_lower" in generation.output_types:
+        coverage = np.float64(generation.config.coverage)
+        params = ParamSchema([ParamSpec("coverage", DataType.double, coverage)])
     return ModelSignature(
         MlflowSchema(inputs),  # type: ignore[arg-type]
         MlflowSchema(outputs),  # type: ignore[arg-type]
-        ParamSchema([coverage]) if has_bounds else None,  # type: ignore[arg-type]
+        params,  # type: ignore[arg-type]
     )
 
 
-def requirements() -> list[str]:
+def requirements(*more: str) -> list[str]:
     """What the model needs, pinned to what it was made with."""
-    return [f"{name}=={version(name)}" for name in (*_REQUIRED, *_REQUIRED_TOO)]
+    return [f"{name}=={version(name)}" for name in (*_REQUIRED, *_REQUIRED_TOO, *more)]
 
 
-def model_arguments(generation: FittedPipeline) -> tuple[Parts, dict[str, Any]]:
+def model_arguments(generation: FittedModel) -> tuple[Parts, dict[str, Any]]:
     """The sealed state, and what mlflow's ``save_model`` and ``log_model`` take beside it."""
     parts = seal_generation(generation)
     return parts, {
         "signature": signature(generation),
         "input_example": generation.example(),
         "code_paths": [str(PACKAGE)],
-        "pip_requirements": requirements(),
+        "pip_requirements": requirements(*generation.libraries),
         "metadata": {"state_sha256": digest(parts), "tsclust_model": __version__},
     }
 
 
-def log_generation(generation: FittedPipeline, serialization: str = "cloudpickle") -> ModelInfo:
+def log_generation(generation: FittedModel, serialization: str = "cloudpickle") -> ModelInfo:
     """Log the model as one MLflow model under the active run.
 
     `serialization` is 'cloudpickle', a pickled instance, or 'code', models-from-code beside the
@@ -232,20 +241,20 @@ def log_generation(generation: FittedPipeline, serialization: str = "cloudpickle
 
 
 def save_generation(
-    generation: FittedPipeline, path: Path, serialization: str = "cloudpickle"
+    generation: FittedModel, path: Path, serialization: str = "cloudpickle"
 ) -> None:
     """Save the generation as one MLflow model in a new folder; see `log_generation`."""
     _kept(generation, serialization, functools.partial(mlflow.pyfunc.save_model, path))
 
 
-def reloaded(generation: FittedPipeline, serialization: str) -> PyFuncModel:
+def reloaded(generation: FittedModel, serialization: str) -> PyFuncModel:
     """The generation as mlflow serves it, after it was saved to a folder and loaded from there."""
     with tempfile.TemporaryDirectory() as folder:
         save_generation(generation, Path(folder) / "model", serialization)
         return mlflow.pyfunc.load_model(str(Path(folder) / "model"))
 
 
-def _kept(generation: FittedPipeline, serialization: str, keep: Callable[..., Any]) -> Any:
+def _kept(generation: FittedModel, serialization: str, keep: Callable[..., Any]) -> Any:
     parts, shared = model_arguments(generation)
     if serialization == "cloudpickle":
         with without_pickle_warning():

@@ -7,6 +7,7 @@ tagged with when, from what and why. A version's tag ``state.sha256`` names its 
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stderr
@@ -33,7 +34,8 @@ from tsclust_model.mlflow_integration.stores import (
     tolerated,
     translated,
 )
-from tsclust_model.models.base import FittedPipeline
+from tsclust_model.models.base import FittedModel, FittedPipeline
+from tsclust_model.rows.baseline import Baseline
 
 CHAMPION = "champion"
 
@@ -42,7 +44,7 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous"
 
 BASELINE_METADATA = "tsclust_baseline"
-"""Key of the metadata of a logged baseline."""
+"""Key of the metadata of a baseline that an earlier build logged with ``mlflow.sklearn``."""
 
 STATE_TAG = "state.sha256"
 
@@ -58,7 +60,7 @@ _IDS_A_TAG = 60
 
 _MOST_KEPT = 2
 
-_KEPT: dict[str, FittedPipeline] = {}
+_KEPT: dict[str, FittedModel] = {}
 
 
 def check_model_name(name: str) -> str:
@@ -270,8 +272,14 @@ def load_generation(model_uri: str) -> FittedPipeline:
     Raises
     ------
     MLflowIntegrationError
-        No such model, not one of ours, or a state other than the one that was registered.
+        No such model, a baseline, not one of ours, or a state other than the one that was
+        registered.
     """
+    return _with_segments(load_fitted(model_uri), model_uri)
+
+
+def load_fitted(model_uri: str) -> FittedModel:
+    """As `load_generation`, also of a baseline."""
     plain = model_uri.removeprefix("models:/")
     if not model_uri or (plain != model_uri and not set(plain) & set("@/") and plain[:2] != "m-"):
         raise MLflowIntegrationError(
@@ -280,11 +288,9 @@ def load_generation(model_uri: str) -> FittedPipeline:
         )
     with loading(model_uri):
         loaded = mlflow.pyfunc.load_model(model_uri)
-        if BASELINE_METADATA in (loaded.metadata.metadata or {}):
-            raise MLflowIntegrationError(
-                f"{model_uri} is a scikit-learn baseline: tsclust pipeline evaluates and retrains "
-                "it, and mlflow scores and serves it (mlflow.pyfunc, mlflow models serve)"
-            )
+        about = (loaded.metadata.metadata or {}).get(BASELINE_METADATA)
+        if about is not None:
+            return Baseline.from_metadata(mlflow.sklearn.load_model(model_uri), json.loads(about))
         model = loaded.unwrap_python_model()
         registered = _registered_digest(model_uri)
     if not isinstance(model, SegmentForecaster):
@@ -296,8 +302,22 @@ def load_generation(model_uri: str) -> FittedPipeline:
     return model.generation
 
 
+def _with_segments(model: FittedModel, model_uri: str) -> FittedPipeline:
+    if not isinstance(model, FittedPipeline):
+        raise MLflowIntegrationError(
+            f"{model_uri} is a scikit-learn baseline: tsclust pipeline evaluates and retrains "
+            "it, and mlflow scores and serves it (mlflow.pyfunc, mlflow models serve)"
+        )
+    return model
+
+
 def registered_generation(name: str, version: str) -> FittedPipeline:
-    """The fitted pipeline of a registered version; the last two are kept, by their digest.
+    """The fitted pipeline of a registered version; see `registered_model`."""
+    return _with_segments(registered_model(name, version), f"models:/{name}/{version}")
+
+
+def registered_model(name: str, version: str) -> FittedModel:
+    """The model of a registered version; the last two are kept, by their digest.
 
     The steps of the loop ask for the champion one after another, and to fetch it is most of what
     they would do.
@@ -305,7 +325,7 @@ def registered_generation(name: str, version: str) -> FittedPipeline:
     digest = version_tags(name, version).get(STATE_TAG)
     generation = _KEPT.pop(digest, None) if digest else None
     if generation is None:
-        generation = load_generation(f"models:/{name}/{version}")
+        generation = load_fitted(f"models:/{name}/{version}")
     if digest:
         _KEPT[digest] = generation
         for oldest in list(_KEPT)[:-_MOST_KEPT]:

@@ -12,7 +12,6 @@ from tsclust_model.boosting.output_model import NumberModel
 from tsclust_model.clustering.engine import AdaptiveClusteringEngine, Segmentation
 from tsclust_model.clustering.fallback import KNNFallback
 from tsclust_model.errors import MLflowIntegrationError, NotFittedError
-from tsclust_model.mlflow_integration.baselines import estimator_bytes, estimator_of_bytes
 from tsclust_model.mlflow_integration.pyfunc import open_generation, seal_generation
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import (
@@ -26,6 +25,7 @@ from tsclust_model.models.state import (
 )
 from tsclust_model.results import ClusteringResult
 from tsclust_model.rows.cluster_models import ClusterSpecificModelManager
+from tsclust_model.rows.estimators import estimator_bytes, estimator_of_bytes
 from tsclust_model.rows.model import output_from_parts, output_parts
 
 Kept = (

@@ -102,6 +102,8 @@ class FittedModel(ABC):
         What its cases are called: ``rows`` or ``series``.
     resource_metric : str
         What forecasts of resources are evaluated with.
+    libraries : tuple of str
+        What it needs beside the libraries of every model, to be served.
     schema : Schema or SeriesSchema
     info : dict
         What a reader should know, as JSON.
@@ -112,6 +114,7 @@ class FittedModel(ABC):
     kind: ClassVar[str]
     unit: ClassVar[str]
     resource_metric: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]] = ()
 
     schema: Any
     info: dict[str, Any]
@@ -178,6 +181,21 @@ class FittedModel(ABC):
     def input_columns(self) -> dict[str, str]:
         """Columns that `predict` takes, in order, and their types: ``double``, ``string``,
         ``datetime``, ``long`` or ``array`` (of double)."""
+
+    @property
+    @abstractmethod
+    def output_types(self) -> dict[str, str]:
+        """Columns that `predict` returns, in order, and their types, in words of
+        `input_columns`."""
+
+    @property
+    def output_columns(self) -> list[str]:
+        """Names of the columns that `predict` returns, in order."""
+        return list(self.output_types)
+
+    @abstractmethod
+    def example(self) -> pd.DataFrame:
+        """Two or more synthetic rows that show the input."""
 
     # -- data --------------------------------------------------------------------------------
 
@@ -275,6 +293,17 @@ class FittedModel(ABC):
         """A number for whose case each is, shape (n,); None where every case is its own."""
         return None
 
+    # -- state -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def to_parts(self) -> Parts:
+        """The model as named parts of plain bytes; `from_parts` reads them back."""
+
+    @classmethod
+    @abstractmethod
+    def from_parts(cls, parts: Mapping[str, bytes]) -> Self:
+        """The model of parts that have been checked (`state.open_sealed`)."""
+
 
 class FittedPipeline(FittedModel):
     """A fitted model of segments.
@@ -307,7 +336,6 @@ class FittedPipeline(FittedModel):
 
     @property
     def output_columns(self) -> list[str]:
-        """Names of the columns that `predict` returns, in order."""
         return [
             "prediction",
             *self.target_columns,
@@ -321,7 +349,6 @@ class FittedPipeline(FittedModel):
 
     @property
     def output_types(self) -> dict[str, str]:
-        """The type of each output column, in words of `input_columns`."""
         texts = dict.fromkeys(("cluster_source", "status"), "string")
         numbers = {"cluster": "long", "cluster_strength": "double", "cluster_weight": "double"}
         return {name: (texts | numbers).get(name, "double") for name in self.output_columns}
@@ -330,10 +357,6 @@ class FittedPipeline(FittedModel):
     def cluster_ids(self) -> list[int]:
         """Ids of the segments, sorted."""
         return sorted(int(c) for c in np.unique(self.segmentation.density.label) if c != NOISE)
-
-    @abstractmethod
-    def example(self) -> pd.DataFrame:
-        """Two or more synthetic rows that show the input."""
 
     @abstractmethod
     def labelled_example(self) -> pd.DataFrame:
@@ -394,15 +417,6 @@ class FittedPipeline(FittedModel):
         sizes = by_new_id(self.info["cluster_sizes"], ids)
         model = cast(Self, replace(cast(Any, self), **changes))
         return model.with_info({"lineage": dict(lineage), "cluster_sizes": sizes})
-
-    @abstractmethod
-    def to_parts(self) -> Parts:
-        """The model as named parts of plain bytes; `from_parts` reads them back."""
-
-    @classmethod
-    @abstractmethod
-    def from_parts(cls, parts: Mapping[str, bytes]) -> Self:
-        """The model of parts that have been checked (`state.open_sealed`)."""
 
     def _shared_parts(self) -> Parts:
         """The parts that a model of any kind has under the same names."""

@@ -19,7 +19,7 @@ from tsclust_model.data.quality import kept_rows, likely_rename
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.files import write_state
-from tsclust_model.mlflow_integration.logged_models import registered_model
+from tsclust_model.mlflow_integration.registry import registered_model
 from tsclust_model.mlflow_integration.storage import ModelStorage, open_storage
 from tsclust_model.models.base import Cases, FittedModel
 from tsclust_model.models.task import Task

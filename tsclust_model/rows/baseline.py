@@ -1,14 +1,14 @@
 """One scikit-learn model for all rows: what the segments have to beat, in the same loop.
 
-A baseline is trained, registered, compared and served like a `Generation`, and logged with
-``mlflow.sklearn``; what the loop must know of it lies in the metadata of the logged model.
+A baseline is trained, registered, compared and served like a `Generation`: behind the same input
+validation, which says nothing of a row's values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,17 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from tsclust_model.config import PipelineConfig
+from tsclust_model.data.columns import OK
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, DataValidationError, ModelTrainingError
 from tsclust_model.metrics import Metric
-from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG
-from tsclust_model.rows.cases import RowsModel
+from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG, NullableText
+from tsclust_model.models.state import Parts, pack_json, unpack_json
+from tsclust_model.rows.cases import RowsModel, answer_column
+from tsclust_model.rows.estimators import estimator_bytes, estimator_of_bytes
 from tsclust_model.rows.schema import Schema
 from tsclust_model.rows.table import TrainingData, canonical_rows
-from tsclust_model.rows.targets import Target
+from tsclust_model.rows.targets import Target, target_of
 from tsclust_model.shown import one_line
 
 LOGISTIC, FOREST = "logistic", "random_forest"
@@ -48,6 +51,9 @@ class Baseline(RowsModel):
         As of a `Generation`: ``config``, ``roles``, ``quality``, ``trained_on``, ...
     """
 
+    kind: ClassVar[str] = "baseline"
+    libraries: ClassVar[tuple[str, ...]] = ("skops",)
+
     estimator: Pipeline
     schema: Schema
     outcome: Target
@@ -63,34 +69,85 @@ class Baseline(RowsModel):
     def reported_columns(self) -> list[str]:
         return []  # there is no report
 
-    def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> np.ndarray:
-        """The forecast of each row, shape (n,): numbers, or classes as texts; no intervals."""
-        return np.asarray(self.estimator.predict(_inputs(frame, self.schema)))
+    @property
+    def _answered(self) -> Target:
+        """The target with the classes that the estimator has seen."""
+        return self.outcome.seen_by(self.estimator)
+
+    @property
+    def output_types(self) -> dict[str, str]:
+        return {"prediction": self.outcome.prediction_type, "status": "string"}
+
+    def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
+        """The forecast of each row: a number, or a class; no intervals.
+
+        A row that cannot be scored is null but for ``status``, which says why. There are no
+        probabilities: their last bits would depend on the other rows of the batch.
+        """
+        status, values = self._forecast(frame)
+        prediction = answer_column(self._answered.prediction(values), status == OK)
+        columns = {"prediction": prediction, "status": NullableText(status)}
+        return pd.DataFrame(columns, index=frame.index)
+
+    def example(self) -> pd.DataFrame:
+        """Two rows: means, and one standard deviation above them, with the first category."""
+        scaler = self.estimator["inputs"].named_transformers_["numbers"][-1]
+        numbers = iter(zip(scaler.mean_, scaler.mean_ + scaler.scale_, strict=True))
+        columns = {
+            feature.name: list(next(numbers)) if feature.is_number else [feature.categories[0]] * 2
+            for feature in self.schema.features
+        }
+        return pd.DataFrame(columns)
 
     def evaluate(self, cases: pd.DataFrame, known: Any = None) -> dict[str, Any]:
-        scored = cases[self.schema.encode(cases).scorable]
-        if not len(scored):
+        status, values = self._forecast(cases)
+        if not len(values):
             raise DataValidationError(f"none of {len(cases)} rows can be scored")
-        counts = {"n_rows": len(scored), "n_not_scored": len(cases) - len(scored)}
-        return counts | self.figures(scored)
+        y = self.outcomes(cases[status == OK])
+        counts = {"n_rows": len(y), "n_not_scored": len(cases) - len(y)}
+        naive = self.outcome.naive_figures(self.info.get("naive"), self.outcome.codes(y))
+        return counts | self._answered.figures(y, values) | naive
 
     def losses(self, frame: pd.DataFrame) -> np.ndarray:
         losses = np.full(len(frame), np.nan)
-        rows = np.flatnonzero(self.schema.encode(frame).scorable)
-        if len(rows):
-            part = frame.iloc[rows]
-            own = self.outcome.seen_by(self.estimator)
-            losses[rows] = own.losses(self.outcomes(part), self._values(part))
+        status, values = self._forecast(frame)
+        if len(values):
+            y = self.outcomes(frame[status == OK])
+            losses[status == OK] = self._answered.losses(y, values)
         return losses
 
-    def figures(self, frame: pd.DataFrame) -> dict[str, float | None]:
-        """Metrics on labelled rows that can be scored."""
-        y = self.outcomes(frame)
-        own = self.outcome.seen_by(self.estimator).figures(y, self._values(frame))
-        return own | self.outcome.naive_figures(self.info.get("naive"), self.outcome.codes(y))
+    def _forecast(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """The status of each row, and the estimator's values of those that are ``ok``."""
+        status = self.schema.encode(frame).status
+        rows = np.flatnonzero(status == OK)
+        if len(rows):
+            X = self.estimator[:-1].transform(_inputs(frame.iloc[rows], self.schema))
+            fits = (np.abs(X) <= np.finfo(np.float32).max).all(axis=1)  # a forest takes no others
+            status[rows[~fits]] = "out of range"
+            if fits.any():
+                return status, self.outcome.values_of(self.estimator[-1], X[fits])
+        classes = self._answered.classes
+        return status, np.empty((0, len(classes)) if classes else 0)
 
-    def _values(self, frame: pd.DataFrame) -> np.ndarray:
-        return self.outcome.values_of(self.estimator, _inputs(frame, self.schema))
+    def to_parts(self) -> Parts:
+        return {
+            "info.json": pack_json(self.info | {"kind": self.kind}),
+            "schema.json": pack_json(self.schema.to_dict()),
+            "target.json": pack_json(self.outcome.to_state()),
+            "estimator.skops": estimator_bytes(self.estimator),
+        }
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, bytes]) -> Baseline:
+        about = {name: unpack_json(parts[f"{name}.json"]) for name in ("info", "schema")}
+        about |= {"classes": unpack_json(parts["target.json"]).get("classes")}
+        return cls.from_metadata(estimator_of_bytes(parts["estimator.skops"]), about)
+
+    @classmethod
+    def from_metadata(cls, estimator: Pipeline, about: Mapping[str, Any]) -> Baseline:
+        """The baseline of an estimator that an earlier build logged, and what it said of it."""
+        outcome = target_of(about["info"]["roles"]["target"], about["classes"])
+        return cls(estimator, Schema.from_dict(about["schema"]), outcome, about["info"])
 
 
 def fit_baseline(
@@ -172,6 +229,7 @@ def about_baseline(
 ) -> dict[str, Any]:
     """The info that every baseline starts with."""
     return {
+        "kind": Baseline.kind,
         "config": config.to_dict(),
         "roles": asdict(replace(roles, features=tuple(data.schema.names))),
         "n_rows": len(data.y),

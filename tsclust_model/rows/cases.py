@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from pandas.arrays import FloatingArray
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import in_time_order
 from tsclust_model.data.fitted_rows import FittedRows
 from tsclust_model.data.roles import Roles
 from tsclust_model.metrics import RMSE
-from tsclust_model.models.base import FittedModel
+from tsclust_model.models.base import FittedModel, NullableText
 from tsclust_model.rows.schema import Schema
 from tsclust_model.rows.table import canonical_rows
 from tsclust_model.rows.targets import Target
@@ -128,6 +129,28 @@ class RowsModel(FittedModel):
             return None
         codes = pd.factorize(cases[id].astype(object))[0]
         return np.where(codes < 0, -1 - np.arange(len(codes)), codes)
+
+
+def spread(values: np.ndarray, scored: np.ndarray, filler: Any = 0) -> np.ndarray:
+    """Values of the scored rows among all rows, shape (n,)."""
+    if len(values) == len(scored):
+        return values
+    full = np.full(len(scored), filler, dtype=values.dtype)
+    full[scored] = values
+    return full
+
+
+def number_column(values: np.ndarray, scored: np.ndarray) -> FloatingArray:
+    """Values of the scored rows as a column; the others are null."""
+    return FloatingArray(spread(values, scored), ~scored)
+
+
+def answer_column(values: np.ndarray, scored: np.ndarray) -> FloatingArray | NullableText:
+    """Numbers or strings of the scored rows as a column; the others are null."""
+    is_string = values.dtype == object
+    return (
+        NullableText(spread(values, scored, pd.NA)) if is_string else number_column(values, scored)
+    )
 
 
 def _fitted_by_history(model: RowsModel, history: DataVersioner) -> FittedRows:

@@ -32,7 +32,13 @@ from tsclust_model.models.state import (
 )
 from tsclust_model.monitoring.reference import Reference
 from tsclust_model.results import NOISE, Assignment
-from tsclust_model.rows.cases import RowsModel, new_rows
+from tsclust_model.rows.cases import (
+    RowsModel,
+    answer_column,
+    new_rows,
+    number_column,
+    spread,
+)
 from tsclust_model.rows.evaluation import evaluate_generation
 from tsclust_model.rows.report import frame_evidence, frame_segments, table_inputs
 from tsclust_model.rows.schema import Schema
@@ -234,31 +240,16 @@ class Generation(RowsModel, FittedPipeline):
             raise PredictionError("coverage must be above 0 and below 1")
         encoded = self.schema.encode(frame)
         scored = encoded.scorable
-        every_row = bool(scored.all())
-        forecast = self.forecast(encoded.X if every_row else encoded.X[scored], wanted)
-        assignment, masked = forecast.assignment, ~scored
-
-        def spread(values: np.ndarray, filler: Any = 0) -> np.ndarray:
-            if every_row:
-                return values
-            full = np.full(len(scored), filler, dtype=values.dtype)
-            full[scored] = values
-            return full
-
-        def number(values: np.ndarray) -> pd.arrays.FloatingArray:
-            return pd.arrays.FloatingArray(spread(values), masked.copy())
-
-        def column(values: np.ndarray) -> pd.arrays.FloatingArray | NullableText:
-            is_string = values.dtype == object
-            return NullableText(spread(values, pd.NA)) if is_string else number(values)
-
+        forecast = self.forecast(encoded.X if scored.all() else encoded.X[scored], wanted)
+        assignment = forecast.assignment
+        target = self.outcome.answer(forecast.values, forecast.bounds)
         columns = [
-            *map(column, self.outcome.answer(forecast.values, forecast.bounds)),
-            NullableLong(spread(assignment.labels), masked.copy()),
-            NullableText(spread(assignment.source, pd.NA)),
-            number(assignment.strength),
-            number(forecast.weight),
-            *map(number, forecast.resources.values()),
+            *(answer_column(values, scored) for values in target),
+            NullableLong(spread(assignment.labels, scored), ~scored),
+            NullableText(spread(assignment.source, scored, pd.NA)),
+            number_column(assignment.strength, scored),
+            number_column(forecast.weight, scored),
+            *(number_column(values, scored) for values in forecast.resources.values()),
             NullableText(encoded.status),
         ]
         answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index, copy=False)

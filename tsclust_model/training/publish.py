@@ -14,7 +14,7 @@ from tsclust_model.errors import (
 )
 from tsclust_model.files import write_whole
 from tsclust_model.mlflow_integration.artifacts import ArtifactManager
-from tsclust_model.mlflow_integration.logged_models import log_fitted
+from tsclust_model.mlflow_integration.pyfunc import log_generation
 from tsclust_model.mlflow_integration.registry import (
     describe_version,
     name_and_version,
@@ -25,7 +25,7 @@ from tsclust_model.mlflow_integration.registry import (
 )
 from tsclust_model.mlflow_integration.runs import ExperimentManager, log_page
 from tsclust_model.mlflow_integration.stores import translated
-from tsclust_model.models.base import FittedModel
+from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG, FittedModel
 from tsclust_model.monitoring.metrics import PerformanceMonitor
 from tsclust_model.report.build import now
 from tsclust_model.report.figures import Watched
@@ -96,10 +96,11 @@ def publish(
     experiments.log_metrics(headline(report))
     ArtifactManager(config.hospital_profile_id).save_report(report, "report.json")
     with translated("the model cannot be logged"):
-        logged = log_fitted(model, config.serialization)
-    version = str(register(logged.uri, name, logged.digest).version)
-    if logged.tags:
-        tag_version(name, version, logged.tags)
+        logged = log_generation(model, config.serialization)
+    digest = (logged.metadata or {})["state_sha256"]
+    version = str(register(logged.model_uri, name, digest).version)
+    if model.model_type != LIGHTGBM:
+        tag_version(name, version, {MODEL_TYPE_TAG: model.model_type})
     tag_training_data(name, version, model.info["trained_on"])
     if page is not None:
         page["model"]["version"] = version

@@ -182,6 +182,34 @@ def interval_coverage(y: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> fl
     return float(inside[known].mean()) if known.any() else None
 
 
+def quantile_losses(
+    y: np.ndarray, quantiles: np.ndarray, probabilities: Sequence[float]
+) -> np.ndarray:
+    """Twice the pinball loss, which of the median is the absolute error.
+
+    Parameters
+    ----------
+    y : ndarray of float64, shape (...)
+        NaN is not known.
+    quantiles : ndarray of float64, shape (n_probabilities, ...)
+    probabilities : sequence of float
+
+    Returns
+    -------
+    ndarray of float64, shape (...)
+        Their mean over the quantiles; NaN where y is not known.
+    """
+    p = np.reshape(probabilities, (-1, *[1] * np.ndim(y)))
+    missed = y - quantiles
+    return np.asarray(2 * np.maximum(p * missed, (p - 1) * missed).mean(axis=0))
+
+
+def weighted_quantile_loss(y: np.ndarray, losses: np.ndarray) -> float | None:
+    """WQL: the sum of `quantile_losses` over that of |y|; None where that is 0."""
+    total = float(np.nansum(np.abs(y)))
+    return float(np.nansum(losses)) / total if total > 0 else None
+
+
 def true_probabilities(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """The probability, shape (n,), that was given to what happened; 0 where it has no column."""
     codes = codes.astype(np.int64)

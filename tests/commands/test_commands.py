@@ -219,8 +219,11 @@ def test_series_are_trained_evaluated_scored_and_retrained_by_the_same_table(
     series_rows(
         wards[~is_new], "ward_id", "month", "beds", ["nursing_hours"], ["temperature"]
     ).to_parquet(rows)
-    assert run("score", data=rows, model_uri=uri, output=tmp_path / "again.parquet").exit_code == 0
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "again.parquet"), table)
+    again = {"output": tmp_path / "again.parquet", "quantiles": 0.5}
+    assert run("score", data=rows, model_uri=uri, **again).exit_code == 0
+    found = pd.read_parquet(tmp_path / "again.parquet")
+    pd.testing.assert_frame_equal(found.drop(columns="q0.5"), table)
+    assert found["q0.5"].tolist() == table["prediction"].tolist()
 
     retrained = run("retrain", data=newest, model_name="cli-wards", config=config)
     assert retrained.exit_code == 0, retrained.output
@@ -403,10 +406,13 @@ def test_score_writes_null_rows_with_a_status_and_all_others(run, registered, ho
     frame.loc[4, "age"] = None
     path, output = tmp_path / "new.csv", tmp_path / "out" / "scored.csv"
     frame.to_csv(path, index=False)
-    result = run("score", data=path, model_uri=registered.model_uri, output=output)
+    asked = {"model_uri": registered.model_uri, "quantiles": "0.05, 0.5,0.95"}
+    result = run("score", data=path, output=output, **asked)
     assert result.exit_code == 0, result.output
     assert "30 rows, 1 not scored" in result.output
     table = pd.read_csv(output)
+    for name, same in (("q0.05", "_lower"), ("q0.5", ""), ("q0.95", "_upper")):
+        assert table[name].equals(table[f"prediction{same}"].rename(name))
     assert table.loc[4, "status"] == "missing: age"
     assert table["prediction"].isna().tolist() == [i == 4 for i in range(30)]
 
@@ -469,6 +475,8 @@ def test_score_gives_the_same_whatever_the_batch_size(registered, hospital):
         ({"model_uri": "models:/nobody@champion"}, "models:/nobody@champion cannot be loaded"),
         ({"output": "scored.xls"}, "scored.xls: the format is told by the suffix"),
         ({"engine": "spark"}, "engine 'spark' is not there yet"),
+        ({"quantiles": "0.9,0.1"}, "quantiles must be up to 99 numbers above 0 and below 1"),
+        ({"quantiles": "median"}, "quantiles must be up to 99 numbers above 0 and below 1"),
     ],
 )
 def test_a_wrong_option_of_score_is_one_line(run, registered, data, options, expected):

@@ -135,8 +135,8 @@ def test_the_signature_declares_numbers_categories_and_the_coverage(logged, gene
     assert kinds["ward"] == kinds["emergency"] == "string"
     assert {kinds[name] for name in generation.schema.cluster_features} == {"double"}
     assert signature.outputs.input_names() == generation.output_columns
-    (parameter,) = signature.params.params
-    assert (parameter.name, parameter.default) == ("coverage", 0.9)
+    defaults = {parameter.name: parameter.default for parameter in signature.params.params}
+    assert defaults == {"coverage": 0.9, "quantiles": []}
 
 
 @pytest.mark.parametrize("logged", ["cloudpickle"], indirect=True)

@@ -87,6 +87,19 @@ def test_interval_coverage_is_the_share_of_rows_within_their_bounds(figures, sco
     assert figures["interval_coverage"] == sum(inside) / 397
 
 
+def test_the_weighted_quantile_loss_is_that_of_the_deciles_that_predict_gives(
+    generation, labelled, figures
+):
+    deciles = [tenth / 10 for tenth in range(1, 10)]
+    answer = generation.predict(labelled, quantiles=deciles)
+    known = answer["status"] == "ok"
+    y, losses = labelled.loc[known, TARGET], []
+    for p in deciles:
+        missed = y - answer.loc[known, f"q{p}"].astype(float)
+        losses.append(2 * np.where(missed > 0, p * missed, (p - 1) * missed).sum() / y.sum())
+    assert figures["wql"] == pytest.approx(np.mean(losses))
+
+
 def test_noise_ratio_counts_rows_before_the_fallback(figures, scored):
     assert figures["noise_ratio"] == (scored["source"] == "knn").sum() / 397
     assert figures["noise_ratio"] > 0.1

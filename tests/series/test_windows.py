@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.support import WARD_ROLES
+from tsclust_model.boosting.quantiles import DECILES
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.synthetic import make_ward_series
 from tsclust_model.errors import ConfigurationError, DataValidationError, RetrainingError
@@ -248,6 +249,13 @@ def test_the_figures_are_those_of_their_formulas(ward_model, wards):
     assert report["mase_seasonal_naive"] == pytest.approx((naive.mean(axis=1) / scale).mean())
     inside = (served.lower <= held.y) & (held.y <= served.upper)
     assert report["interval_coverage"] == pytest.approx(inside.mean())
+    quantiles = ward_model.forecast(held.panel, 0.9, DECILES).target.quantiles
+    losses = np.zeros(held.y.shape)
+    for p, quantile in zip(DECILES, quantiles, strict=True):
+        missed = held.y - quantile
+        losses += 2 * np.where(missed > 0, p * missed, (p - 1) * missed) / 9
+    assert report["wql"] == pytest.approx(losses.sum() / np.abs(held.y).sum())
+    assert report["sql"] == pytest.approx((losses.mean(axis=1) / scale).mean())
 
 
 def test_constant_series_have_no_scale_and_do_not_count(ward_model, wards):

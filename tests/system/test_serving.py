@@ -191,6 +191,17 @@ def test_the_coverage_is_a_parameter_of_the_request(server, rows):
     assert width(0.5) < width(0.8) < width(0.95)
 
 
+def test_quantiles_are_a_parameter_of_the_request(server, rows, registered):
+    body = {"dataframe_records": rows.head(3).to_dict(orient="records")}
+    params = {"quantiles": [0.1, 0.5, 0.9], "coverage": 0.8}
+    found = strict(ask(server, json.dumps(body | {"params": params}))[1])["predictions"]
+    expected = registered.generation.predict(rows.head(3), 0.8, (0.1, 0.5, 0.9))
+    assert found == expected.astype(object).to_dict(orient="records")
+    for row in found:
+        wanted = [row["prediction_lower"], row["prediction"], row["prediction_upper"]]
+        assert [row["q0.1"], row["q0.5"], row["q0.9"]] == wanted
+
+
 def broken(rows: pd.DataFrame) -> dict[str, tuple[str | bytes, str]]:
     good = rows.head(1).assign(ward=SECRET)
     record = good.to_dict(orient="records")[0]
@@ -207,6 +218,7 @@ def broken(rows: pd.DataFrame) -> dict[str, tuple[str | bytes, str]]:
         "an unknown form": (json.dumps({SECRET: [record]}), "application/json"),
         "a wrong parameter type": records(record, params={"coverage": SECRET}),
         "an impossible coverage": records(record, params={"coverage": 7.5}),
+        "quantiles that fall": records(record, params={"quantiles": [0.9, 0.1]}),
         "bad csv": (f"age,ward\n{SECRET},{SECRET}\n", "text/csv"),
         "ragged csv": (f"age,ward\n1,2,3,{SECRET}\n1,2\n", "text/csv"),
         "bad parquet": (SECRET.encode(), "application/vnd.apache.parquet"),
@@ -219,6 +231,8 @@ EXPECTED = {
     "text in a number column": "Failed to convert column age to type 'float64'; "
     "compare it with the model's signature",
     "an impossible coverage": "coverage must be above 0 and below 1",
+    "quantiles that fall": "quantiles must be up to 99 numbers above 0 and below 1 that rise, such "
+    "as 0.1, 0.5, 0.9",
 }
 
 

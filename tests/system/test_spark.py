@@ -61,6 +61,27 @@ def test_spark_gives_the_bits_of_python_however_the_rows_are_split(
         assert got.where(got.notna(), None).tolist() == want.where(want.notna(), None).tolist()
 
 
+def test_spark_gives_quantiles_where_the_result_type_names_them(
+    spark, store, registered, registered_wards, rows, wards
+):
+    asked = {"params": {"quantiles": [0.1, 0.9]}, "env_manager": "local"}
+    series = series_rows(wards, "ward_id", "month", "beds", ["nursing_hours"], ["temperature"])
+    lists = dict.fromkeys(series.columns[2:], "array<double>")
+    kinds = {"series_id": "string", "last_timestamp": "timestamp"} | lists
+    schema = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+    for kind, training, table, given in (
+        ("double", registered, spark.createDataFrame(rows.astype({"ward": object})), rows),
+        ("array<double>", registered_wards, spark.createDataFrame(series, schema), series),
+    ):
+        result = f"struct<prediction: {kind}, `q0.1`: {kind}, `q0.9`: {kind}, status: string>"
+        score = mlflow.pyfunc.spark_udf(spark, training.model_uri, result_type=result, **asked)
+        found = table.coalesce(1).select(score().alias("out")).collect()
+        expected = training.generation.predict(given, quantiles=(0.1, 0.9))
+        for name in ("prediction", "q0.1", "q0.9", "status"):
+            wanted = [w.tolist() if isinstance(w, np.ndarray) else w for w in expected[name]]
+            assert [row["out"][name] for row in found] == wanted, name
+
+
 def test_spark_gives_the_classes_of_python(spark, store, registered_classes, stays):
     generation = registered_classes.generation
     rows = stays[generation.schema.names].tail(100).reset_index(drop=True).assign(row=range(100))

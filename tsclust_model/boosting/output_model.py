@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import repeat
 from typing import Any, ClassVar, Self
 
 import lightgbm as lgb
@@ -21,6 +22,7 @@ from scipy.optimize import minimize_scalar
 from tsclust_model.boosting.boosters import booster_forecast, class_forecast, rows_by_cluster
 from tsclust_model.boosting.intervals import Calibration, Support, renumbered_keys
 from tsclust_model.boosting.packed_trees import Forest, is_packable
+from tsclust_model.errors import PredictionError
 from tsclust_model.metrics import RMSE, log_losses, true_probabilities
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
@@ -140,6 +142,21 @@ class OutputModel(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bound of each forecast, shape (n,); NaN where an output has none."""
 
+    @abstractmethod
+    def quantiles(
+        self, values: np.ndarray, labels: np.ndarray, probabilities: Sequence[float]
+    ) -> np.ndarray:
+        """Quantiles around each forecast, shape (n_probabilities, n); they never cross.
+
+        The bounds of a coverage ``c`` are those of ``(1 - c) / 2`` and ``(1 + c) / 2``, and the
+        median is the forecast.
+
+        Raises
+        ------
+        PredictionError
+            Some are asked of classes.
+        """
+
     def recalibrated(self, y: np.ndarray, values: np.ndarray, labels: np.ndarray) -> Self:
         """With intervals from outcomes and out-of-sample forecasts of rows, where it has any."""
         return self
@@ -207,6 +224,15 @@ class NumberModel(OutputModel):
         lower, upper = self.calibration.bounds(values, labels, coverage)
         return self.support.bounds(values, lower, upper)
 
+    def quantiles(
+        self, values: np.ndarray, labels: np.ndarray, probabilities: Sequence[float]
+    ) -> np.ndarray:
+        if not probabilities:
+            return np.empty((0, len(values)))
+        found = self.calibration.quantiles(values, labels, probabilities)
+        kept = map(self.support.quantile, repeat(values), found, probabilities)
+        return np.array([*kept])
+
     def recalibrated(self, y: np.ndarray, values: np.ndarray, labels: np.ndarray) -> Self:
         return replace(self, calibration=Calibration.fit(y - values, labels))
 
@@ -259,6 +285,15 @@ class ClassModel(OutputModel):
     ) -> tuple[np.ndarray, np.ndarray]:
         none = np.full(len(values), np.nan)
         return none, none
+
+    def quantiles(
+        self, values: np.ndarray, labels: np.ndarray, probabilities: Sequence[float]
+    ) -> np.ndarray:
+        if len(probabilities):
+            raise PredictionError(
+                "quantiles are of numbers, and this model forecasts classes; leave quantiles out"
+            )
+        return np.empty((0, len(values)))
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         own, arrays = super().to_state()

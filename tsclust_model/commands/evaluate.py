@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from tsclust_model.commands.figures import beside, held_line, naive_line
+from tsclust_model.commands.figures import beside, held_line, interval_line, naive_line
 from tsclust_model.data.tables import content_digest, read_table
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.metrics import Metric
@@ -203,9 +203,8 @@ def _show(report: dict[str, Any], model: FittedPipeline) -> None:
     for line in filter(None, (beside(report, "simple: ", report.get("wape")), naive_line(report))):
         click.echo(line)
     click.echo(f"{report['noise_ratio']:.1%} noise")
-    if "coverage" in report:
-        inside = report["interval_coverage"]
-        click.echo(f"{inside:.1%} inside the {report['coverage']:.0%} intervals")
+    if line := interval_line(report):
+        click.echo(line)
     for name, found in report["resources"].items():
         value = found[model.resource_metric]
         click.echo(

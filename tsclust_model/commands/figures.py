@@ -47,6 +47,19 @@ def held_line(figures: Mapping[str, Any]) -> str:
     return "   ".join([*shown, *filter(None, [naive_line(figures)])])
 
 
+def interval_line(figures: Mapping[str, Any], of: str = "") -> str:
+    """How many outcomes are inside their intervals, and the losses of quantiles; not of classes."""
+    if figures.get("interval_coverage") is None:
+        return ""
+    losses = [
+        f"   {name.upper()} {figures[name]:.4g}"
+        for name in ("wql", "sql")
+        if figures.get(name) is not None
+    ]
+    inside, wanted = figures["interval_coverage"], figures["coverage"]
+    return f"{inside:.1%} {of}inside the {wanted:.0%} intervals{''.join(losses)}"
+
+
 def fold_line(worth: Mapping[str, Any]) -> str:
     """The same of the folds of a training."""
     own = {name: worth.get(f"{name}_blend") for name in ("mae", "r2")}

@@ -216,6 +216,7 @@ def evaluate() -> None:
 @click.option("--data", required=True, help=_DATA)
 @_model_uri
 @click.option("--output", required=True, help="path or URL of the .parquet or .csv file to write")
+@_names("--quantiles", "quantiles to write beside the forecast, such as 0.1,0.5,0.9", "none")
 @_engine
 def score() -> None:
     """Write a forecast for each row of a table.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 import pandas as pd
 from tqdm import tqdm
 
+from tsclust_model.boosting.quantiles import checked_quantiles
 from tsclust_model.data.columns import OK
 from tsclust_model.data.tables import read_table, write_table
 from tsclust_model.mlflow_integration.registry import load_generation
@@ -16,11 +17,12 @@ from tsclust_model.models.base import FittedPipeline
 from tsclust_model.series.model import REPLACED, SET_ASIDE
 
 
-def run(data: str, model_uri: str, output: str) -> None:
+def run(data: str, model_uri: str, output: str, quantiles: tuple[str, ...] = ()) -> None:
     """Write the forecast of each row, beside its id and time where the table has them."""
+    asked = checked_quantiles(quantiles)
     generation = load_generation(model_uri)
     frame = read_table(data, generation.schema.text_columns, generation.schema.missing_markers)
-    table, forecasts = generation.scored_table(frame, lambda rows: score(generation, rows))
+    table, forecasts = generation.scored_table(frame, lambda rows: score(generation, rows, asked))
     write_table(table, output)
     unit = generation.unit
     status = forecasts["status"]
@@ -38,10 +40,13 @@ def run(data: str, model_uri: str, output: str) -> None:
     click.echo(f"{noise:.1%} noise, served by the nearest segment (cluster_source 'knn')")
 
 
-def score(generation: FittedPipeline, frame: pd.DataFrame) -> pd.DataFrame:
+def score(
+    generation: FittedPipeline, frame: pd.DataFrame, quantiles: Sequence[float] = ()
+) -> pd.DataFrame:
     """The forecasts of a table, made `batch_size` rows at a time."""
     size = generation.info["config"]["batch_size"]
-    return pd.concat([generation.predict(part) for part in _chunks(frame, size)])
+    parts = [generation.predict(part, quantiles=quantiles) for part in _chunks(frame, size)]
+    return pd.concat(parts)
 
 
 def _chunks(frame: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:

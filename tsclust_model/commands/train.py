@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tsclust_model.boosting.segment_gain import gain_sentence
-from tsclust_model.commands.figures import beside, fold_line, held_line
+from tsclust_model.commands.figures import beside, fold_line, held_line, interval_line
 from tsclust_model.commands.next_steps import NextSteps
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
@@ -56,8 +56,10 @@ def show(training: Training, data: str) -> None:
     metric = training.generation.metric
     click.echo(f"\nerror ({metric.label}) of {training.generation.roles.target}:")
     own = _series_lines(report) if unit == "series" else _row_lines(report)
-    for line in (*_errors(report, metric.name), *own, *_interval_line(report["holdout"])):
+    for line in (*_errors(report, metric.name), *own):
         click.echo(line)
+    if inside := interval_line(report["holdout"] or {}, "of the holdout "):
+        click.echo(f"  {inside}")
     click.echo(f"\nmodel: {training.model_uri}, version {training.version}")
     if training.replaced is not None:
         click.echo(f"       version {training.replaced} is now @previous")
@@ -109,14 +111,6 @@ def _series_lines(report: Mapping[str, Any]) -> Iterator[str]:
     for kind in ("filled", "dropped", "copies", "without_values", "shorter_than_a_season"):
         if gaps[kind]:
             yield f"  {kind.replace('_', ' ')}: {gaps[kind]}"
-
-
-def _interval_line(held: Mapping[str, Any] | None) -> Iterator[str]:
-    if held is not None and "interval_coverage" in held:
-        yield (
-            f"  {held['interval_coverage']:.1%} of the holdout inside the "
-            f"{held['coverage']:.0%} intervals"
-        )
 
 
 def clipped_line(scores: Mapping[str, Any]) -> str:

@@ -101,7 +101,8 @@ class SegmentForecaster(PythonModel):
         model_input : DataFrame
             The columns of the signature.
         params : dict, optional
-            ``coverage``: of the intervals, above 0 and below 1.
+            ``coverage``: of the intervals, above 0 and below 1. ``quantiles``: a list of rising
+            probabilities, each of which adds a column (``q0.1``).
 
         Raises
         ------
@@ -109,7 +110,10 @@ class SegmentForecaster(PythonModel):
             A column or parameter does not fit; never quotes a row.
         """
         try:
-            return self.generation.predict(model_input, (params or {}).get("coverage"))
+            given = params or {}
+            coverage, quantiles = given.get("coverage"), given.get("quantiles")
+            asked = () if quantiles is None else quantiles
+            return self.generation.predict(model_input, coverage, asked)
         except (DataValidationError, PredictionError) as error:
             raise RequestError(str(error)) from error
 
@@ -192,23 +196,24 @@ def source_digest(package: Path) -> str:
 
 
 def signature(generation: FittedModel) -> ModelSignature:
-    """Input columns by name (numbers as double, categories as string), outputs and `coverage`.
+    """Input columns by name (numbers as double, categories as string), outputs and parameters.
 
-    A model of series takes and gives arrays of double, one row per series.
+    A model of series takes and gives arrays of double, one row per series. The columns of
+    `quantiles` are no outputs: an output must always be there.
     """
     inputs = [ColSpec(_TYPES[kind], name) for name, kind in generation.input_columns.items()]
     outputs = [
         ColSpec(_TYPES[kind], name, required=False)
         for name, kind in generation.output_types.items()
     ]
-    params = None
+    params = [ParamSpec("quantiles", DataType.double, [], (-1,))]
     if "prediction_lower" in generation.output_types:
         coverage = np.float64(generation.config.coverage)
-        params = ParamSchema([ParamSpec("coverage", DataType.double, coverage)])
+        params.insert(0, ParamSpec("coverage", DataType.double, coverage))
     return ModelSignature(
         MlflowSchema(inputs),  # type: ignore[arg-type]
         MlflowSchema(outputs),  # type: ignore[arg-type]
-        params,  # type: ignore[arg-type]
+        ParamSchema(params),
     )
 
 

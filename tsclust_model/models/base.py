@@ -7,13 +7,14 @@ to `FittedModel`, and never asks which kind it holds.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 import pandas as pd
 
+from tsclust_model.boosting.quantiles import quantile_column
 from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.fitted_rows import FittedPeriods, FittedRows
@@ -173,7 +174,9 @@ class FittedModel(ABC):
     # -- scoring -----------------------------------------------------------------------------
 
     @abstractmethod
-    def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> Any:
+    def predict(
+        self, frame: pd.DataFrame, coverage: float | None = None, quantiles: Sequence[float] = ()
+    ) -> Any:
         """Score a table; each row's answer depends on that row alone."""
 
     @property
@@ -346,6 +349,12 @@ class FittedPipeline(FittedModel):
             *(f"resource_{name}" for name in self.resources),
             "status",
         ]
+
+    def answer_columns(self, quantiles: Sequence[float] = ()) -> list[str]:
+        """`output_columns`, and those of the quantiles that are asked for, after the bounds."""
+        names = self.output_columns
+        place = names.index("cluster")
+        return [*names[:place], *map(quantile_column, quantiles), *names[place:]]
 
     @property
     def output_types(self) -> dict[str, str]:

@@ -314,6 +314,8 @@ class Evidence:
     metric : Metric
     units : ndarray of int64 or None
         Whose row it is, where rows have an id.
+    quantile_losses : mapping of str to float or None
+        ``wql`` and of series ``sql`` of all rows; empty where there are no quantiles.
     """
 
     basis: str
@@ -326,6 +328,7 @@ class Evidence:
     groups: dict[str, np.ndarray]
     metric: Metric
     units: np.ndarray | None = None
+    quantile_losses: Mapping[str, float | None] = field(default_factory=dict)
 
     @cached_property
     def outputs(self) -> dict[str, OutputRows]:

@@ -314,6 +314,7 @@ def _accuracy(
             for group in shown_groups(evidence.labels, names)
         ],
         "resources": list(evidence.resources),
+        "quantile_losses": dict(evidence.quantile_losses),
     }
 
 

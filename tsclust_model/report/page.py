@@ -247,7 +247,13 @@ def _about_columns(figures: Figures) -> str:
             "and 1 at best."
         )
     wanted = f"{percent(accuracy['coverage'], 0)} of the {figures['model']['rows_are']}"
-    return f"Mean error is forecast minus outcome; {wanted} should be inside their intervals."
+    text = f"Mean error is forecast minus outcome; {wanted} should be inside their intervals."
+    losses = [
+        f"{name.upper()} {number(loss)}"
+        for name, loss in accuracy["quantile_losses"].items()
+        if loss is not None
+    ]
+    return text + (f" Quantiles 0.1 to 0.9: {', '.join(losses)}." if losses else "")
 
 
 def _facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:

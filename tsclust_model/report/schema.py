@@ -127,6 +127,7 @@ class Accuracy(TypedDict):
     all: GroupErrors
     segments: list[GroupErrors]
     resources: list[str]
+    quantile_losses: dict[str, float | None]
 
 
 Importance = TypedDict("Importance", {"feature": str, "global": float, "served": float})

@@ -22,7 +22,12 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import OK
 from tsclust_model.data.roles import Roles
-from tsclust_model.errors import ConfigurationError, DataValidationError, ModelTrainingError
+from tsclust_model.errors import (
+    ConfigurationError,
+    DataValidationError,
+    ModelTrainingError,
+    PredictionError,
+)
 from tsclust_model.metrics import Metric
 from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG, NullableText
 from tsclust_model.models.state import Parts, pack_json, unpack_json
@@ -78,12 +83,18 @@ class Baseline(RowsModel):
     def output_types(self) -> dict[str, str]:
         return {"prediction": self.outcome.prediction_type, "status": "string"}
 
-    def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
-        """The forecast of each row: a number, or a class; no intervals.
+    def predict(
+        self, frame: pd.DataFrame, coverage: float | None = None, quantiles: Sequence[float] = ()
+    ) -> pd.DataFrame:
+        """The forecast of each row: a number, or a class; no intervals and no quantiles.
 
         A row that cannot be scored is null but for ``status``, which says why. There are no
         probabilities: their last bits would depend on the other rows of the batch.
         """
+        if len(quantiles):
+            raise PredictionError(
+                "a scikit-learn baseline has no quantiles; leave quantiles out, or train lightgbm"
+            )
         status, values = self._forecast(frame)
         prediction = answer_column(self._answered.prediction(values), status == OK)
         columns = {"prediction": prediction, "status": NullableText(status)}

@@ -35,9 +35,10 @@ def evaluate_generation(
     dict
         ``n_rows``, ``n_not_scored``, ``rmse``, ``mae``, ``r2`` (of what is served; of classes
         ``accuracy``, ``log_loss`` and ``auc``), the metric of the ``_global`` model alone and of
-        each ``_cluster`` alone, ``coverage`` (wanted) and ``interval_coverage`` (reached, 0 to 1;
-        not of classes), `Target.naive_figures`, ``noise_ratio``, ``resources`` {name: metrics} and
-        ``clusters`` {cluster: metrics}.
+        each ``_cluster`` alone, ``coverage`` (wanted), ``interval_coverage`` (reached, 0 to 1) and
+        ``wql`` (see `weighted_quantile_loss`; classes have none of the three),
+        `Target.naive_figures`, ``noise_ratio``, ``resources`` {name: metrics} and ``clusters``
+        {cluster: metrics}.
 
     Raises
     ------
@@ -65,6 +66,7 @@ def evaluate_generation(
         **{name: figures[metric] for name, figures in alone.items()},
         **outcome.naive_figures(naive, outcome.codes(y), None if last is None else last[scored]),
         **outcome.interval_figures(y, forecast.bounds, generation.coverage),
+        **outcome.quantile_figures(generation.target, y, forecast.values, labels),
         "noise_ratio": forecast.assignment.noise_ratio,
         "resources": {
             name: _known_metrics(frame.loc[scored, name], values)

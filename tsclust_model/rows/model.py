@@ -7,7 +7,7 @@ Nothing here is edited after the fit: retraining makes another generation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.boosting.output_model import Ensemble, NumberModel, OutputModel, Packing
+from tsclust_model.boosting.quantiles import checked_quantiles
 from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.data.fitted_rows import FittedRows
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
@@ -41,7 +42,7 @@ from tsclust_model.rows.cases import (
 )
 from tsclust_model.rows.evaluation import evaluate_generation
 from tsclust_model.rows.report import frame_evidence, frame_segments, table_inputs
-from tsclust_model.rows.schema import Schema
+from tsclust_model.rows.schema import Encoded, Schema
 from tsclust_model.rows.targets import Target, target_of
 from tsclust_model.shown import one_line
 
@@ -212,7 +213,9 @@ class Generation(RowsModel, FittedPipeline):
         labels = {self.roles.target: answer[known].to_numpy()}
         return frame[known].assign(**labels).reset_index(drop=True)
 
-    def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
+    def predict(
+        self, frame: pd.DataFrame, coverage: float | None = None, quantiles: Sequence[float] = ()
+    ) -> pd.DataFrame:
         """Score a table; each row's answer depends on that row alone.
 
         Parameters
@@ -221,11 +224,13 @@ class Generation(RowsModel, FittedPipeline):
             At least the columns of the schema, in any order.
         coverage : float, optional
             Of the intervals, above 0 and below 1.
+        quantiles : sequence of float, optional
+            Rising probabilities; each adds a column, ``q0.1`` for 0.1.
 
         Returns
         -------
         DataFrame
-            `output_columns`, the index of `frame`. A row that cannot be scored is null but for
+            `answer_columns`, the index of `frame`. A row that cannot be scored is null but for
             ``status``, which says why; numbers are pandas' nullable types.
 
         Raises
@@ -233,18 +238,28 @@ class Generation(RowsModel, FittedPipeline):
         DataValidationError
             A column is absent or of another type.
         PredictionError
-            The coverage is out of range.
+            The coverage or a quantile is out of range.
         """
         wanted = self.coverage if coverage is None else coverage
         if not 0 < wanted < 1:
             raise PredictionError("coverage must be above 0 and below 1")
+        asked = checked_quantiles(quantiles)
         encoded = self.schema.encode(frame)
+        columns = self._answer(encoded, wanted, asked)
+        answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index, copy=False)
+        answer.columns = self.answer_columns(asked) if asked else self._output_index.copy()
+        return answer
+
+    def _answer(self, encoded: Encoded, coverage: float, asked: Sequence[float]) -> list[Any]:
+        """The columns of an answer."""
         scored = encoded.scorable
-        forecast = self.forecast(encoded.X if scored.all() else encoded.X[scored], wanted)
+        forecast = self.forecast(encoded.X if scored.all() else encoded.X[scored], coverage)
         assignment = forecast.assignment
         target = self.outcome.answer(forecast.values, forecast.bounds)
-        columns = [
+        quantiles = self.target.quantiles(forecast.values, assignment.labels, asked)
+        return [
             *(answer_column(values, scored) for values in target),
+            *(number_column(values, scored) for values in quantiles),
             NullableLong(spread(assignment.labels, scored), ~scored),
             NullableText(spread(assignment.source, scored, pd.NA)),
             number_column(assignment.strength, scored),
@@ -252,12 +267,10 @@ class Generation(RowsModel, FittedPipeline):
             *(number_column(values, scored) for values in forecast.resources.values()),
             NullableText(encoded.status),
         ]
-        answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index, copy=False)
-        answer.columns = self._output_index.copy()  # made once: texts take pandas a while
-        return answer
 
     @cached_property
     def _output_index(self) -> pd.Index:
+        """Made once: texts take pandas a while."""
         return pd.Index(self.output_columns)
 
     def example(self) -> pd.DataFrame:

@@ -272,6 +272,7 @@ def frame_evidence(
         },
         groups=row_groups(known, columns),
         metric=generation.metric,
+        quantile_losses=outcome.quantile_figures(generation.target, y, forecast.values, labels),
     )
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 
 from tsclust_model.boosting.blend import ClassRecipe, NumberRecipe, Recipe
 from tsclust_model.boosting.output_model import ClassModel, NumberModel, OutputModel
+from tsclust_model.boosting.quantiles import DECILES
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.class_labels import ClassLabels
 from tsclust_model.data.columns import (
@@ -30,7 +31,14 @@ from tsclust_model.data.columns import (
     without_markers,
 )
 from tsclust_model.errors import DataValidationError
-from tsclust_model.metrics import Metric, interval_coverage, log_losses, true_probabilities
+from tsclust_model.metrics import (
+    Metric,
+    interval_coverage,
+    log_losses,
+    quantile_losses,
+    true_probabilities,
+    weighted_quantile_loss,
+)
 
 _KINDS = {"text": "strings", "number": "numbers", "boolean": "booleans"}
 
@@ -137,6 +145,15 @@ class Target(ABC):
         if self.class_columns:
             return {}
         return {"coverage": coverage, "interval_coverage": interval_coverage(y, *bounds)}
+
+    def quantile_figures(
+        self, model: OutputModel, y: np.ndarray, values: np.ndarray, labels: np.ndarray
+    ) -> dict[str, float | None]:
+        """``wql``, the weighted quantile loss of the deciles, where it has quantiles."""
+        if self.class_columns:
+            return {}
+        losses = quantile_losses(y, model.quantiles(values, labels, DECILES), DECILES)
+        return {"wql": weighted_quantile_loss(y, losses)}
 
     @abstractmethod
     def naive(self, codes: np.ndarray) -> dict[str, Any]:

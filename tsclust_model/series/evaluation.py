@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tsclust_model.boosting.boosters import rows_by_cluster
+from tsclust_model.boosting.quantiles import DECILES
 from tsclust_model.errors import DataValidationError
-from tsclust_model.metrics import interval_coverage
+from tsclust_model.metrics import interval_coverage, quantile_losses, weighted_quantile_loss
 from tsclust_model.series.output_model import SeriesForecast
-from tsclust_model.series.panel import LARGEST_LOSS, HeldBack, Panel, row_means, scaled_errors
+from tsclust_model.series.panel import (
+    LARGEST_LOSS,
+    HeldBack,
+    Panel,
+    mase_scale,
+    row_means,
+    scaled_errors,
+)
 
 if TYPE_CHECKING:
     from tsclust_model.series.model import SeriesGeneration
@@ -33,7 +41,8 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
         `series_metrics`, and ``mase`` and ``wape`` of the ``_global`` model of all series alone,
         ``_cluster``, ``_bank``, ``_theta`` and ``_seasonal_naive``; ``clipped`` (share of series
         whose scaled error is above 10, which counts as 10 where models are compared), ``coverage``
-        (wanted), ``interval_coverage`` (reached, 0 to 1), ``noise_ratio``, ``resources`` {name:
+        (wanted), ``interval_coverage`` (reached, 0 to 1), `series_quantile_figures`,
+        ``noise_ratio``, ``resources`` {name:
         metrics} and ``clusters`` {cluster: metrics}.
 
     Raises
@@ -45,7 +54,7 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
         raise DataValidationError(
             "no series has values before and after the origin; give longer series"
         )
-    forecast = generation.forecast(held.panel, generation.coverage)
+    forecast = generation.forecast(held.panel, generation.coverage, DECILES)
     labels, served = forecast.assignment.labels, forecast.target
     losses = row_means(scaled_errors(held, served.prediction))
     figures = series_metrics(held, served.prediction)
@@ -64,6 +73,7 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
         "clipped": float((losses[~np.isnan(losses)] > LARGEST_LOSS).mean()),
         "coverage": generation.coverage,
         "interval_coverage": _coverage(held, served),
+        **series_quantile_figures(held, served),
         "noise_ratio": forecast.assignment.noise_ratio,
         "resources": {
             name: series_metrics(held.of(name), forecast.outputs[name].prediction)
@@ -75,6 +85,19 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
             for cluster, rows in rows_by_cluster(labels)
         },
     }
+
+
+def series_quantile_figures(held: HeldBack, served: SeriesForecast) -> dict[str, float | None]:
+    """``wql`` and ``sql`` of forecasts with `DECILES`; None where undefined.
+
+    WQL is `weighted_quantile_loss` over all series; SQL (scaled quantile loss, fev-bench) is to
+    quantiles what MASE is to the median: the mean over series of their mean loss over their scale.
+    """
+    losses = quantile_losses(held.y, served.quantiles[..., : held.y.shape[1]], DECILES)
+    scaled = row_means(losses / mase_scale(held.panel)[:, None])
+    scaled = scaled[~np.isnan(scaled)]
+    sql = float(scaled.mean()) if scaled.size else None
+    return {"wql": weighted_quantile_loss(held.y, losses), "sql": sql}
 
 
 def _coverage(

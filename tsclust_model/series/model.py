@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from tsclust_model.boosting.quantiles import checked_quantiles
 from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.data.fitted_rows import FittedPeriods
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
@@ -277,7 +278,9 @@ class SeriesGeneration(FittedPipeline):
         periods = cases.panel.ends[:, None] + 1 + np.arange(cases.y.shape[1])
         return np.asarray(periods <= self.fitted.last_of(cases.panel.ids.tolist())[:, None])
 
-    def predict(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
+    def predict(
+        self, frame: pd.DataFrame, coverage: float | None = None, quantiles: Sequence[float] = ()
+    ) -> pd.DataFrame:
         """Forecast a table of one row a series; each row's answer depends on that row alone.
 
         Parameters
@@ -287,11 +290,13 @@ class SeriesGeneration(FittedPipeline):
             `series_rows`.
         coverage : float, optional
             Of the intervals, above 0 and below 1.
+        quantiles : sequence of float, optional
+            Rising probabilities; each adds a column of arrays, ``q0.1`` for 0.1.
 
         Returns
         -------
         DataFrame
-            `output_columns`, the index of `frame`; predictions, bounds and resources are arrays of
+            `answer_columns`, the index of `frame`; predictions, bounds and resources are arrays of
             length `horizon`. A row that cannot be scored is null but for ``status``; one whose
             forecast left its reach (`SeriesModel.forecast`) has the seasonal naive one, and one
             with values that stand alone is forecast without them; the status says so.
@@ -301,12 +306,13 @@ class SeriesGeneration(FittedPipeline):
         DataValidationError
             A column is absent.
         PredictionError
-            The coverage is out of range.
+            The coverage or a quantile is out of range.
         """
         wanted = self.coverage if coverage is None else coverage
         if not 0 < wanted < 1:
             raise PredictionError("coverage must be above 0 and below 1")
-        answers = [self._answer(part, wanted) for part in self._chunks(frame)]
+        asked = checked_quantiles(quantiles)
+        answers = [self._answer(part, wanted, asked) for part in self._chunks(frame)]
         answer = answers[0] if len(answers) == 1 else pd.concat(answers, ignore_index=True)
         answer.index = frame.index
         return answer
@@ -316,11 +322,11 @@ class SeriesGeneration(FittedPipeline):
         for start in range(0, max(len(frame), 1), size):
             yield frame.iloc[start : start + size]
 
-    def _answer(self, frame: pd.DataFrame, coverage: float) -> pd.DataFrame:
+    def _answer(self, frame: pd.DataFrame, coverage: float, asked: Sequence[float]) -> pd.DataFrame:
         encoded = self.schema.encode(frame)
         scored = np.flatnonzero(encoded.scorable)
         masked = ~encoded.scorable
-        forecast = self.forecast(encoded.panel.take(scored), coverage)
+        forecast = self.forecast(encoded.panel.take(scored), coverage, asked)
         assignment, target = forecast.assignment, forecast.target
 
         def arrays(values: np.ndarray) -> np.ndarray:
@@ -338,7 +344,7 @@ class SeriesGeneration(FittedPipeline):
             return pd.arrays.FloatingArray(spread(values), masked.copy())
 
         columns = [
-            *map(arrays, (target.prediction, target.lower, target.upper)),
+            *map(arrays, (target.prediction, target.lower, target.upper, *target.quantiles)),
             NullableLong(spread(assignment.labels), masked.copy()),
             NullableText(spread(assignment.source, pd.NA)),
             number(assignment.strength),
@@ -346,7 +352,8 @@ class SeriesGeneration(FittedPipeline):
             *(arrays(forecast.outputs[name].prediction) for name in self.resources),
             NullableText(self._status(encoded.status, scored, forecast)),
         ]
-        return pd.DataFrame(dict(zip(self.output_columns, columns, strict=True)), copy=False)
+        names = self.answer_columns(asked)
+        return pd.DataFrame(dict(zip(names, columns, strict=True)), copy=False)
 
     def _status(
         self, status: np.ndarray, scored: np.ndarray, forecast: PanelForecast

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import norm
 
 from tsclust_model.boosting.intervals import Support
+from tsclust_model.boosting.quantiles import DECILES
 from tsclust_model.models.evidence import (
     METHODS,
     Chart,
@@ -22,6 +23,7 @@ from tsclust_model.models.evidence import (
     Traits,
 )
 from tsclust_model.results import NOISE
+from tsclust_model.series.evaluation import series_quantile_figures
 from tsclust_model.series.features import SHAPE_FEATURES
 from tsclust_model.series.output_model import WAYS, SeriesForecast
 from tsclust_model.series.panel import HeldBack, Panel, row_means, scaled_errors
@@ -109,7 +111,7 @@ def series_evidence(generation: SeriesGeneration, holdout: HeldBack, basis: str)
     basis : str
         Which they are, in words.
     """
-    forecast = generation.forecast(holdout.panel, generation.coverage)
+    forecast = generation.forecast(holdout.panel, generation.coverage, DECILES)
     labels = forecast.assignment.labels
     predictions = {"blend": forecast.target.prediction} | generation.baselines(
         holdout.panel, labels
@@ -134,6 +136,7 @@ def series_evidence(generation: SeriesGeneration, holdout: HeldBack, basis: str)
         resources=dict(zip(generation.resources, others, strict=True)),
         groups={},
         metric=generation.metric,
+        quantile_losses=series_quantile_figures(holdout, forecast.target),
     )
 
 

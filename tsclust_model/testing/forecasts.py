@@ -57,6 +57,28 @@ def the_coverage_changes_bounds_only(subject: Subject) -> None:
     require_same(subject.predict(subject.rows, subject.model.coverage), subject.answer)
 
 
+@check("intervals")
+def quantiles_never_cross_and_are_the_bounds(subject: Subject) -> None:
+    """``q0.1`` <= ... <= ``q0.9``; 0.5 is the prediction, and 0.1 and 0.9 are the 80% interval."""
+    asked = (0.05, 0.1, 0.3, 0.5, 0.75, 0.9, 0.99)
+    answer = subject.predict(subject.rows, 0.8, asked)
+    names = [f"q{probability}" for probability in asked]
+    found = np.array([numbers(answer[name]) for name in names])
+    require((np.diff(found, axis=0) >= 0).all(), "two quantiles cross")
+    for name, other in (("q0.1", "_lower"), ("q0.5", ""), ("q0.9", "_upper")):
+        bound = answer[[f"prediction{other}"]].set_axis([name], axis=1)
+        require_same(answer[[name]], bound, f"{name}, beside the bound,")
+    without = subject.predict(subject.rows, 0.8)
+    require_same(answer.drop(columns=names), without, "all but the quantiles")
+
+
+@check("classes")
+def quantiles_of_classes_are_refused(subject: Subject) -> None:
+    """They are of numbers."""
+    text = refusal(PredictionError, partial(subject.predict, subject.rows, None, (0.5,)))
+    require("quantiles" in text, "the message does not name the quantiles")
+
+
 @check()
 def an_impossible_coverage_is_refused(subject: Subject) -> None:
     """0, 1, what is beyond them and NaN are a `PredictionError`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -69,8 +69,11 @@ class Subject(ABC):
         """What the model says of `rows`."""
         return self.predict(self.rows)
 
-    def predict(self, rows: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
-        return self.model.predict(rows, coverage)
+    def predict(
+        self, rows: pd.DataFrame, coverage: float | None = None, quantiles: Sequence[float] = ()
+    ) -> pd.DataFrame:
+        asked = (quantiles,) if quantiles else ()
+        return self.model.predict(rows, coverage, *asked)
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -186,6 +186,22 @@ def wards() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
+def plan_model() -> SeriesGeneration:
+    """A model of `planned_wards`, with every kind of covariate."""
+    from tests.support import PLAN_ROLES, planned_wards
+    from tsclust_model.config import PipelineConfig
+    from tsclust_model.series.fit import fit_series_generation
+    from tsclust_model.series.long_table import series_panel
+
+    config = PipelineConfig(lgb_timeseries_params={"n_estimators": 10, "num_leaves": 4})
+    panel = series_panel(planned_wards(), PLAN_ROLES)
+    info = {"roles": vars(PLAN_ROLES)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no cluster was found")
+        return fit_series_generation(panel, PLAN_ROLES, config, info).generation
+
+
+@pytest.fixture(scope="session")
 def registered_wards(store_folder: Path, wards: pd.DataFrame) -> Training:
     """A model of the wards' first 42 months, ``known-wards@champion``; do not retrain it."""
     from tests.support import WARD_ROLES

@@ -13,10 +13,14 @@ import urllib.error
 import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tsclust_model.commands.demo import ROLES
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROJECT = Path(__file__).parent.parent
 REAL_DATA = PROJECT.parent / "shared" / "data"
@@ -32,6 +36,18 @@ WARD_ROLES = Roles(
     id="ward_id",
     horizon=6,
 )
+
+PLAN_ROLES = Roles(
+    "beds",
+    time="day",
+    id="ward",
+    horizon=7,
+    frequency="D",
+    future=("planned",),
+    static=("kind", "size"),
+    holidays="AU",
+)
+PLAN_DAYS = 98
 
 VITALS = (
     "age",
@@ -53,6 +69,23 @@ STAY_CONFIG = PipelineConfig(
     missing_values="impute",
 )
 START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def planned_wards() -> pd.DataFrame:
+    """``beds = 10 * planned + noise`` of wards, with plans for a horizon after the last day."""
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(3)
+    days = pd.date_range("2024-01-01", periods=PLAN_DAYS + PLAN_ROLES.horizon)
+    tables = []
+    for number in range(12):
+        planned = (rng.random(len(days)) < 0.15).astype(float)
+        beds = 50 + 10 * planned + 0.5 * rng.normal(size=len(days))
+        beds[PLAN_DAYS:] = np.nan
+        known = {"ward": f"w{number:02d}", "day": days, "beds": beds, "planned": planned}
+        tables.append(pd.DataFrame(known).assign(kind="ab"[number % 2], size=10.0 * number))
+    return pd.concat(tables, ignore_index=True)
 
 
 class Clock:

@@ -38,6 +38,7 @@ GAPS = replace(CONFIG, missing_values="impute")
 NO_SEGMENTS = replace(CONFIG, hdbscan_params={"min_cluster_size": 450})
 PLAIN_ROLES = replace(HOSPITAL_ROLES, resources=())
 STEP_ROLES = Roles("beds", (), (), "month", "ward_id", 4)
+PLAN_ROLES = replace(STEP_ROLES, future=("planned",), static=("kind",), holidays="AU")
 
 CASES = {"cases", "strings"}
 TRAITS = {
@@ -47,6 +48,7 @@ TRAITS = {
     "no_segments": CASES | {"intervals"},
     "series": {"intervals", "segments", "horizon"},
     "series_with_covariate": {"intervals", "segments", "horizon", "resources"},
+    "series_with_plans": {"intervals", "segments", "horizon", "strings"},
     "baseline": CASES,
     "baseline_of_classes": CASES | {"classes"},
 }
@@ -137,6 +139,14 @@ def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def with_plans(frame: pd.DataFrame) -> pd.DataFrame:
+    """Wards with a plan of every month and their kind; the last four months have no outcome yet."""
+    planned = np.random.default_rng(2).integers(0, 3, len(frame)).astype(float)
+    later = frame["month"] > frame["month"].unique()[-5]
+    beds = (frame["beds"] + 3 * planned).mask(later)
+    return frame.assign(beds=beds, planned=planned, kind=frame["ward_id"].str[:4])
+
+
 def of_stays(frame: pd.DataFrame) -> pd.DataFrame:
     days = frame["length_of_stay_days"]
     stay = np.select([days < 3, days < 6], ["short", 'say "mid"\n day'], "länger, 日本")
@@ -173,6 +183,7 @@ def subjects(admissions, later, beds) -> Callable[[str], Subject]:
         "no_segments": lambda: subject_of(without_segments(admissions, PLAIN_ROLES), later),
         "series": lambda: subject_of(of_series(beds, STEP_ROLES)),
         "series_with_covariate": lambda: subject_of(of_series(beds, WARD_ROLES), few),
+        "series_with_plans": lambda: subject_of(of_series(with_plans(beds), PLAN_ROLES)),
         "baseline": lambda: BaselineSubject(of_baseline(admissions, PLAIN_ROLES, FOREST), later),
         "baseline_of_classes": lambda: BaselineSubject(
             of_baseline(of_stays(admissions), STAY_ROLES, LOGISTIC), of_stays(later)

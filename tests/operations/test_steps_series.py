@@ -166,3 +166,29 @@ def test_gaps_that_are_filled_let_broken_rows_go(wards, beds):
 def test_a_first_table_that_is_no_series_fails_the_step(wards, beds):
     with pytest.raises(DataValidationError, match="the data has no column 'beds'"):
         wards.export(beds.drop(columns="beds"))
+
+
+def test_plans_kinds_and_holidays_go_through_the_loop(wards, beds):
+    rng = np.random.default_rng(4)
+    planned = rng.integers(0, 4, len(beds)).astype(float)
+    known = beds.assign(planned=planned, kind=beds["ward_id"].str[:4])
+    known["beds"] += 10 * planned
+    wards.settings["data"] |= {"future": ["planned"], "static": ["kind"], "holidays": "AU"}
+
+    def export(first: str, last: str) -> dict[str, Any]:
+        """An export to a month, and the plans of the three months after it."""
+        until = str(pd.Period(last) + 3)
+        frame = months(known, first, until)
+        unknown = frame["month"] > last
+        outcomes = frame[["beds", "nursing_hours", "temperature"]].mask(unknown, axis=0)
+        return wards.export(frame.assign(**outcomes))
+
+    assert judged(export("2020-01", "2023-06")) == ("done", ["no model yet"], "1", "PASSED")
+    wards.settings["monitoring"]["accuracy_min_threshold"] = 0.999  # no model reaches it
+    again = export("2023-04", "2023-12")
+    assert again["retrained"]
+    assert again["mase"] < 0.5
+    newest, _ = wards.storage.history.load(wards.batches[0])
+    assert {"planned", "kind"} <= set(newest)
+    assert newest["month"].max() == pd.Timestamp("2023-12-01")
+    assert newest["planned"].notna().all()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tsclust_model.series.base_forecasts import bank_forecasts, theta_forecasts
+from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import (
     SHAPE_FEATURES,
     Scaling,
@@ -121,7 +122,13 @@ def test_a_window_never_looks_past_its_origin(values):
 def test_covariates_are_their_newest_value_and_that_of_the_season(values):
     covariate = np.tile(np.arange(PERIODS, dtype=float), (4, 1))
     windows = Windows(
-        values, np.full(4, 475), np.array([36]), 12, HORIZON, Scaling(), {"beds": covariate}
+        values,
+        np.full(4, 475),
+        np.array([36]),
+        12,
+        HORIZON,
+        Scaling(),
+        Covariates({"beds": covariate}),
     )
     rows = windows.rows(np.array([0]), np.array([36]), np.array([2]))
     level, scale = covariate[0, 24:36].mean(), 12.0

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.support import planned_wards
+from tsclust_model.mlflow_integration.pyfunc import log_generation
 from tsclust_model.series.schema import series_rows
 
 pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark'")
@@ -122,3 +124,21 @@ def test_series_get_the_bits_of_python_too(spark, store, registered_wards, wards
                 assert got == value.tolist(), name
             else:
                 assert got == (None if pd.isna(value) else value), name
+
+
+def test_series_with_plans_get_the_bits_of_python(spark, store, plan_model):
+    rows = series_rows(planned_wards(), model=plan_model)
+    rows.at[3, "planned"] = [*rows["planned"][3][:-1], None]
+    with mlflow.start_run():
+        uri = log_generation(plan_model).model_uri
+    forecast = mlflow.pyfunc.spark_udf(spark, uri, env_manager="local")
+    kinds = {"array": "array<double>", "datetime": "timestamp"}
+    types = {name: kinds.get(kind, kind) for name, kind in plan_model.input_columns.items()}
+    schema = ", ".join(f"{name} {types[name]}" for name in rows)
+    table = spark.createDataFrame(rows, schema).coalesce(1)
+    found = [row["out"] for row in table.select(forecast().alias("out")).collect()]
+    expected = plan_model.predict(rows)
+    assert [row["status"] for row in found] == expected["status"].tolist()
+    assert found[3]["status"] == "missing: planned"
+    for row, cell in zip(found, expected["prediction"], strict=True):
+        assert row["prediction"] == (None if cell is None else cell.tolist())

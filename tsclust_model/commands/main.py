@@ -141,6 +141,13 @@ def demo() -> None:
     "length of a period of series: MS, W, D, h, period/12 ...",
     "the most common step",
 )
+@_names(
+    "--future",
+    "covariates of series that are known for the horizon as well, such as plans",
+    "none",
+)
+@_names("--static", "covariates with one value for each series, such as the kind of ward", "none")
+@_optional("--holidays", "country whose holidays are a covariate of series: AU, AU-NSW ...", "none")
 @click.option(
     "--holdout", default=0.0, help="newest share of the rows, only evaluated on and never fitted"
 )

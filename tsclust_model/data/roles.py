@@ -27,6 +27,12 @@ class Roles:
         covariates, none unless named.
     frequency : str or None
         Frequency of series, such as ``MS``, ``W``, ``D`` or ``h``; None takes the most common step.
+    future : sequence of str
+        Covariates of series that are known for the horizon as well: plans, promotions.
+    static : sequence of str
+        Covariates of series with one value a series, a number or a category: the kind of ward.
+    holidays : str or None
+        Country of the calendar (``AU``, or ``AU-NSW``) whose holidays are a further covariate.
     """
 
     target: str
@@ -36,6 +42,9 @@ class Roles:
     id: str | None = None
     horizon: int = 0
     frequency: str | None = None
+    future: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+    holidays: str | None = None
 
     @property
     def not_features(self) -> set[str]:

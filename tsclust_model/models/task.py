@@ -241,6 +241,10 @@ class Task(ABC):
         """Input columns that are fitted."""
         return list(prepared.data.schema.names)
 
+    def observed(self, frame: pd.DataFrame) -> np.ndarray:
+        """Positions of the rows that data-quality checks are for: those that are no mere plans."""
+        return np.arange(len(frame))
+
     def quality_schema(self, prepared: Prepared, seen: Iterable[Any]) -> dict[str, Any]:
         """The schema that new rows are checked against; `seen` are the table's own columns.
 

@@ -73,6 +73,15 @@ class DataSettings(Settings):
         default=0, description="periods of each series to forecast; 0: rows, no series"
     )
     frequency: Text | None = Field(default=None, description="of series; guessed where not given")
+    future: tuple[Text, ...] = Field(
+        default=(), description="covariates of series that are known for the horizon as well"
+    )
+    static: tuple[Text, ...] = Field(
+        default=(), description="covariates with one value for each series"
+    )
+    holidays: Text | None = Field(
+        default=None, description="country whose holidays are a covariate of series: AU, AU-NSW ..."
+    )
     text_columns: tuple[Text, ...] = Field(default=(), description='a csv keeps "007" in these')
     versions_dir: Text | None = Field(
         default=None, description="folder of what came in; default: in the model's storage"

@@ -313,14 +313,16 @@ def check_quality(work: Workspace, data_version: str) -> dict[str, Any]:
         schema = champion.info.get("quality")
     asked = work.settings.quality.model_dump() | work.task.quality_checks
     frame, _ = work.versions.load(data_version)
+    rows = work.task.observed(frame)
     report = validate_data_quality(
-        frame,
+        frame.iloc[rows].reset_index(drop=True),
         "ingest",
         schema=schema,
         time=work.roles.time,
         markers=work.config.missing_markers,
         **asked,
     )
+    report["removed_rows"] = rows[report["removed_rows"]].tolist()
     work.keep_report(data_version, report)
     return dict(report)
 

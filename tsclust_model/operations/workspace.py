@@ -79,6 +79,9 @@ class Workspace:
             data.id,
             horizon=data.horizon,
             frequency=data.frequency,
+            future=data.future,
+            static=data.static,
+            holidays=data.holidays,
         )
 
     @property

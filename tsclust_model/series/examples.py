@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from tsclust_model.errors import DataValidationError
+from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import Rows, Scaling, Windows, least_scale, usual_scale
 from tsclust_model.series.panel import Panel
 from tsclust_model.shown import one_line
@@ -24,7 +25,7 @@ _MOST_FOLDS, _MOST_ORIGINS = 3, 200
 
 _AGING = 0.25  # weight of a fold against the next one
 
-_TARGETS = ("bank", "naive")
+_TARGETS = ("bank", "moved")
 
 _LARGEST_TARGET = 10.0
 
@@ -68,6 +69,8 @@ class Examples:
     folds : tuple of int
         Origins.
     scaling : Scaling
+    n_categories : int
+        How many columns of the rows, the last, are codes of categories.
     """
 
     rows: Rows
@@ -78,6 +81,7 @@ class Examples:
     n_train: int
     folds: tuple[int, ...]
     scaling: Scaling
+    n_categories: int = 0
 
     @cached_property
     def targets(self) -> dict[str, np.ndarray]:
@@ -109,13 +113,19 @@ class Examples:
 
 
 def make_examples(
-    panel: Panel, name: str, folds: tuple[int, ...], random_state: int, *, clip: bool = True
+    panel: Panel,
+    name: str,
+    folds: tuple[int, ...],
+    random_state: int,
+    *,
+    clip: bool = True,
+    covariates: Covariates | None = None,
 ) -> Examples:
     """The rows of one output; those of training are a seeded sample.
 
     Without `clip` forecasts may be negative, whatever the values are.
     """
-    values = panel.values[name]
+    values, covariates = panel.values[name], covariates or Covariates()
     season, horizon = panel.frequency.season, panel.horizon
     scaling = Scaling(
         clip and bool(np.nanmin(values) >= 0),
@@ -139,14 +149,15 @@ def make_examples(
                 season,
                 horizon,
                 scaling,
-                {key: panel.values[key][some] for key in panel.covariates},
+                covariates.take(some),
             )
             parts.append(windows.rows(series[own] - start, origins[own], steps[own]))
             places.append(own)
     rows = _in_order(parts, np.concatenate(places))
     truth = rows.scaled(values[series, origins + steps - 1])
     n_train = len(training[0])
-    return Examples(rows, truth, series, origins, steps, n_train, folds, scaling)
+    n_codes = covariates.n_categories
+    return Examples(rows, truth, series, origins, steps, n_train, folds, scaling, n_codes)
 
 
 def _in_order(parts: list[Rows], places: np.ndarray) -> Rows:

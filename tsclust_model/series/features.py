@@ -8,7 +8,6 @@ zero so far has no scale of its own and takes that of the panel (`least_scale`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -21,6 +20,7 @@ from tsclust_model.series.base_forecasts import (
     spans_of,
     theta_forecasts,
 )
+from tsclust_model.series.covariates import Covariates, Effects
 from tsclust_model.shown import one_line
 
 SHAPE_FEATURES = ("seasonal_strength", "trend_strength", "log_variation")
@@ -54,6 +54,8 @@ class Rows:
     lowest, highest : ndarray of float64, shape (m,)
         The series' reach, scaled: its least and its largest known value, and twice the range
         between them and ten times its scale beyond.
+    moved : ndarray of float64, shape (m,)
+        The naive forecast with the effects of future covariates; `bank` and `theta` have them.
     """
 
     X: np.ndarray
@@ -65,6 +67,7 @@ class Rows:
     naive: np.ndarray
     lowest: np.ndarray
     highest: np.ndarray
+    moved: np.ndarray
 
     def scaled(self, values: np.ndarray) -> np.ndarray:
         return (values - self.level) / self.scale
@@ -130,8 +133,7 @@ class Windows:
         Columns that are known.
     season, horizon : int
     scaling : Scaling
-    covariates : mapping of str to ndarray of float64, shape (n, n_periods)
-        Known up to the origin; NaN is missing.
+    covariates : Covariates, optional
     """
 
     def __init__(
@@ -142,11 +144,11 @@ class Windows:
         season: int,
         horizon: int,
         scaling: Scaling,
-        covariates: Mapping[str, np.ndarray] | None = None,
+        covariates: Covariates | None = None,
     ) -> None:
         self.values, self.ends, self.origins = values, ends, origins
         self.season, self.horizon = season, horizon
-        self.covariates, self._scaling = covariates or {}, scaling
+        self.covariates, self._scaling = covariates or Covariates(), scaling
         self._low, self._high = (
             least.accumulate(values, axis=1)[:, origins - 1] for least in (np.fmin, np.fmax)
         )
@@ -156,6 +158,8 @@ class Windows:
         self._asked = asked[asked > 0]
         self._bank = bank_forecasts(values, self._asked, season, horizon, scaling.on_logs)
         self._theta = theta_forecasts(values, origins, season, horizon)
+        planned = self.covariates.future
+        self._effects = Effects(values, planned, origins, season, horizon) if planned else None
 
     def rows(self, series: np.ndarray, origins: np.ndarray, steps: np.ndarray) -> Rows:
         """The rows of these forecasts.
@@ -176,6 +180,13 @@ class Windows:
             (seasonal_naive(self.values, series, at, steps, self.season) - level) / scale
             for at in (origins, np.maximum(origins - self.season, 1))
         )
+        moved: np.ndarray = naive
+        effects: list[np.ndarray] = []
+        if self._effects is not None:
+            smooth, change, effects = self._effects.of(series, origins, steps)
+            bank, theta = bank + smooth / scale, theta + smooth / scale
+            moved = naive + change / scale
+            effects[2::3] = [effect / scale for effect in effects[2::3]]
         place = (self.ends[series] - (self.values.shape[1] - origins) + steps) % self.season
         missed, mean_missed = self._missed_a_season_ago(who, when)
         columns = [
@@ -183,12 +194,14 @@ class Windows:
             missed[pair, k] / scale,
             mean_missed[pair] / scale,
             *self._covariate_columns(who, when, pair, series, origins, steps),
+            *effects,
+            *(found[series] for found in self.covariates.static.values()),
         ]
         X = np.concatenate([known[pair], np.column_stack(columns)], axis=1)
         low, high = self._low[series, bases], self._high[series, bases]
         beyond = _RANGES_BEYOND * (high - low) + _SCALES_BEYOND * scale
         reach = ((low - beyond - level) / scale, (high + beyond - level) / scale)
-        return Rows(X, level, scale, recent / scale, bank, theta, naive, *reach)
+        return Rows(X, level, scale, recent / scale, bank, theta, naive, *reach, moved)
 
     def _known(
         self, values: np.ndarray, who: np.ndarray, when: np.ndarray, least: float = NO_FLOOR
@@ -236,9 +249,9 @@ class Windows:
         origins: np.ndarray,
         steps: np.ndarray,
     ) -> list[np.ndarray]:
-        """Of each covariate its newest value and that of the season, in its own level and scale."""
+        """Of each past covariate its newest value and that of the season, in its own units."""
         columns = []
-        for found in self.covariates.values():
+        for found in self.covariates.past.values():
             _, units = self._known(found, who, when)
             level, scale, _ = units[pair].T
             last = found[series, origins - 1]

@@ -66,7 +66,8 @@ def fit_series_generation(
     ------
     DataValidationError, ModelTrainingError
     """
-    fit = fit_series(panel, config, stages)
+    schema = SeriesSchema.of(panel, roles, config.missing_markers)
+    fit = fit_series(panel, config, stages, schema)
     clusters, sizes = np.unique(fit.assignment.labels, return_counts=True)
     own_info = {
         "kind": KIND,
@@ -84,7 +85,7 @@ def fit_series_generation(
         "lineage": first_lineage(fit.clustering.metrics["n_clusters"]).to_dict(),
     }
     generation = SeriesGeneration(
-        SeriesSchema.of(panel, roles, config.missing_markers),
+        schema,
         fit.segmentation,
         fit.models[panel.target],
         {name: fit.models[name] for name in panel.resources},

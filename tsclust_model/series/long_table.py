@@ -20,10 +20,12 @@ from tsclust_model.data.columns import (
     id_codes,
     numbers_or_times,
     require_columns,
+    without_markers,
 )
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed
 from tsclust_model.series.frequency import Frequency
+from tsclust_model.series.holidays import HOLIDAYS, check_country
 from tsclust_model.series.panel import Panel, filled
 from tsclust_model.shown import one_line
 
@@ -49,8 +51,9 @@ def series_panel(
     Parameters
     ----------
     frame : DataFrame
-        One row a series and period, in any order. The columns `roles.features` are covariates
-        (numbers); other columns without a role are ignored.
+        One row a series and period, in any order. The columns `roles.features` and `roles.future`
+        are covariates (numbers), the latter also of periods after the last value; those of
+        `roles.static` have one value a series. Other columns without a role are ignored.
     roles : Roles
         With `id`, `time` and a `horizon` of 1 or more; `frequency` is guessed where it is None.
     gap_policy : {'error', 'fill', 'drop'}
@@ -73,8 +76,14 @@ def series_panel(
     ids, codes = _id_codes(frame[roles.id])
     times = naive_times(frame[roles.time], str(roles.time), roles.frequency)
     data = {
-        name: as_numbers(frame[name], missing_markers, _NO_NUMBER, refused="bmM")
+        name: as_numbers(
+            frame[name], missing_markers, _NO_NUMBER, "mM" if name in roles.future else "bmM"
+        )
         for name in columns
+    }
+    static = {
+        name: _one_a_series(without_markers(frame[name], missing_markers), ids, codes)
+        for name in roles.static
     }
     order = np.lexsort((times.wall, codes))
     codes, wall = codes[order], times.wall[order]
@@ -88,6 +97,7 @@ def series_panel(
     panel = _on_calendar(ids, codes[kept], ordinals[kept], exact[kept], frequency, roles, {
         name: values[kept] for name, values in data.items()
     })  # fmt: skip
+    panel = replace(panel, static=static)
     return _without_gaps(panel, gap_policy, {"n_rows": len(kept), "copies": int((~kept).sum())})
 
 
@@ -99,6 +109,8 @@ def require_series_roles(roles: Roles) -> None:
             f"a forecast over a horizon needs {absent}; name the column that says whose value "
             "it is (id) and the one that says when (time)"
         )
+    if roles.holidays is not None:
+        check_country(roles.holidays)
     if roles.horizon < 1:
         raise ConfigurationError(f"horizon is {roles.horizon}; it must be 1 or more for series")
     if roles.frequency is not None:
@@ -106,22 +118,26 @@ def require_series_roles(roles: Roles) -> None:
 
 
 def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
-    """Target, resources and covariates, after every role has been checked against the others."""
+    """Target, resources and covariates that are numbers of a period, after every role has been
+    checked against the others."""
     require_series_roles(roles)
     assert roles.id is not None
     assert roles.time is not None
-    named = [roles.id, roles.time, roles.target, *roles.resources, *roles.features]
+    values = [roles.target, *roles.resources, *roles.features, *roles.future]
+    named = [roles.id, roles.time, *values, *roles.static]
+    if roles.holidays is not None:
+        named.append(HOLIDAYS)
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
         raise DataValidationError(f"'{twice[0]}' has two roles; give each column one")
-    for name in named:
+    for name in dict.fromkeys((roles.id, roles.time, *values, *roles.static)):
         require_columns(frame, [name])
         if name in RESERVED | {"step", "series_id", "last_timestamp"} - {roles.id}:
             raise DataValidationError(f"'{name}' is a column of the forecasts; rename it")
     taken = [name for name in named[3:] if name == "y"]
     if taken:
         raise DataValidationError("only the target may be called 'y'; rename the other column")
-    return [roles.target, *roles.resources, *roles.features]
+    return values
 
 
 @one_line
@@ -308,24 +324,28 @@ def _on_calendar(
     data: Mapping[str, np.ndarray],
 ) -> Panel:
     """The rows, sorted and without copies, as arrays; what is not known is NaN."""
-    first, last = int(ordinals.min()), int(ordinals.max())
+    known = np.flatnonzero(~np.isnan(data[roles.target]))
+    planned = roles.future and known.size > 0  # rows after the last value are plans
+    first, last = int(ordinals.min()), int((ordinals[known] if planned else ordinals).max())
     shape = (len(ids), last - first + 1)
     if shape[0] * shape[1] > _MOST_CELLS:
         raise DataValidationError(
             f"{shape[0]} series over {shape[1]} periods of {frequency.name} are too many to hold; "
             "check the oldest and the newest time, or give a longer frequency"
         )
-    values = {}
+    arrays = {}
     for name, column in data.items():
-        values[name] = np.full(shape, np.nan)
-        values[name][codes, ordinals - first] = column
-    known = np.flatnonzero(~np.isnan(data[roles.target]))
+        width = shape[1] + roles.horizon * (name in roles.future)
+        arrays[name] = np.full((len(ids), width), np.nan)
+        some = np.flatnonzero(ordinals - first < width)
+        arrays[name][codes[some], ordinals[some] - first] = column[some]
+    future = {name: arrays.pop(name) for name in roles.future}
     last_times = np.full(len(ids), np.datetime64("NaT"), dtype="M8[s]")
     last_times[codes[known]] = times[known]  # sorted: the last one stays
     ends = np.full(len(ids), last)
     return Panel(
-        ids, values, ends, last_times, frequency,
-        roles.target, tuple(roles.resources), tuple(roles.features), roles.horizon,
+        ids, arrays, ends, last_times, frequency,
+        roles.target, tuple(roles.resources), tuple(roles.features), roles.horizon, future=future,
     )  # fmt: skip
 
 
@@ -347,12 +367,21 @@ def _without_gaps(panel: Panel, policy: str, counts: dict[str, int]) -> Panel:
         missing = inside & started & ~there
         lacking += missing.sum(axis=1)
         absent |= missing
+    for name, planned in panel.future.items():
+        missing = inside & np.isnan(planned[:, : panel.n_periods])
+        if policy == "error":
+            panel.refuse_unplanned(name, missing)
+        lacking += missing.sum(axis=1)
     broken = lacking > 0
     if policy == "error":
         _refuse_gaps(panel, alive, absent.sum(axis=1))
     if policy == "fill" and broken.any():
         for values in panel.values.values():
             values[broken] = np.where(inside[broken], filled(values[broken]), np.nan)
+        for planned in panel.future.values():
+            known = planned[:, : panel.n_periods]
+            lines = np.isnan(known) & inside
+            known[lines] = filled(known)[lines]
     kept = alive & ~broken if policy == "drop" else alive
     if not kept.any():
         raise DataValidationError(
@@ -384,6 +413,26 @@ def _refuse_gaps(panel: Panel, alive: np.ndarray, lacking: np.ndarray) -> None:
             f"{n} period{'s' * (n > 1)} in all (frequency {panel.frequency.name}): "
             f"{_shown(panel.ids, broken)}; correct the times, or set gap_policy to 'fill' or 'drop'"
         )
+
+
+def _one_a_series(column: pd.Series, ids: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The value of each series, shape (n_series,): float64, or object where they are texts."""
+    values = pd.Series(static_values(column))
+    groups = values.groupby(codes)
+    several = np.flatnonzero(groups.nunique().reindex(range(len(ids)), fill_value=0) > 1)
+    if several.size:
+        raise DataValidationError(
+            f"static column '{column.name}' has more than one value in {_shown(ids, several)}; "
+            "give each series one, or make the column one of features"
+        )
+    return groups.first().reindex(range(len(ids))).to_numpy()
+
+
+def static_values(column: pd.Series) -> np.ndarray:
+    """A static covariate as float64, or as texts (object) if it does not hold numbers."""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return column.to_numpy(np.float64, na_value=np.nan)
+    return column.astype(object).map(str, na_action="ignore").to_numpy(dtype=object)
 
 
 def _shown(ids: np.ndarray, positions: np.ndarray) -> str:

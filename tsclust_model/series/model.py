@@ -143,9 +143,7 @@ class SeriesGeneration(FittedPipeline):
 
     @property
     def input_columns(self) -> dict[str, str]:
-        time = "long" if self.schema.calendar.is_numbered else "datetime"
-        arrays = dict.fromkeys(self.schema.arrays.values(), "array")
-        return {SERIES_ID: "string", LAST_TIMESTAMP: time} | arrays
+        return self.schema.types
 
     @property
     def output_types(self) -> dict[str, str]:
@@ -238,7 +236,7 @@ class SeriesGeneration(FittedPipeline):
         """Segments and forecasts of right-aligned series, quantiles as `SeriesModel.forecast`."""
         panel = self.schema.laid_out(panel)
         assignment = self.assign(panel)
-        covariates = {name: panel.values[name] for name in self.schema.covariates}
+        covariates = self.schema.covariates_of(panel)
         return PanelForecast(
             assignment,
             {
@@ -257,7 +255,7 @@ class SeriesGeneration(FittedPipeline):
     def baselines(self, panel: Panel, labels: np.ndarray) -> dict[str, np.ndarray]:
         """What simpler forecasts of the target say, shape (n, horizon) each."""
         panel = self.schema.laid_out(panel)
-        covariates = {name: panel.values[name] for name in self.schema.covariates}
+        covariates = self.schema.covariates_of(panel)
         return self.target.baselines(panel.y, panel.ends, covariates, labels)
 
     def losses(self, held: HeldBack) -> np.ndarray:
@@ -380,8 +378,15 @@ class SeriesGeneration(FittedPipeline):
                 LAST_TIMESTAMP: [self._last_time()] * 2,
             }
         )
-        for name in (Y, *self.schema.names[2:]):
+        for name in self.schema.arrays.values():
             frame[name] = pd.Series([values, values[-4:]], dtype=object)
+        for name in self.schema.future:
+            planned = [values[-1]] * self.schema.horizon
+            frame[name] = pd.Series([values + planned, values[-4:] + planned], dtype=object)
+        for name in self.schema.statics:
+            texts = self.schema.static[name]
+            value = 0.0 if texts is None else next(iter(texts), None)
+            frame[name] = pd.Series([value] * 2, dtype=float if texts is None else object)
         return frame
 
     def scored_table(
@@ -391,13 +396,17 @@ class SeriesGeneration(FittedPipeline):
         return forecasts, forecasts.drop_duplicates(self.schema.id)
 
     def labelled_example(self) -> pd.DataFrame:
-        """The example's series as a long table, and their forecasts as what followed."""
+        """The example's series as a long table, and their forecasts as what followed.
+
+        Where there are future covariates, they are planned for another horizon.
+        """
         schema, rows = self.schema, self.example()
+        later = schema.horizon if schema.future else 0
         answer = self.predict(rows)
         ends = last_times(rows[LAST_TIMESTAMP], schema.frequency)
         tables = []
         for i, end in enumerate(ends):
-            steps = np.arange(1 - len(rows[Y][i]), schema.horizon + 1)
+            steps = np.arange(1 - len(rows[Y][i]), schema.horizon + 1 + later)
             columns: dict[str, Any] = {
                 schema.id: rows[SERIES_ID][i],
                 schema.time: schema.calendar.shown(schema.calendar.moved(end, steps)),
@@ -406,7 +415,9 @@ class SeriesGeneration(FittedPipeline):
                 known = rows[column][i]
                 output = "prediction" if name == schema.target else f"resource_{name}"
                 after = answer[output][i] if output in answer else known[-1:] * schema.horizon
-                columns[name] = [*known, *after[: schema.horizon]]
+                columns[name] = [*known, *after[: schema.horizon], *[np.nan] * later]
+            columns |= {name: [*rows[name][i], *rows[name][i][-later:]] for name in schema.future}
+            columns |= {name: rows[name][i] for name in schema.statics}
             tables.append(pd.DataFrame(columns))
         return pd.concat(tables, ignore_index=True)
 

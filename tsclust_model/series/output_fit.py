@@ -36,10 +36,12 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import DataValidationError, ModelTrainingError, caution
 from tsclust_model.results import NOISE, Assignment, ClusteringResult, Stages
 from tsclust_model.series.backtest import Backtest
+from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.examples import Examples, make_examples, rolling_origins
 from tsclust_model.series.features import shape_features
 from tsclust_model.series.output_model import SeriesModel
 from tsclust_model.series.panel import LARGEST_LOSS, Panel
+from tsclust_model.series.schema import SeriesSchema
 from tsclust_model.series.segments import FEWEST_SERIES, assign_shapes, fit_segments
 from tsclust_model.shown import one_line
 
@@ -96,7 +98,9 @@ class SeriesFit:
     losses: np.ndarray
 
 
-def fit_series(panel: Panel, config: PipelineConfig, stages: Stages) -> SeriesFit:
+def fit_series(
+    panel: Panel, config: PipelineConfig, stages: Stages, schema: SeriesSchema | None = None
+) -> SeriesFit:
     """Fit segments and models of a panel of series.
 
     Parameters
@@ -132,12 +136,13 @@ def fit_series(panel: Panel, config: PipelineConfig, stages: Stages) -> SeriesFi
         for fold in folds
     }
     part = panel.take(sampled)
+    covariates = Covariates() if schema is None else schema.covariates_of(part)
     outputs: dict[str, _FittedOutput] = {}
     with model_threads() as threads:
         for name in (panel.target, *panel.resources):
             is_target = name == panel.target
             with stages("TimeSeries-LGB" if is_target else "Resource-LGB") as stage:
-                fit = _OutputFit(threads, part, name, folds, labels, config)
+                fit = _OutputFit(threads, part, name, folds, labels, config, covariates)
                 outputs[name] = fit.fit(changed_params(config, is_target))
                 prefix = "" if is_target else f"{name}_"
                 mase = outputs[name].scores["mase"]
@@ -234,12 +239,12 @@ class _OutputFit:
         folds: tuple[int, ...],
         labels: Mapping[Any, np.ndarray],
         config: PipelineConfig,
+        covariates: Covariates,
     ) -> None:
         self._threads, self._panel, self._name = threads, panel, name
         self._labels, self._config = labels, config
-        self._examples = make_examples(
-            panel, name, folds, config.random_state, clip=config.clip_to_support
-        )
+        clip, seed = config.clip_to_support, config.random_state
+        self._examples = make_examples(panel, name, folds, seed, clip=clip, covariates=covariates)
 
     def fit(self, params: Mapping[str, Any]) -> _FittedOutput:
         """LightGBM models whose forecasts of the folds leave all reason are left out, with a
@@ -350,7 +355,9 @@ class _Corrections:
         """A model of each base's error."""
         settings = self._settings | {"n_estimators": rounds}
         targets = {name: y[rows] for name, y in self._examples.targets.items()}
-        boosters = train_boosters(self._examples.rows.X[rows], targets, settings)
+        X = self._examples.rows.X[rows]
+        codes = range(X.shape[1] - self._examples.n_categories, X.shape[1])
+        boosters = train_boosters(X, targets, settings, codes)
         return [booster for _, booster in boosters]
 
     def _corrected(
@@ -362,7 +369,7 @@ class _Corrections:
             booster.predict(bases.X[rows], num_iteration=rounds, num_threads=1)
             for booster in boosters
         ]
-        return (bases.bank[rows] + bases.naive[rows]) / 2 + np.mean(corrections, axis=0)
+        return (bases.bank[rows] + bases.moved[rows]) / 2 + np.mean(corrections, axis=0)
 
     def everywhere(self) -> tuple[int, dict[int, np.ndarray]]:
         """The number of trees that the folds like best, and their forecasts with it."""

@@ -25,6 +25,7 @@ from tsclust_model.boosting.intervals import (
 from tsclust_model.boosting.packed_trees import Forest
 from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.results import NOISE
+from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import NO_FLOOR, Rows, Scaling, Windows
 from tsclust_model.series.panel import without_alone
 from tsclust_model.shown import one_line
@@ -114,7 +115,7 @@ class SeriesModel:
         self,
         values: np.ndarray,
         ends: np.ndarray,
-        covariates: Mapping[str, np.ndarray],
+        covariates: Covariates,
         labels: np.ndarray,
         coverage: float,
         probabilities: Sequence[float] = (),
@@ -134,7 +135,7 @@ class SeriesModel:
             Right-aligned: NaN before a series begins, none after.
         ends : ndarray of int64, shape (n,)
             Number of the period of the last column.
-        covariates : mapping of str to ndarray of float64, shape (n, n_periods)
+        covariates : Covariates
         labels : ndarray of int64, shape (n,)
             Segments; -1 is none.
         coverage : float
@@ -172,7 +173,7 @@ class SeriesModel:
         self,
         values: np.ndarray,
         ends: np.ndarray,
-        covariates: Mapping[str, np.ndarray],
+        covariates: Covariates,
         labels: np.ndarray,
     ) -> dict[str, np.ndarray]:
         """What else would have been forecast, shape (n, horizon) each.
@@ -189,7 +190,7 @@ class SeriesModel:
         self,
         values: np.ndarray,
         ends: np.ndarray,
-        covariates: Mapping[str, np.ndarray],
+        covariates: Covariates,
         labels: np.ndarray,
     ) -> tuple[Rows, np.ndarray]:
         """The rows of every series and step, and the ways' scaled forecasts, (4, n * horizon)."""
@@ -213,7 +214,7 @@ class SeriesModel:
         models = np.full((len(clusters) + 1, _BASES), NOISE)
         models[:-1] = _BASES + np.arange(_BASES * len(clusters)).reshape(-1, _BASES)
         sums = self._forest.predict(rows.X, places, models, np.arange(_BASES))
-        base = (rows.bank + rows.naive) / 2
+        base = (rows.bank + rows.moved) / 2
         everyone = base + sums[:_BASES].mean(axis=0)
         own = np.where(places < len(clusters), base + sums[_BASES:].mean(axis=0), everyone)
         return everyone, own

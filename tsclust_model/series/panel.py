@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tsclust_model.errors import DataValidationError
 from tsclust_model.series.frequency import Frequency
 from tsclust_model.shown import one_line
 
@@ -43,6 +44,10 @@ class Panel:
         Periods to forecast.
     gaps : dict of str to int
         What was found and done, for the report.
+    future : dict of str to ndarray of float64, shape (n, T + horizon)
+        Covariates that are known for the periods after the last column as well; NaN is not known.
+    static : dict of str to ndarray of float64 or object, shape (n,)
+        Covariates with one value a series, a number or a text; NaN or None is not known.
     """
 
     ids: np.ndarray
@@ -55,6 +60,8 @@ class Panel:
     covariates: tuple[str, ...] = ()
     horizon: int = 1
     gaps: dict[str, int] = field(default_factory=dict)
+    future: dict[str, np.ndarray] = field(default_factory=dict)
+    static: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,6 +87,33 @@ class Panel:
         known = ~np.isnan(self.y[:, ::-1])
         return np.where(known.any(axis=1), known.argmax(axis=1), 0)
 
+    def time_of(self, row: int, column: int) -> str:
+        """The time of a column of a series, as it is written; columns may lie after its end."""
+        last = self.n_periods - 1 - int(self._trailing[row])
+        times = self.frequency.moved(self.last_times[row : row + 1], column - last)
+        if self.frequency.is_numbered:
+            return str(self.frequency.shown(times)[0])
+        return str(times[0]).replace("T", " ").removesuffix(" 00:00:00")
+
+    def refuse_unplanned(self, name: str, missing: np.ndarray) -> None:
+        """Refuse what a future covariate lacks, a mask of shape (n, T + horizon), if anything.
+
+        Raises
+        ------
+        DataValidationError
+        """
+        rows, columns = np.nonzero(missing)
+        if not rows.size:
+            return
+        periods = columns + self.ends[rows]
+        row, column = (int(found[periods.argmin()]) for found in (rows, columns))
+        n_others = len(np.unique(rows)) - 1
+        others = f" and of {n_others} more series" if n_others else ""
+        raise DataValidationError(
+            f"future column '{name}' has no value at {self.time_of(row, column)} of series "
+            f"{self.ids[row]}{others}; give one for every period of a series and of its horizon"
+        )
+
     def take(self, rows: np.ndarray) -> Panel:
         """Some of the series, by position or mask."""
         return replace(
@@ -88,6 +122,8 @@ class Panel:
             values={name: values[rows] for name, values in self.values.items()},
             ends=self.ends[rows],
             last_times=self.last_times[rows],
+            future={name: values[rows] for name, values in self.future.items()},
+            static={name: values[rows] for name, values in self.static.items()},
         )
 
     def without_alone(self) -> Panel:
@@ -101,16 +137,19 @@ class Panel:
     def right_aligned(self, drop: int | np.ndarray = 0) -> Panel:
         """Each series with its last value in the last column, `drop` values at its end left out."""
         shift = self._trailing + drop
-        columns = np.arange(self.n_periods) - shift[:, None]
-        outside = columns < 0
-        values = {
-            name: np.where(
-                outside, np.nan, np.take_along_axis(found, np.clip(columns, 0, None), axis=1)
-            )
-            for name, found in self.values.items()
-        }
-        earlier = self.frequency.moved(self.last_times, -np.asarray(drop))
-        return replace(self, values=values, ends=self.ends - shift, last_times=earlier)
+
+        def shifted(found: np.ndarray) -> np.ndarray:
+            columns = np.arange(found.shape[1]) - shift[:, None]
+            taken = np.take_along_axis(found, np.clip(columns, 0, None), axis=1)
+            return np.where(columns < 0, np.nan, taken)
+
+        return replace(
+            self,
+            values={name: shifted(found) for name, found in self.values.items()},
+            ends=self.ends - shift,
+            last_times=self.frequency.moved(self.last_times, -np.asarray(drop)),
+            future={name: shifted(found) for name, found in self.future.items()},
+        )
 
     def with_own_ends(self) -> Panel:
         """The panel for rolling origins: a series that ended long ago is moved to the end.
@@ -123,15 +162,16 @@ class Panel:
         if not early.any():
             return self
         own = self.right_aligned()
-        values = {
-            name: np.where(early[:, None], own.values[name], found)
-            for name, found in self.values.items()
-        }
+        values, future = (
+            {name: np.where(early[:, None], mine[name], found) for name, found in theirs.items()}
+            for mine, theirs in ((own.values, self.values), (own.future, self.future))
+        )
         first = int((~np.isnan(values[self.target])).any(axis=0).argmax())
         return replace(
             self,
             values={name: found[:, first:] for name, found in values.items()},
             ends=np.where(early, own.ends, self.ends),
+            future={name: found[:, first:] for name, found in future.items()},
         )
 
     def known(self, drop: int | np.ndarray) -> Panel:
@@ -148,6 +188,7 @@ class Panel:
             values={name: found[:, :stop] for name, found in values.items()},
             ends=self.ends - (self.n_periods - stop),
             last_times=self.frequency.moved(self.last_times, -np.asarray(drop)),
+            future={name: found[:, : stop + self.horizon] for name, found in self.future.items()},
         )
         return earlier.take(earlier.lengths > 0)
 
@@ -225,6 +266,8 @@ class HeldBack:
             first.panel,
             ids=np.concatenate([item.ids for item in panels]),
             values=together([item.values for item in panels]),
+            future=together([item.future for item in panels]),
+            static=together([item.static for item in panels]),
             ends=np.concatenate([item.ends for item in panels]),
             last_times=np.concatenate([item.last_times for item in panels]),
         )

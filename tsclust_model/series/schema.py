@@ -1,14 +1,15 @@
 """One row per series: what a served model of series is asked, made from a long table and read back.
 
 A row holds ``series_id``, ``last_timestamp`` and a list of floats for the target (``y``), each
-resource and each covariate, oldest value first; the lists of a row are equally long. A row's
+resource and each covariate, oldest value first; the lists of a row are equally long, but those of
+future covariates, which go on to the end of the horizon. Static covariates are one value. A row's
 answer depends on that row alone, so every row is laid into the same number of columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +20,10 @@ import pyarrow as pa
 from tsclust_model.data.columns import LARGEST, OK, numbers_or_times, row_status
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
+from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.frequency import Frequency
-from tsclust_model.series.long_table import naive_times, series_panel
+from tsclust_model.series.holidays import HOLIDAYS, HolidayCalendar
+from tsclust_model.series.long_table import id_texts, naive_times, series_panel
 from tsclust_model.series.panel import Panel, filled
 from tsclust_model.shown import one_line
 
@@ -51,6 +54,7 @@ class SeriesSchema:
 
     `id`, `time` and `target` are columns of the long table (in a row the target is ``y``);
     `horizon` periods are forecast, and the newest `width` periods of a series are looked at.
+    `static` are the categories of static covariates, None of numbers.
     """
 
     target: str
@@ -62,10 +66,19 @@ class SeriesSchema:
     id: str
     time: str
     missing_markers: tuple[str, ...] = ("",)
+    future: tuple[str, ...] = ()
+    static: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    holidays: HolidayCalendar | None = None
 
     @classmethod
     def of(cls, panel: Panel, roles: Roles, missing_markers: Sequence[str]) -> SeriesSchema:
-        """The input of a model that is fitted on `panel`: two seasons more than it has."""
+        """The input of a model that is fitted on `panel`: two seasons more than it has.
+
+        Raises
+        ------
+        ConfigurationError
+            Holidays are asked for, but there is no calendar.
+        """
         return cls(
             panel.target,
             panel.resources,
@@ -76,6 +89,23 @@ class SeriesSchema:
             str(roles.id),
             str(roles.time),
             tuple(missing_markers),
+            tuple(panel.future),
+            _categories(panel.static),
+            _holidays(panel, roles.holidays),
+        )
+
+    def covariates_of(self, panel: Panel) -> Covariates:
+        """What is known beside the values of a panel's series, as the models see it."""
+        future = dict(panel.future)
+        if self.holidays is not None:
+            steps = np.arange(1 - panel.n_periods, panel.horizon + 1)
+            periods = panel.ends[:, None] + steps
+            future[HOLIDAYS] = self.holidays.counts(self.calendar, periods)
+        return Covariates(
+            {name: panel.values[name] for name in self.covariates},
+            future,
+            {name: _coded(panel.static[name], self.static[name]) for name in self.statics},
+            sum(texts is not None for texts in self.static.values()),
         )
 
     @property
@@ -87,12 +117,25 @@ class SeriesSchema:
     @property
     def names(self) -> list[str]:
         """Columns of a row that are needed (``series_id`` is not)."""
-        return [LAST_TIMESTAMP, *self.arrays.values()]
+        return [LAST_TIMESTAMP, *self.arrays.values(), *self.future, *self.statics]
+
+    @property
+    def statics(self) -> list[str]:
+        """Static covariates: numbers, then categories, each by name."""
+        return sorted(self.static, key=lambda name: (self.static[name] is not None, name))
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Types of the columns of a row, in words of `FittedModel.input_columns`."""
+        time = "long" if self.calendar.is_numbered else "datetime"
+        arrays = dict.fromkeys((*self.arrays.values(), *self.future), "array")
+        kinds = {n: "double" if self.static[n] is None else "string" for n in self.statics}
+        return {SERIES_ID: "string", LAST_TIMESTAMP: time} | arrays | kinds
 
     @property
     def text_columns(self) -> list[str]:
         """Columns that a csv must not read as numbers: "007" stays "007"."""
-        return [self.id, SERIES_ID]
+        return [self.id, SERIES_ID, *(n for n in self.statics if self.static[n] is not None)]
 
     @cached_property
     def calendar(self) -> Frequency:
@@ -130,6 +173,8 @@ class SeriesSchema:
             empty = lists[name].lengths == 0 if optional else np.isnan(numbers).all(axis=1)
             _note(problems, "missing", column, empty & ~lists[name].broken)
             values[name] = _filled_inside(numbers, inside)
+        n_values = lists[self.target].lengths
+        future = {name: self._planned(frame[name], n_values, problems) for name in self.future}
         ends = np.where(unknown, 0, self.calendar.ordinals(times))
         texts = frame[SERIES_ID] if SERIES_ID in frame else pd.Series(index=frame.index, dtype=str)
         panel = Panel(
@@ -142,8 +187,28 @@ class SeriesSchema:
             self.resources,
             self.covariates,
             self.horizon,
+            future=future,
+            static={name: frame[name].to_numpy(dtype=object) for name in self.static},
         )
+        if self.holidays is not None:
+            later = np.isnan(self.covariates_of(panel).future[HOLIDAYS]).any(axis=1)
+            _note(problems, "after the last year of holidays", LAST_TIMESTAMP, later & ~unknown)
         return SeriesRows(panel, row_status(problems, len(frame)))
+
+    def _planned(
+        self, column: pd.Series, n_values: np.ndarray, problems: dict[str, Any]
+    ) -> np.ndarray:
+        """A future covariate of rows, shape (n, width + horizon); what it lacks is noted."""
+        cells, name = _lists(column), str(column.name)
+        values = _right_aligned(cells, self.width + self.horizon)
+        too_large = np.abs(values) > LARGEST
+        _note(problems, "no list of numbers", name, cells.broken)
+        _note(problems, "out of range", name, too_large.any(axis=1))
+        other = (cells.lengths != n_values + self.horizon) & ~cells.broken
+        _note(problems, "another length than y and the horizon", name, other)
+        unknown = np.isnan(values[:, -self.horizon :]).any(axis=1)
+        _note(problems, "missing", name, unknown & ~cells.broken & ~other)
+        return values
 
     def laid_out(self, panel: Panel) -> Panel:
         """Right-aligned series in `width` columns, so that no answer depends on its company."""
@@ -153,13 +218,19 @@ class SeriesSchema:
 
         def laid(values: np.ndarray) -> np.ndarray:
             if missing < 0:
-                return values[:, -self.width :]
+                return values[:, -missing:]
             return np.pad(values, ((0, 0), (missing, 0)), constant_values=np.nan)
 
-        return replace(panel, values={name: laid(array) for name, array in panel.values.items()})
+        values, future = (
+            {name: laid(array) for name, array in arrays.items()}
+            for arrays in (panel.values, panel.future)
+        )
+        return replace(panel, values=values, future=future)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON; without the covariates that there are none of, as older builds write it."""
+        unused = {name for name in ("future", "static", "holidays") if not getattr(self, name)}
+        return {name: value for name, value in asdict(self).items() if name not in unused}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> SeriesSchema:
@@ -167,6 +238,10 @@ class SeriesSchema:
             key: tuple(value) if isinstance(value, list) else value
             for key, value in content.items()
         }
+        static = content.get("static", {})  # older builds have none, and no holidays
+        values["static"] = {name: texts and tuple(texts) for name, texts in static.items()}
+        if content.get("holidays"):
+            values["holidays"] = HolidayCalendar.from_dict(content["holidays"])
         return cls(**values)
 
 
@@ -180,6 +255,9 @@ def series_rows(
     *,
     frequency: str | None = None,
     gap_policy: str | None = None,
+    future: Sequence[str] = (),
+    static: Sequence[str] = (),
+    horizon: int = 1,
     model: Any = None,
 ) -> pd.DataFrame:
     """Turn a long table into one row per series, the input of a model of series.
@@ -196,6 +274,11 @@ def series_rows(
         Such as ``MS``, ``W``, ``D`` or ``h``; default: that of `model`, or guessed.
     gap_policy : {'error', 'fill', 'drop'}, optional
         See `PipelineConfig`; default: that of `model`, or 'error'.
+    future, static : sequence of str
+        Covariates that are known for the next `horizon` periods as well (rows without a target
+        hold them), and those with one value a series; default: those of `model`.
+    horizon : int
+        That of the model.
     model : object, optional
         A model of series as ``mlflow.pyfunc.load_model`` gives it, or its `SeriesGeneration`: every
         column is the one that it was trained on.
@@ -205,7 +288,7 @@ def series_rows(
     DataFrame
         ``series_id`` (texts), ``last_timestamp`` (without a zone, or a whole number), ``y``,
         resources and covariates (lists of floats, oldest first; None where a resource is not known
-        yet).
+        yet); those of `future` go on for `horizon` periods, those of `static` are one value.
 
     Raises
     ------
@@ -225,10 +308,45 @@ def series_rows(
         resources, covariates = resources or schema.resources, covariates or schema.covariates
         frequency, markers = frequency or schema.frequency, schema.missing_markers
         gap_policy = gap_policy or generation.info["config"]["gap_policy"]
+        future, static = schema.future, tuple(schema.static)
+        horizon = schema.horizon
     if id is None or time is None or target is None:
         raise ConfigurationError("series_rows needs id, time and target, or the model; give one")
-    roles = Roles(target, tuple(covariates), tuple(resources), time, id, 1, frequency)
+    roles = Roles(target, tuple(covariates), tuple(resources), time, id, horizon, frequency)
+    roles = replace(roles, future=tuple(future), static=tuple(static))
     return panel_rows(series_panel(frame, roles, gap_policy or "error", markers))
+
+
+def _categories(static: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...] | None]:
+    """The sorted texts of static covariates; None of numbers."""
+    return {
+        name: tuple(sorted({text for text in values if isinstance(text, str)}))
+        if values.dtype == object
+        else None
+        for name, values in static.items()
+    }
+
+
+def _coded(values: np.ndarray, categories: Sequence[str] | None) -> np.ndarray:
+    """Static values as numbers, shape (n,); NaN is missing, or a category that is new."""
+    if categories is None:
+        return np.asarray(pd.to_numeric(pd.Series(values), errors="coerce"), dtype=np.float64)
+    texts = id_texts(pd.Series(values).infer_objects()).map(str, na_action="ignore")
+    known: pd.Index[Any] = pd.Index(list(categories), dtype=object)
+    codes = known.get_indexer(pd.Index(texts, dtype=object))
+    return np.where(codes < 0, np.nan, codes.astype(np.float64))
+
+
+def _holidays(panel: Panel, country: str | None) -> HolidayCalendar | None:
+    if country is None:
+        return None
+    if panel.frequency.is_numbered:
+        raise ConfigurationError(
+            "holidays need dates, and the periods of these series are numbers; leave holidays out"
+        )
+    first = int(panel.ends.min()) - panel.n_periods + 1
+    newest = int(panel.ends.max())
+    return HolidayCalendar.of(country, *panel.frequency.starts(np.array([first, newest])))
 
 
 def _is_loaded(model: Any) -> bool:
@@ -249,7 +367,12 @@ def panel_rows(panel: Panel) -> pd.DataFrame:
         for i in np.flatnonzero(np.isnan(values).sum(axis=1) > starts):
             cells[i] = [None if np.isnan(value) else value for value in cells[i]]
         columns[Y if name == panel.target else name] = pd.Series(cells, dtype=object)
-    return pd.DataFrame(columns)
+    periods = np.arange(aligned.n_periods + aligned.horizon)
+    for name, values in aligned.future.items():
+        aligned.refuse_unplanned(name, np.isnan(values) & (periods >= aligned.n_periods))
+        cells = [row[start:].tolist() for row, start in zip(values, starts, strict=True)]
+        columns[name] = pd.Series(cells, dtype=object)
+    return pd.DataFrame(columns | aligned.static)
 
 
 @one_line

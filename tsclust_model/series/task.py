@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
 from tsclust_model.config import CLASS_OBJECTIVES
+from tsclust_model.data.columns import without_markers
 from tsclust_model.data.window import Window
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.models.base import FittedModel
@@ -71,7 +73,14 @@ class SeriesTask(Task):
         return _prepared(series_data(frame, self.roles, self.config, holdout))
 
     def features(self, prepared: Prepared) -> Iterable[str]:
-        return list(prepared.data.covariates)
+        panel = prepared.data
+        return [*panel.covariates, *panel.future, *panel.static]
+
+    def observed(self, frame: pd.DataFrame) -> np.ndarray:
+        if not self.roles.future or self.roles.target not in frame:
+            return super().observed(frame)
+        target = without_markers(frame[self.roles.target], self.config.missing_markers)
+        return np.flatnonzero(target.notna())
 
     def fit(self, prepared: Prepared, info: Mapping[str, Any], stages: Stages) -> Any:
         return fit_series_generation(prepared.data, self.roles, self.config, info, stages)

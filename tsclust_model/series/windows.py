@@ -12,7 +12,7 @@ import pandas as pd
 
 from tsclust_model.clustering.lineage import match_clusters
 from tsclust_model.config import PipelineConfig
-from tsclust_model.data.columns import as_numbers
+from tsclust_model.data.columns import as_numbers, without_markers
 from tsclust_model.data.history import DataVersioner
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.window import Window
@@ -20,7 +20,13 @@ from tsclust_model.errors import ConfigurationError, DataValidationError, listed
 from tsclust_model.monitoring.reference import MIN_ROWS
 from tsclust_model.series.evaluation import held_lengths, newest_origins
 from tsclust_model.series.frequency import Frequency
-from tsclust_model.series.long_table import id_texts, naive_times, series_panel, value_columns
+from tsclust_model.series.long_table import (
+    id_texts,
+    naive_times,
+    series_panel,
+    static_values,
+    value_columns,
+)
 from tsclust_model.series.panel import HeldBack, Panel, standing_alone
 from tsclust_model.shown import one_line
 
@@ -71,6 +77,7 @@ def series_data(
     panel = series_panel(frame, roles, config.gap_policy, config.missing_markers)
     rows = canonical_series_rows(frame, replace(roles, frequency=panel.frequency.name), config)
     _warn_of_values_alone(panel)
+    _warn_of_constant(panel, rows)
     if not holdout:
         _warn_of_left_out(panel.gaps, 0)
         return SeriesData(panel, rows, len(rows))
@@ -109,9 +116,7 @@ def _warn_of_values_alone(panel: Panel) -> None:
     ]
     if not places:
         return
-    named = [
-        f"{name} of {panel.ids[row]} at {_time_of(panel, row, at)}" for name, row, at in places
-    ]
+    named = [f"{name} of {panel.ids[row]} at {panel.time_of(row, at)}" for name, row, at in places]
     warnings.warn(
         "nothing is learned from values farther from all others of their series than ten times "
         f"their range: {listed(named)}; correct slips",
@@ -119,14 +124,15 @@ def _warn_of_values_alone(panel: Panel) -> None:
     )
 
 
-def _time_of(panel: Panel, row: int, column: int) -> str:
-    """The time of a value of a series, as it is written."""
-    last = int(np.flatnonzero(~np.isnan(panel.y[row]))[-1])
-    times = panel.frequency.moved(panel.last_times[row : row + 1], column - last)
-    shown = panel.frequency.shown(times)
-    if panel.frequency.is_numbered:
-        return str(shown[0])
-    return str(pd.DatetimeIndex(shown)[0]).removesuffix(" 00:00:00")
+def _warn_of_constant(panel: Panel, rows: pd.DataFrame) -> None:
+    """Name the covariates that say nothing."""
+    names = [*panel.covariates, *panel.future, *panel.static]
+    constant = [name for name in names if rows[name].nunique(dropna=False) < 2]
+    if constant:
+        warnings.warn(
+            f"covariates that hold one value only say nothing: {listed(constant)}; leave them out",
+            stacklevel=3,
+        )
 
 
 def _after_the_fit(rows: pd.DataFrame, panel: Panel, held: np.ndarray, roles: Roles) -> np.ndarray:
@@ -142,7 +148,8 @@ def canonical_series_rows(
 ) -> pd.DataFrame:
     """The columns a model of series knows, each as one type, oldest period first.
 
-    Ids are texts, times have no zone, values are float64; rows without a value are left out.
+    Ids are texts, times have no zone, values are float64 (static ones may be texts); rows without a
+    value are left out.
     """
     names = value_columns(frame, roles)
     frequency = Frequency.parse(str(roles.frequency))
@@ -154,6 +161,8 @@ def canonical_series_rows(
     }
     for name in names:
         columns[name] = as_numbers(frame[name], config.missing_markers)
+    for name in roles.static:
+        columns[name] = static_values(without_markers(frame[name], config.missing_markers))
     rows = pd.DataFrame(columns)
     rows = rows[rows[roles.target].notna()].drop_duplicates([str(roles.id), str(roles.time)])
     order = np.lexsort((rows[roles.id], rows[roles.time]))

@@ -219,8 +219,12 @@ def nulls_before_a_series_begins_change_nothing(subject: Subject) -> None:
 def values_older_than_the_width_change_nothing(subject: Subject) -> None:
     """Only the newest `schema.width` periods are looked at."""
     width = subject.model.schema.width
-    whole = _with_lists(subject, lambda cell: cell * (width // len(cell) + 2))
-    newest = _with_lists(subject, lambda cell: (cell * (width // len(cell) + 2))[-width:])
+    lengths = subject.rows["y"].map(len)
+    whole = _with_lists(subject, lambda cell: [*(cell * width)[:width], *cell])
+    newest = whole.copy()
+    for name in newest:
+        cells = zip(whole[name], lengths, strict=True)
+        newest[name] = [cell[n:] if isinstance(cell, list) else cell for cell, n in cells]
     require_same(subject.predict(whole), subject.predict(newest))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
+from tsclust_model.errors import ConfigurationError
 from tsclust_model.models.base import LIGHTGBM
 from tsclust_model.models.task import Task
 from tsclust_model.rows.task import BaselineTask, RowsTask
@@ -29,9 +30,19 @@ def task_of(
     model_type : {'lightgbm', 'logistic', 'random_forest'}
     params : mapping, optional
         Arguments of an estimator of scikit-learn.
+
+    Raises
+    ------
+    ConfigurationError
+        Covariates of series without a horizon.
     """
     if roles.horizon:
         return SeriesTask(roles, config)
+    if roles.future or roles.static or roles.holidays:
+        raise ConfigurationError(
+            "future, static and holidays are of series; give horizon as well, or make the columns "
+            "features"
+        )
     if model_type == LIGHTGBM:
         return RowsTask(roles, config)
     return BaselineTask(roles, config, model_type, params or {})

@@ -21,6 +21,7 @@ from tsclust_model.series.frequency import Frequency
 from tsclust_model.series.holidays import HolidayCalendar, check_country
 from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.model import SeriesGeneration
+from tsclust_model.series.panel import HeldBack, Panel
 from tsclust_model.series.schema import series_rows
 from tsclust_model.series.scoring import score_series
 from tsclust_model.series.windows import series_data
@@ -146,6 +147,11 @@ def test_a_plan_that_does_not_fit_makes_its_row_null(model, rows, cell, status):
     np.testing.assert_array_equal(answer["prediction"][2], usual["prediction"][2])
 
 
+def test_a_static_number_out_of_range_makes_its_row_null(model, rows):
+    answer = model.predict(rows.head(2).assign(size=[np.inf, 10.0]))
+    assert answer["status"].tolist() == ["out of range: size", "ok"]
+
+
 def test_an_unknown_category_counts_as_missing_and_the_row_is_scored(model, rows):
     new, none = (rows.head(2).assign(kind=value, size=np.nan) for value in ("new", None))
     found = [model.predict(some)["prediction"] for some in (new, none)]
@@ -185,6 +191,33 @@ def test_a_table_is_scored_with_the_plans_after_its_end(model, table):
     )
 
 
+def test_plans_stay_beside_their_periods_however_a_panel_is_cut():
+    days = pd.date_range("2024-01-01", periods=23)
+    number = np.arange(23.0)
+    long = pd.DataFrame({"ward": "a", "day": days, "beds": number, "planned": number})
+    short = long.assign(ward="b", beds=long["beds"].where(number < 12))
+    long["beds"] = long["beds"].where(number < 16)
+    roles = replace(ROLES, future=("planned",))
+    panel = series_panel(pd.concat([long, short]), roles)
+    assert (panel.n_periods, panel.future["planned"].shape) == (16, (2, 23))
+
+    def beside(part: Panel) -> None:
+        """A series is counted as its plans are: behind its values the plans go on."""
+        known, width = np.isfinite(part.y), part.n_periods
+        planned = part.future["planned"]
+        assert planned.shape[1] == width + HORIZON
+        np.testing.assert_array_equal(planned[:, :width][known], part.y[known])
+
+    held = panel.held_back(3, 3)
+    for part in (panel, panel.right_aligned(), panel.with_own_ends(), panel.known(5), held.panel):
+        beside(part)
+    beside(HeldBack.joined([held, panel.held_back(2, 3)]).panel)
+    steps = np.arange(HORIZON)
+    np.testing.assert_array_equal(held.panel.future["planned"][0, 16:], 13 + steps)
+    np.testing.assert_array_equal(held.panel.future["planned"][1, 16:], 9 + steps)
+    np.testing.assert_array_equal(panel.right_aligned().future["planned"][1, 16:], 12 + steps)
+
+
 # -- a table that does not fit ---------------------------------------------------------------------
 
 
@@ -211,7 +244,8 @@ def test_a_plan_with_gaps_names_the_column_and_the_first_time(table):
             lambda t: t.assign(kind=np.where(t.index == 5, "z", t["kind"])),
             "static column 'kind' has more than one value in w00",
         ),
-        (lambda t: t.assign(planned=t["planned"].replace(1.0, np.inf)), "infinite values"),
+        (lambda t: t.assign(planned=t["planned"].replace(1.0, np.inf)), "'planned' has infinite"),
+        (lambda t: t.assign(size=t["size"].replace(10.0, np.inf)), "'size' has infinite"),
     ],
 )
 def test_what_cannot_be_a_covariate_is_one_line(table, change, error):

@@ -89,6 +89,8 @@ def series_panel(
     codes, wall = codes[order], times.wall[order]
     data = {name: values[order] for name, values in data.items()}
     _refuse_infinite(data, ids, codes)
+    numbers = {name: found for name, found in static.items() if found.dtype != object}
+    _refuse_infinite(numbers, ids, np.arange(len(ids)))
     frequency = _frequency(roles, codes, wall, times.is_numbered)
     exact = wall if frequency.is_daily_or_longer else times.utc[order]
     ordinals = frequency.ordinals(exact)

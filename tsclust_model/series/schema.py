@@ -190,6 +190,10 @@ class SeriesSchema:
             future=future,
             static={name: frame[name].to_numpy(dtype=object) for name in self.static},
         )
+        for name in self.statics:
+            if self.static[name] is None:
+                too_large = np.abs(_coded(panel.static[name], None)) > LARGEST
+                _note(problems, "out of range", name, too_large)
         if self.holidays is not None:
             later = np.isnan(self.covariates_of(panel).future[HOLIDAYS]).any(axis=1)
             _note(problems, "after the last year of holidays", LAST_TIMESTAMP, later & ~unknown)

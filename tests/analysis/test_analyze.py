@@ -998,7 +998,7 @@ def requests(draw: st.DrawFn) -> dict:
 
 
 @settings(
-    max_examples=15,
+    max_examples=settings.default.max_examples // 12,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

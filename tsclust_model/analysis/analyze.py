@@ -127,10 +127,10 @@ def _analyze(
     X = data.X[data.inlier]
     require_rows(wanted.n_clusters, len(X))
     _event("clustering_started", algorithm=wanted.algorithm, n_rows=len(X), n_dimensions=X.shape[1])
+    cache = AnalysisCache(os.environ.get("CLUSTERING_MODEL_CACHE"))
     tendency = None
     if evaluation.cluster_validation or wanted.algorithm == "auto":
-        tendency = clustering_tendency(X, seed)
-    cache = AnalysisCache(os.environ.get("CLUSTERING_MODEL_CACHE"))
+        tendency = cache.tendency(X, seed, clustering_tendency)
     advice = _advice(asked, X, cache)
     chosen = _chosen(asked, advice, tendency, X)
     with threadpool_limits(limits=1 if X.size <= _ONE_THREAD else threads):

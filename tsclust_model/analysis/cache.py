@@ -1,4 +1,4 @@
-"""Clusterings and sweeps that were computed before, as plain files in a folder.
+"""Tendencies, clusterings and sweeps that were computed before, as plain files in a folder.
 
 A file is named by the hash of the rows, of what was asked and of this package's version, so an
 old one is never mistaken for another. Arrays and JSON only: nothing is unpickled.
@@ -18,6 +18,7 @@ import numpy as np
 from tsclust_model import __version__
 from tsclust_model.analysis.algorithms import Clustering
 from tsclust_model.analysis.sweep import Advice, Candidate, EvaluatedCandidate
+from tsclust_model.analysis.tendency import Tendency
 from tsclust_model.files import whole_file
 
 
@@ -53,6 +54,18 @@ class AnalysisCache:
             )
         return advice
 
+    def tendency(
+        self, X: np.ndarray, random_state: int, compute: Callable[[np.ndarray, int], Tendency]
+    ) -> Tendency:
+        """Whether these rows have groups."""
+        path = self._path(X, {"tendency": None, "random_state": random_state})
+        if path is not None and path.exists():
+            return Tendency(**_read_facts(path))
+        tendency = compute(X, random_state)
+        if path is not None:
+            _write(path, {}, vars(tendency))
+        return tendency
+
     def clustering(
         self,
         X: np.ndarray,
@@ -84,6 +97,12 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any
         np.savez(stream, allow_pickle=False, facts=np.array(json.dumps(facts)), **arrays)
 
 
+def _read_facts(path: Path) -> dict[str, Any]:
+    with np.load(path) as stored:
+        facts: dict[str, Any] = json.loads(str(stored["facts"]))
+    return facts
+
+
 def _read_clustering(path: Path) -> Clustering:
     with np.load(path) as stored:
         facts = json.loads(str(stored["facts"]))
@@ -92,8 +111,7 @@ def _read_clustering(path: Path) -> Clustering:
 
 
 def _read_advice(path: Path) -> Advice:
-    with np.load(path) as stored:
-        facts = json.loads(str(stored["facts"]))
+    facts = _read_facts(path)
     nobody = np.empty(0, dtype=np.int64)
     evaluated = tuple(
         EvaluatedCandidate(

@@ -163,7 +163,7 @@ def test_the_whole_answer_to_three_blobs(blobs):
 
 
 def test_auto_takes_the_first_of_its_sweep_and_finds_moons():
-    X, _ = make_moons(300, noise=0.05, random_state=0)
+    X, _ = make_moons(200, noise=0.05, random_state=0)
     found = check(analyze(ask("auto") | QUICK, pd.DataFrame(X, columns=["x", "y"])))
     first = found["recommendations"]["sweep"][0]
     info = found["model_info"]
@@ -574,7 +574,7 @@ def test_anomalies_are_the_rows_dbscan_calls_noise():
 
 
 def test_the_recommended_clustering_becomes_a_configuration():
-    table = make_hospital(400)[["age", "heart_rate", "creatinine", "temperature"]]
+    table = make_hospital(150)[["age", "heart_rate", "creatinine", "temperature"]]
     asked = ask("hdbscan", recommend=True) | QUICK
     result = analyze(asked, table)
     config = recommended_config(asked, result)
@@ -603,7 +603,7 @@ def run(tsclust):
 
 def test_the_command_logs_request_result_and_pictures_and_promotes(store, run, tmp_path):
     data = tmp_path / "hospital.csv"
-    make_hospital(300)[["age", "heart_rate", "creatinine", "ward"]].to_csv(data, index=False)
+    make_hospital(120)[["age", "heart_rate", "creatinine", "ward"]].to_csv(data, index=False)
     request = tmp_path / "request.json"
     asked = ask("hdbscan") | {"visualization_configuration": {"save_plots": True}}
     asked["clustering_data"] = {"data_source": str(data), "target_variable": "ward"}
@@ -864,7 +864,7 @@ def test_tied_rows_have_no_density_validity_and_say_why(monkeypatch):
 
 @pytest.fixture(scope="module")
 def uniform() -> pd.DataFrame:
-    return pd.DataFrame(np.random.default_rng(1).uniform(size=(400, 2)), columns=["x", "y"])
+    return pd.DataFrame(np.random.default_rng(1).uniform(size=(160, 2)), columns=["x", "y"])
 
 
 def test_auto_says_that_there_are_no_groups(uniform):
@@ -928,7 +928,7 @@ def test_a_short_budget_says_how_many_candidates_were_tried(blobs, monkeypatch):
 
 
 def test_no_sentence_has_one_clusters_or_minus_zero(uniform):
-    table = uniform.assign(far=np.where(np.arange(400) < 200, 0.0, 9.0))
+    table = uniform.assign(far=np.where(np.arange(160) < 80, 0.0, 9.0))
     said = []
     for asked in (
         ask("kmeans", n_clusters=2),

@@ -10,6 +10,7 @@ import logging
 import os
 import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,20 +164,36 @@ def tsclust(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
         logging.getLogger(name).setLevel(level)
 
 
-@pytest.fixture
-def mlflow_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess]:
-    """Run this project as a user does: ``mlflow_run(folder, "-e", "score", data=...)``."""
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the program that pip installs, over the package that is tested."""
     from tests.support import PROJECT
 
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    folder = tmp_path_factory.mktemp("bin")
+    scripts = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["tsclust"].partition(":")
+    program = folder / "tsclust"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(PROJECT)!r})\n"
+        f"from {module} import {function}\nsys.exit({function}())\n"
+    )
+    program.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mlflow_run() -> Callable[..., subprocess.CompletedProcess]:
+    """Run this project as a user does: ``mlflow_run(folder, "-e", "score", data=...)``."""
+    from tests.support import PROJECT
 
     def call(
         folder: Path, *words: str, project: object = PROJECT, **given: object
     ) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "mlflow", "run", str(project), "--env-manager", "local"]
         command += [word for key, value in given.items() for word in ("-P", f"{key}={value}")]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": path}
+        environment.pop("MLFLOW_RUN_ID", None)
         return subprocess.run(
             [*command, *words],
             capture_output=True,

@@ -98,6 +98,18 @@ class Clock:
         return self.now
 
 
+def typed(lines: str, folder: Path) -> subprocess.CompletedProcess:
+    """Type lines into a shell in a folder."""
+    shell = ["bash", "-e", "-c", lines]
+    return subprocess.run(shell, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def under_next(screen: str) -> dict[str, str]:
+    """The lines under "next", by their first word."""
+    _, _, last = screen.partition("next, in the folder you typed this in:\n")
+    return {line.split()[0]: line[9:] for line in last.splitlines()}
+
+
 class Server:
     """``mlflow server`` on a free port of this machine, over the tests' store."""
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,25 +14,10 @@ import pandas as pd
 import pytest
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENV, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
-from tests.support import PROJECT
+from tests.support import PROJECT, typed, under_next
 from tsclust_model.commands.next_steps import NextSteps
 
 DATA = "my stays.csv"  # a name that the shell would part
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory) -> Path:
-    """A folder with the program that pip installs, over the package that is tested."""
-    folder = tmp_path_factory.mktemp("bin")
-    scripts = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]
-    module, _, function = scripts["tsclust"].partition(":")
-    program = folder / "tsclust"
-    program.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(PROJECT)!r})\n"
-        f"from {module} import {function}\nsys.exit({function}())\n"
-    )
-    program.chmod(0o755)
-    return folder
 
 
 @pytest.fixture
@@ -54,18 +37,6 @@ def home(store_folder, hospital, programs, tmp_path, monkeypatch) -> Iterator[Pa
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     yield folder
     mlflow.set_tracking_uri(before)
-
-
-def typed(lines: str, folder: Path) -> subprocess.CompletedProcess:
-    """Type lines into a shell in a folder."""
-    shell = ["bash", "-e", "-c", lines]
-    return subprocess.run(shell, cwd=folder, capture_output=True, text=True, timeout=120)
-
-
-def under_next(screen: str) -> dict[str, str]:
-    """The lines under "next", by their first word."""
-    _, _, last = screen.partition("next, in the folder you typed this in:\n")
-    return {line.split()[0]: line[9:] for line in last.splitlines()}
 
 
 @pytest.mark.parametrize(
@@ -95,34 +66,6 @@ def test_the_lines_under_next_work_where_they_are_printed(
     scored = typed(f"{once}\n{lines['score']}", folder)
     assert scored.returncode == 0, scored.stderr
     assert len(pd.read_csv(home / "scored.csv")) == 120
-
-
-def test_mlflow_run_makes_the_demo_whose_blend_beats_global_and_whose_control_does_not(
-    home, mlflow_run, tsclust
-):
-    (home / "mlflow.db").unlink()
-    made = mlflow_run(home)
-    assert made.returncode == 0, made.stderr
-    assert "5 clusters in 4800 rows" in made.stdout
-    lines, uri = under_next(made.stdout), "models:/timeseries-clustering@champion"
-    assert lines["serve"] == f"mlflow models serve -m {uri} --env-manager local"
-    assert lines["look"] == "mlflow ui"
-    scored = typed(f"{lines.get('once', 'true')}\n{lines['score']}", home)
-    assert scored.returncode == 0, scored.stderr
-    table = pd.read_csv("scored.csv")
-    assert len(table) == 200
-    assert list(table.columns[:3]) == ["patient_id", "admission_time", "prediction"]
-    assert set(table["status"]) == {"ok"}
-
-    held = tsclust("evaluate", data="demo/holdout.csv", model_uri=uri, fail_on_regression="true")
-    assert held.exit_code == 0, held.output
-    assert held.stdout.splitlines()[0] == "1200 rows, 0 not scored"
-    assert "trained on" not in held.stdout
-    (trained,) = mlflow.MlflowClient().search_runs(["0"], "tags.trigger = 'demo'")
-    worth = trained.data.metrics
-    assert worth["fold_rmse_blend"] <= 0.9 * worth["fold_rmse_global"]
-    assert worth["holdout_rmse"] <= 0.9 * worth["holdout_rmse_global"]
-    assert worth["fold_rmse_control"] >= 0.99 * worth["fold_rmse_global"]
 
 
 def test_analyze_prints_how_to_train_on_the_settings_it_wrote(home, tsclust):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -22,12 +23,27 @@ def work(name: str, working_dir: str, options: Mapping[str, Any]) -> None:
     click.get_current_context().meta[_TYPED_IN] = Path.cwd()
     if working_dir != ".":
         os.chdir(working_dir)
-    run = importlib.import_module(f"tsclust_model.commands.{name}").run
+    run = _imported(name).run
     _be_quiet()  # mlflow sets its loggers when it is imported
     try:
         run(**options)
     except (PipelineError, FileNotFoundError) as error:
         raise click.ClickException(" ".join(_one_line(error).split())) from error
+
+
+def _imported(name: str) -> Any:
+    """The module of a command.
+
+    It brings two million objects that stay: the collector leaves them alone, which saves a fifth
+    of a short command.
+    """
+    gc.disable()
+    try:
+        return importlib.import_module(f"tsclust_model.commands.{name}")
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+        gc.enable()
 
 
 def typed_in() -> Path:

@@ -5,15 +5,18 @@ What is heavy is imported by the fixture that needs it: a unit test starts in a 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gc
 import logging
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import tomllib
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,14 +105,32 @@ def generation(fitted: FittedGeneration) -> Generation:
 
 
 @pytest.fixture(scope="session")
-def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An embedded sqlite store, made once: several processes at once cannot make it."""
-    import mlflow
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of an embedded store without a model, to copy: mlflow takes seconds to make it.
 
+    The processes of pytest-xdist share it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty-store"
+    folder.mkdir(exist_ok=True)
+    database = folder / "mlflow.db"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not database.exists():
+            import mlflow
+
+            mlflow.MlflowClient(f"sqlite:///{folder}/new.db").search_experiments()
+            (folder / "new.db").rename(database)
+    return database
+
+
+@pytest.fixture(scope="session")
+def store_folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """An embedded sqlite store with its artifacts beside it."""
     folder = tmp_path_factory.mktemp("store")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)  # the default experiment keeps its artifacts where it was made
-        mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    shutil.copy(empty_store, folder)
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = ?", (f"{folder}/mlruns/0",))
     return folder
 
 
@@ -129,7 +150,7 @@ def store(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     mlflow.set_tracking_uri(before)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _using(store_folder: Path) -> Iterator[None]:
     import mlflow
 
@@ -201,6 +222,36 @@ def mlflow_run() -> Callable[..., subprocess.CompletedProcess]:
             timeout=300,
             cwd=folder,
             env=environment,
+        )
+
+    return call
+
+
+@pytest.fixture
+def project(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``mlflow run <uri> -e <name> --env-manager local`` with this process as mlflow's."""
+    import mlflow
+
+    from tests.support import PROJECT
+
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+
+    def call(
+        name: str,
+        experiment: str | None = None,
+        *,
+        uri: str = str(PROJECT),
+        version: str | None = None,
+        **parameters: object,
+    ) -> None:
+        mlflow.projects.run(
+            uri,
+            name,
+            version=version,
+            parameters=parameters,
+            experiment_name=experiment,
+            env_manager="local",
         )
 
     return call

@@ -62,25 +62,9 @@ def failure(result: Result) -> str:
     return line
 
 
-@pytest.fixture
-def project(store, monkeypatch) -> Callable[..., None]:
-    """``mlflow run . -e <name> --env-manager local`` with this process as mlflow's."""
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    monkeypatch.setenv("PATH", programs)
-
-    def call(name: str, experiment: str | None = None, **parameters: object) -> None:
-        mlflow.projects.run(
-            str(PROJECT),
-            name,
-            parameters=parameters,
-            experiment_name=experiment,
-            env_manager="local",
-        )
-
-    return call
-
-
-def test_mlflow_run_evaluates_scores_and_analyzes(project, registered, store_folder, data, capfd):
+def test_mlflow_run_evaluates_scores_and_analyzes(
+    store, project, registered, store_folder, data, capfd
+):
     uri, near = registered.model_uri, os.path.relpath(data, store_folder)
     project("evaluate", data=near, model_uri=uri, baseline_uri=uri)
     printed = capfd.readouterr().out
@@ -96,7 +80,7 @@ def test_mlflow_run_evaluates_scores_and_analyzes(project, registered, store_fol
     assert (store_folder / "cli" / "result.json").exists()
 
 
-def test_a_users_mistake_fails_the_run_of_mlflow_run_in_one_line(project, data, capfd):
+def test_a_users_mistake_fails_the_run_of_mlflow_run_in_one_line(store, project, data, capfd):
     with pytest.raises(ExecutionException):
         project("train", "mistakes", data=data, target="lenght_of_stay_days", model_name="mistake")
     printed = capfd.readouterr().err

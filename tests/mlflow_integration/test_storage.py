@@ -47,16 +47,6 @@ def patients(hospital: str, n: int = 300, seed: int = 1) -> pd.DataFrame:
     return frame.assign(patient_id=f"{hospital}-" + frame["patient_id"].astype(str))
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory) -> Path:
-    """A database without a model; to make one takes longer than all else here."""
-    folder = tmp_path_factory.mktemp("empty")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def make_store(empty_store, tmp_path, monkeypatch) -> Iterator[Callable[[str], Path]]:
     """make_store(name) -> the folder of a new embedded store."""
@@ -278,7 +268,7 @@ def git_url(tmp_path, monkeypatch) -> str:
 
 
 def test_train_and_retrain_from_a_git_url_see_one_history(
-    make_store, git_url, mlflow_run, monkeypatch
+    make_store, git_url, project, monkeypatch, capfd
 ):
     store = make_store("store")
     patients("a").to_csv(store / "first.csv", index=False)
@@ -287,9 +277,10 @@ def test_train_and_retrain_from_a_git_url_see_one_history(
         "hdbscan_params: {min_cluster_size: 20}\n"
         "lgb_timeseries_params: {num_leaves: 7, n_estimators: 10}\n"
     )
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     # Relative to the folder that mlflow is started in; the clone is a temporary folder.
+    monkeypatch.chdir(store)
     calls = {
         "train": {
             "data": "first.csv",
@@ -301,11 +292,9 @@ def test_train_and_retrain_from_a_git_url_see_one_history(
         "retrain": {"data": "next.csv", "promote": "false"},
     }
     for entry, given in calls.items():
-        words = ("-v", "main", "-e", entry, "--experiment-name", entry)
-        done = mlflow_run(store, *words, project=git_url, model_name="cloned", **given)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert entry == "retrain" or "model: models:/cloned@champion, version 1" in done.stdout
-    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
+        project(entry, entry, uri=git_url, version="main", model_name="cloned", **given)
+        printed = capfd.readouterr().out
+        assert entry == "retrain" or "model: models:/cloned@champion, version 1" in printed
     experiment = mlflow.get_experiment_by_name("train")
     runs = MlflowClient().search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}

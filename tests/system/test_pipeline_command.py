@@ -283,7 +283,7 @@ def test_every_step_is_logged_with_the_run_and_no_row(tsclust, music):
     assert len([line for line in done.stderr.splitlines() if line.startswith("{")]) == 7
 
 
-def test_mlflow_run_makes_the_run_of_the_loop(music, mlflow_run, tmp_path, monkeypatch):
+def test_mlflow_run_makes_the_run_of_the_loop(music, project, tmp_path, monkeypatch, capfd):
     config = music(1)
     monkeypatch.setenv("SESSIONS", str(tmp_path / "sessions.csv"))
     for name, folder in (
@@ -292,9 +292,8 @@ def test_mlflow_run_makes_the_run_of_the_loop(music, mlflow_run, tmp_path, monke
         ("MODEL__HISTORY_DIR", "history"),
     ):
         monkeypatch.setenv(f"TSCLUST_{name}", str(tmp_path / folder))
-    done = mlflow_run(tmp_path, "-e", "pipeline", "--experiment-name", "music-run", config=config)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "done: trained (no model yet): version 1" in done.stdout
+    project("pipeline", "music-run", config=config)
+    assert "done: trained (no model yet): version 1" in capfd.readouterr().out
     experiment = mlflow.get_experiment_by_name("music-run")
     runs = mlflow.MlflowClient().search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]

@@ -92,7 +92,7 @@ def make(store) -> Iterator[Callable[..., TimeSeriesClusteringPipeline]]:
                 *(open_storage(CONFIG, one).history.base_dir for one in (copy_of, name))
             )
             uri = f"models:/{name}@champion"
-            made.append(TimeSeriesClusteringPipeline.load(uri, config))
+            made.append(TimeSeriesClusteringPipeline.load(uri, config, **options))
         return made[-1]
 
     yield call
@@ -108,25 +108,18 @@ def fitted_once() -> set[str]:
 
 @pytest.fixture
 def fit(make, stream, fitted_once) -> Callable[..., TimeSeriesClusteringPipeline]:
-    """fit(config) -> a pipeline fitted on the vitals of the first 500 admissions.
-
-    It is a copy of one that was fitted once, but for a clock: that must see the fit.
-    """
+    """fit(config) -> a pipeline of the vitals of the first 500 admissions, fitted once and copied."""
 
     def call(config: PipelineConfig = CONFIG, with_resources: bool = False, **options):
         known = stream.head(500)
         outcomes = resources(known) if with_resources else None
-        if options:
-            pipeline = make(config, **options)
-            pipeline.fit_initial(*parts(known), outcomes)
-            return pipeline
         name = f"fitted-{with_resources}"
         if name not in fitted_once:
             TimeSeriesClusteringPipeline(CONFIG, model_name=name).fit_initial(
                 *parts(known), outcomes
             )
             fitted_once.add(name)
-        return make(config, copy_of=name)
+        return make(config, copy_of=name, **options)
 
     return call
 
@@ -215,8 +208,9 @@ def test_the_constructor_touches_no_file_and_no_store(tmp_path, monkeypatch):
 # -- the first fit -----------------------------------------------------------------------------
 
 
-def test_the_first_fit_registers_a_champion(fit, stream):
-    pipeline = fit(clock=Clock())
+def test_the_first_fit_registers_a_champion(make, stream):
+    pipeline = make(clock=Clock())
+    pipeline.fit_initial(*parts(stream.head(500)))
     assert pipeline.is_fitted
     assert pipeline.is_batch_processing_enabled
     assert pipeline.current_model_version == "1"
@@ -1187,9 +1181,10 @@ def test_batches_without_time_or_id_do_not_stop_retrains(make, stream, absent):
     assert pipeline.retrain().comparison.n_rows == 140
 
 
-def test_a_schedule_retrains_by_the_injected_clock(fit, moved):
+def test_a_schedule_retrains_by_the_injected_clock(make, stream, moved):
     clock = Clock()
-    pipeline = fit(clock=clock)
+    pipeline = make(clock=clock)
+    pipeline.fit_initial(*parts(stream.head(500)))
     pipeline.process_batch(*parts(moved[:300]))
     week = timedelta(days=7)
     assert pipeline.check_scheduled_retraining(week) is False

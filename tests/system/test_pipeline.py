@@ -108,7 +108,7 @@ def fitted_once() -> set[str]:
 
 @pytest.fixture
 def fit(make, stream, fitted_once) -> Callable[..., TimeSeriesClusteringPipeline]:
-    """fit(config) -> a pipeline of the vitals of the first 500 admissions, fitted once and copied."""
+    """fit(config) -> a pipeline of the first 500 admissions' vitals: a copy, fitted once."""
 
     def call(config: PipelineConfig = CONFIG, with_resources: bool = False, **options):
         known = stream.head(500)

@@ -93,6 +93,13 @@ def test_slopes_are_those_of_seasonal_changes_and_0_where_nothing_is_explained()
     np.testing.assert_array_equal(constant, 0.0)
 
 
+def test_plans_that_are_noise_have_hardly_any_slope():
+    x, values = np.random.default_rng(2).normal(size=(2, 300, 60))
+    found = slopes(values, [x], np.array([60]), 7)
+    assert (found == 0).mean() > 0.85
+    assert np.abs(found).mean() < 0.02
+
+
 def test_a_plan_after_the_origin_changes_no_slope_and_an_unknown_one_has_no_effect():
     rng = np.random.default_rng(1)
     planned = rng.integers(0, 2, (1, 67)).astype(float)

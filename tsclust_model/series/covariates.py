@@ -17,6 +17,11 @@ from tsclust_model.shown import one_line
 
 _RIDGE = 1e-9
 
+# What covariates explain by chance counts so many times. On hospital_monthly two that are noise
+# raise the folds' error of the bank by 0.9% with 1 and by 0.03% with 4, and one that moves a tenth
+# of the periods lowers it by 7.7% and 6.1%.
+_CHANCE = 4.0
+
 
 @one_line
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Effects:
 
     The slopes are those of a regression, series by series, of seasonal changes of the values on
     seasonal changes of the covariates, so that level, trend and season drop out. They are shrunk
-    by how much they explain beyond chance (positive-part James-Stein), to 0 where that is nothing.
+    by how much they explain beyond chance (like positive-part James-Stein), often to 0.
 
     Parameters
     ----------
@@ -140,6 +145,6 @@ def slopes(
     explained = (slope * moments[:, :, :k, k]).sum(axis=2)
     spare = count - k - 1
     left = np.maximum(moments[:, :, k, k] - explained, 0.0) / np.maximum(spare, 1.0)
-    beyond = 1 - k * left / np.where(explained > 0, explained, np.inf)
+    beyond = 1 - _CHANCE * k * left / np.where(explained > 0, explained, np.inf)
     shrunk = np.where((spare > 1) & (explained > 0), np.maximum(beyond, 0.0), 0.0)
     return np.asarray(slope * shrunk[..., None])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -166,7 +167,8 @@ def test_step_intervals_widen_where_residuals_do():
     steps = np.tile([1, 2, 3], 500)
     residuals = rng.normal(0, 1, 1500) * steps
     none = np.full(1500, -1)
-    found = StepCalibration.fit(residuals, steps, none, np.ones(1500), 3)
+    fit = StepCalibration.fit(residuals, steps, none, np.ones(1500), 3)
+    found = replace(fit, symmetry=0.0)
     low, high = found.offsets(np.array([-1, 4]), probabilities_of(0.8))
     assert low.shape == high.shape == (2, 3)
     np.testing.assert_array_equal(low[0], low[1])  # an unknown segment is served by all series
@@ -175,6 +177,15 @@ def test_step_intervals_widen_where_residuals_do():
             residuals[steps == step] <= high[0, step - 1]
         )
         assert inside.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_three_quarters_of_what_is_lopsided_is_taken_back():
+    steps, labels = np.ones(999, dtype=int), np.full(999, -1)
+    fit = StepCalibration.fit(np.linspace(-1, 4, 999), steps, labels, np.ones(999), 1)
+    low, high = replace(fit, symmetry=0.0).offsets(labels[:1], [0.1, 0.9])[:, 0, 0]
+    half = (high - low) / 2
+    served = fit.offsets(labels[:1], [0.1, 0.9, 0.5])[:, 0, 0]
+    np.testing.assert_allclose(served, [0.25 * low - 0.75 * half, 0.25 * high + 0.75 * half, 0.0])
 
 
 def test_quantiles_never_cross_and_are_the_bounds_of_a_coverage():

@@ -81,7 +81,7 @@ def test_examples_are_judged_only_after_their_folds_and_learned_from_before(pane
     truth = panel.y[examples.series, examples.origins + examples.steps - 1]
     scaled = (truth - examples.rows.level) / examples.rows.scale
     np.testing.assert_array_equal(examples.truth, scaled)
-    assert [examples.weight_of(fold) for fold in folds] == [0.0625, 0.25, 1.0]
+    assert [examples.weight_of(fold) for fold in folds] == [0.25, 0.5, 1.0]
 
 
 def test_many_series_are_read_in_chunks_that_change_nothing(panel, monkeypatch):

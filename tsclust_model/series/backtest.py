@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tsclust_model.boosting.boosters import rows_by_cluster
-from tsclust_model.boosting.segment_gain import segment_gain
+from tsclust_model.boosting.segment_gain import mean_error, segment_gain
 from tsclust_model.results import NOISE
 from tsclust_model.series.examples import Examples
 from tsclust_model.series.features import shape_features
@@ -25,7 +25,11 @@ _PRIORS = {"global": 0.4, "cluster": 0.1, "bank": 0.3, "theta": 0.2}
 
 _SHARPNESS = 20.0
 
-_SHRUNK_BY = 100
+_SHRUNK_BY, _FEW_CASES = 100, 20
+
+_BASES = ("bank", "theta")
+
+_NO_LOSS, _MOST_RELATIVE, _FAR_BEHIND = 1e-9, 3.0, 1.0
 
 
 @one_line
@@ -94,11 +98,13 @@ class Backtest:
     def shares(self, own: Collection[int], combine: str) -> Shares:
         """Shares of the ways: of series without a segment (-1), and of each segment.
 
-        ``prior * (loss / best) ** -20``; a segment's log ratios are shrunk towards those of all
-        series by ``n / (n + 100)``. `own` are the segments with models of their own, and -1 if
-        there is any model at all.
+        ``prior * (loss / best) ** -p``, where p rises from 0 to 20 with the number of independent
+        forecasts, ``20 * n / (n + 20)``. A loss counts as a multiple, at most 3, of the mean loss
+        of all ways in the same case, so that no case outweighs others. A segment's log ratios are
+        shrunk towards those of all series by ``n / (n + 100)``. A base that is better than the
+        blend by more than noise serves alone. `own` are the segments with models of their own, and -1 if there is any model
+        at all.
         """
-        clipped = [np.minimum(self.way_losses[way], LARGEST_LOSS) for way in WAYS]
         models = _PRIORS["global"] + _PRIORS["cluster"] if NOISE in own else 0.0
         priors = _PRIORS | {"global": models, "cluster": 0.0}
         with_own = {
@@ -107,14 +113,16 @@ class Backtest:
             "global": priors,
         }[combine]
 
+        relative = self._relative(np.array([self.way_losses[way] for way in WAYS]))
+        n_independent = self.weights.sum() ** 2 / np.square(self.weights).sum()
+        sharpness = _SHARPNESS * n_independent / (n_independent + _FEW_CASES)
+
         def logs(rows: np.ndarray) -> np.ndarray:
-            means = np.array(
-                [np.average(losses[rows], weights=self.weights[rows]) for losses in clipped]
-            )
+            means = np.average(relative[:, rows], axis=1, weights=self.weights[rows])
             return np.log(np.maximum(means, 1e-12) / max(means.min(), 1e-12))
 
         def shares(ratios: np.ndarray, prior: Mapping[str, float]) -> tuple[float, ...]:
-            weights = np.array([prior[way] for way in WAYS]) * np.exp(-_SHARPNESS * ratios)
+            weights = np.array([prior[way] for way in WAYS]) * np.exp(-sharpness * ratios)
             return tuple(float(share) for share in weights / weights.sum())
 
         overall = logs(np.arange(len(self.labels)))
@@ -124,7 +132,27 @@ class Backtest:
             ratios = (n * logs(rows) + _SHRUNK_BY * overall) / (n + _SHRUNK_BY)
             has_own = cluster != NOISE and cluster in own
             found[cluster] = shares(ratios, with_own if has_own else priors)
-        return found
+        return self._not_behind_a_base(found)
+
+    def _relative(self, losses: np.ndarray) -> np.ndarray:
+        """Losses, shape (..., n_cases), as multiples of the mean of the ways, none far off."""
+        ways = np.array([self.way_losses[way] for way in WAYS])
+        usual = np.minimum(ways, _MOST_RELATIVE * ways.min(axis=0)).mean(axis=0)
+        return np.asarray(np.minimum((losses + _NO_LOSS) / (usual + _NO_LOSS), _MOST_RELATIVE))
+
+    def _not_behind_a_base(self, found: Shares) -> Shares:
+        """The shares, or all to the best base where the blend is behind it by more than noise.
+
+        A blend that is far behind stays: its models are broken, and are left out with a warning.
+        """
+        served = self._relative(self.losses(self.blend(found)))
+        bases = {way: self._relative(self.way_losses[way]) for way in _BASES}
+        best = min(bases, key=lambda way: float(np.average(bases[way], weights=self.weights)))
+        behind = (served - bases[best]) * self.weights / self.weights.mean()
+        noise = mean_error(behind, units=self.series)
+        if noise is None or not noise < behind.mean() < _FAR_BEHIND:
+            return found
+        return dict.fromkeys(found, tuple(float(way == best) for way in WAYS))
 
     def blend(self, shares: Shares) -> np.ndarray:
         """The ways' forecasts averaged by the shares of their segments, shape (m,)."""

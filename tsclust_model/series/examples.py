@@ -23,7 +23,7 @@ _CELLS_AT_ONCE = 4_000_000  # of forecasts: series x origins x horizon
 
 _MOST_FOLDS, _MOST_ORIGINS = 3, 200
 
-_AGING = 0.25  # weight of a fold against the next one
+_AGING = 0.5  # weight of a fold against one a horizon later
 
 _TARGETS = ("bank", "moved")
 
@@ -105,7 +105,7 @@ class Examples:
 
     def weight_of(self, fold: int) -> float:
         """How much a fold counts: the newest is most like what comes, and has seen the most."""
-        return float(_AGING ** (len(self.folds) - 1 - self.folds.index(fold)))
+        return float(_AGING ** ((self.folds[-1] - fold) / int(self.steps.max())))
 
     def evaluated_at(self, origin: int) -> np.ndarray:
         """Rows of a fold."""

@@ -21,6 +21,7 @@ from tsclust_model.series.base_forecasts import (
     theta_forecasts,
 )
 from tsclust_model.series.covariates import Covariates, Effects
+from tsclust_model.series.widths import noise_signs
 from tsclust_model.shown import one_line
 
 SHAPE_FEATURES = ("seasonal_strength", "trend_strength", "log_variation")
@@ -56,6 +57,8 @@ class Rows:
         between them and ten times its scale beyond.
     moved : ndarray of float64, shape (m,)
         The naive forecast with the effects of future covariates; `bank` and `theta` have them.
+    signs : ndarray of float64, shape (m, n_signs)
+        See `tsclust_model.series.widths.noise_signs`.
     """
 
     X: np.ndarray
@@ -68,6 +71,7 @@ class Rows:
     lowest: np.ndarray
     highest: np.ndarray
     moved: np.ndarray
+    signs: np.ndarray
 
     def scaled(self, values: np.ndarray) -> np.ndarray:
         return (values - self.level) / self.scale
@@ -153,6 +157,9 @@ class Windows:
             least.accumulate(values, axis=1)[:, origins - 1] for least in (np.fmin, np.fmax)
         )
         self._starts = spans_of(values)[0]
+        with np.errstate(over="ignore"):
+            changes = np.nan_to_num(np.abs(np.diff(values, axis=1, prepend=np.nan)), posinf=np.inf)
+            self._changes = np.cumsum(changes, axis=1)
         # The bank's own error a season ago is a feature, so it is asked there, too.
         asked = np.unique(np.concatenate([origins - season, origins]))
         self._asked = asked[asked > 0]
@@ -201,7 +208,9 @@ class Windows:
         low, high = self._low[series, bases], self._high[series, bases]
         beyond = _RANGES_BEYOND * (high - low) + _SCALES_BEYOND * scale
         reach = ((low - beyond - level) / scale, (high + beyond - level) / scale)
-        return Rows(X, level, scale, recent / scale, bank, theta, naive, *reach, moved)
+        made, change = (bank, theta, naive), self._mean_change(who, when)[pair]
+        signs = noise_signs(level, scale, steps, made, mean_missed[pair], change)
+        return Rows(X, level, scale, recent / scale, *made, *reach, moved, signs)
 
     def _known(
         self, values: np.ndarray, who: np.ndarray, when: np.ndarray, least: float = NO_FLOOR
@@ -239,6 +248,14 @@ class Windows:
             missed[inside, k] = (truth - forecast[:, k])[inside]
         n_known = min(self.horizon, self.season)
         return missed, missed[:, :n_known].mean(axis=1)
+
+    def _mean_change(self, who: np.ndarray, when: np.ndarray) -> np.ndarray:
+        """Mean absolute change from a period to the next, of two seasons before each origin."""
+        last = when - 1
+        first = np.maximum(last - 2 * self.season, self._starts[who])
+        with np.errstate(invalid="ignore"):  # of values that are next to infinite
+            total = self._changes[who, last] - self._changes[who, first]
+        return np.asarray(total / np.maximum(last - first, 1))
 
     def _covariate_columns(
         self,

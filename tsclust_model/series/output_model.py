@@ -10,7 +10,7 @@ the bank and Theta themselves that makes four ways to forecast, averaged by thei
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 import lightgbm as lgb
@@ -28,6 +28,7 @@ from tsclust_model.results import NOISE
 from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import NO_FLOOR, Rows, Scaling, Windows
 from tsclust_model.series.panel import without_alone
+from tsclust_model.series.widths import Widths
 from tsclust_model.shown import one_line
 
 WAYS = ("global", "cluster", "bank", "theta")
@@ -77,7 +78,7 @@ class SeriesModel:
     shares : mapping of int to sequence of float
         Share (0 to 1, sum 1) of each of `WAYS`, for each segment and (-1) for series without one.
     calibration : StepCalibration
-        Of scaled residuals as multiples of the series' spread (see `Rows`).
+        Of scaled residuals as multiples of the forecasts' `widths`.
     season, horizon : int
     never_negative : bool
         No value of the training panel was below 0; so is no forecast, but of series that were.
@@ -85,6 +86,7 @@ class SeriesModel:
         All values were whole numbers; so are the bounds (see `Support`).
     usual_scale, least_scale : float
         See `tsclust_model.series.features.Scaling`.
+    widths : Widths
     packed : Forest or None
         What packing the texts gave when they were written; None packs them when asked.
     """
@@ -98,6 +100,7 @@ class SeriesModel:
     usual_scale: float
     least_scale: float = NO_FLOOR
     whole: bool = False
+    widths: Widths = field(default_factory=Widths)
     packed: Forest | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -150,11 +153,12 @@ class SeriesModel:
         scaled, replaced = rows.within_reach(blended(ways, shares[case]), case)
         prediction = self._in_units(rows, scaled, values)
         asked = (*probabilities_of(coverage), *probabilities)
+        width = self.widths.of(rows.signs, rows.spread)
         bounds = (
-            self._in_units(rows, rows.clipped(scaled + rows.spread * offset.ravel()), values)
+            self._in_units(rows, rows.clipped(scaled + width * offset.ravel()), values)
             for offset in self.calibration.offsets(labels, asked)
         )
-        support = Support(whole=self.whole)
+        support = Support(whole=self.whole, nearest=bool(self.widths.weights))
         lower, upper, *quantiles = (
             support.quantile(prediction, found, probability)
             for found, probability in zip(bounds, asked, strict=True)
@@ -261,6 +265,8 @@ class SeriesModel:
             "usual_scale": self.usual_scale,
             "least_scale": self.least_scale,
         }
+        if self.widths.weights:
+            values |= {"symmetry": self.calibration.symmetry, "widths": asdict(self.widths)}
         residuals = {str(c): found for c, found in self.calibration.residuals.items()}
         texts = {str(cluster): list(found) for cluster, found in self.texts.items()}
         return {
@@ -283,6 +289,7 @@ class SeriesModel:
             StepCalibration(
                 {int(cluster): found for cluster, found in residuals.items()},
                 {int(cluster): n for cluster, n in values["counts"].items()},
+                values.get("symmetry", 0.0),
             ),
             values["season"],
             values["horizon"],
@@ -290,6 +297,7 @@ class SeriesModel:
             values["usual_scale"],
             values.get("least_scale", NO_FLOOR),
             values.get("whole", False),  # older builds round no bounds
+            Widths.from_dict(values.get("widths", {})),
             None if forest is None else Forest.from_arrays(forest),
         )
 

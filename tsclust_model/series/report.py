@@ -26,7 +26,7 @@ from tsclust_model.results import NOISE
 from tsclust_model.series.evaluation import series_quantile_figures
 from tsclust_model.series.features import SHAPE_FEATURES
 from tsclust_model.series.output_model import WAYS, SeriesForecast
-from tsclust_model.series.panel import HeldBack, Panel, row_means, scaled_errors
+from tsclust_model.series.panel import LARGEST_LOSS, HeldBack, Panel, row_means, scaled_errors
 
 if TYPE_CHECKING:
     from tsclust_model.series.model import SeriesGeneration
@@ -127,7 +127,7 @@ def series_evidence(generation: SeriesGeneration, holdout: HeldBack, basis: str)
         for name, output in forecast.outputs.items()
     )
     return Evidence(
-        basis=basis,
+        basis=basis + _clipped_share(float((losses["blend"][rows] > LARGEST_LOSS).mean())),
         labels=labels[rows],
         parts=np.zeros(len(rows), dtype=np.int64),
         losses={method: values[rows] for method, values in losses.items()},
@@ -200,7 +200,8 @@ def _rolling_methods(generation: SeriesGeneration) -> MethodTable:
     scores = generation.info["scores"][generation.metric.name]
     before = scores.get("global")
     return {
-        "basis": "rolling origins inside the training series",
+        "basis": "rolling origins inside the training series"
+        + _clipped_share(generation.info["scores"].get("clipped", {}).get("blend", 0.0)),
         "ways": [
             {
                 "way": method,
@@ -214,6 +215,11 @@ def _rolling_methods(generation: SeriesGeneration) -> MethodTable:
             if scores.get(method) is not None
         ],
     }
+
+
+def _clipped_share(share: float) -> str:
+    """How many errors carry a mean away, where any do."""
+    return f"; {share:.1%} of the errors are above {LARGEST_LOSS:g}" if share else ""
 
 
 def _name(generation: SeriesGeneration, panel: Panel, row: int) -> str:

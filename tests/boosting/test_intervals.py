@@ -209,6 +209,11 @@ def test_whole_quantiles_keep_their_side_of_the_prediction():
     found = [support.quantile(prediction, prediction + d, p) for d, p in ((-1.2, 0.2), (1.2, 0.8))]
     assert [q.tolist() for q in found] == [[2.0, 3.0], [3.0, 5.0]]
     assert support.quantile(prediction, prediction, 0.5).tolist() == [2.5, 4.0]
+    near = [
+        support.quantile(prediction, prediction + d, p, nearest=True)
+        for d, p in ((-1.2, 0.2), (-0.1, 0.4), (0.1, 0.6), (1.2, 0.8))
+    ]
+    assert [q.tolist() for q in near] == [[1.0, 3.0], [2.0, 4.0], [3.0, 4.0], [4.0, 5.0]]
 
 
 def test_a_segment_is_shrunk_towards_all_series_by_its_size():

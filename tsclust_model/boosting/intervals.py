@@ -46,14 +46,10 @@ class Support:
     whole : bool
         All values were whole numbers. Then bounds become the outermost whole numbers between them,
         which hold the same whole numbers as before; the forecast is a mean and stays.
-    nearest : bool
-        Bounds become the nearest whole numbers instead, which are better quantiles: those between
-        are too narrow, on average by a half on either side.
     """
 
     never_negative: bool = False
     whole: bool = False
-    nearest: bool = False
 
     @classmethod
     def of(cls, values: np.ndarray, *, clip: bool = True, whole: bool = True) -> Support:
@@ -73,20 +69,28 @@ class Support:
         """The bounds within the support; they hold what they held and enclose the prediction."""
         return self.quantile(prediction, lower, 0.0), self.quantile(prediction, upper, 1.0)
 
-    def quantile(self, prediction: np.ndarray, found: np.ndarray, probability: float) -> np.ndarray:
+    def quantile(
+        self,
+        prediction: np.ndarray,
+        found: np.ndarray,
+        probability: float,
+        *,
+        nearest: bool = False,
+    ) -> np.ndarray:
         """A quantile within the support, on the same side of the prediction as it was.
 
-        Whole quantiles below the median are rounded up and those above it down, as bounds are, or
-        to the nearest; the median is the prediction and stays.
+        Whole quantiles below the median are rounded up and those above it down, as bounds are. With
+        `nearest` they are the nearest whole numbers, which are better quantiles: those between are
+        too narrow by a half on either side. The median is the prediction and stays.
         """
         found = self.clipped(found)
         if not self.whole or _side(probability) == 0:
             return found
         slack = _ROUNDING * np.maximum(1.0, np.abs(prediction))
         if _side(probability) < 0:
-            inner = np.floor(found + 0.5) if self.nearest else np.ceil(found - slack)
+            inner = np.floor(found + 0.5) if nearest else np.ceil(found - slack)
             return np.minimum(inner, np.floor(prediction)) + 0.0
-        inner = np.ceil(found - 0.5) if self.nearest else np.floor(found + slack)
+        inner = np.ceil(found - 0.5) if nearest else np.floor(found + slack)
         return np.maximum(inner, np.ceil(prediction)) + 0.0
 
 

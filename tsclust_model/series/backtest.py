@@ -102,8 +102,8 @@ class Backtest:
         forecasts, ``20 * n / (n + 20)``. A loss counts as a multiple, at most 3, of the mean loss
         of all ways in the same case, so that no case outweighs others. A segment's log ratios are
         shrunk towards those of all series by ``n / (n + 100)``. A base that is better than the
-        blend by more than noise serves alone. `own` are the segments with models of their own, and -1 if there is any model
-        at all.
+        blend by more than noise serves alone. `own` are the segments with models of their own, and
+        -1 if there is any model at all.
         """
         models = _PRIORS["global"] + _PRIORS["cluster"] if NOISE in own else 0.0
         priors = _PRIORS | {"global": models, "cluster": 0.0}

@@ -158,9 +158,9 @@ class SeriesModel:
             self._in_units(rows, rows.clipped(scaled + width * offset.ravel()), values)
             for offset in self.calibration.offsets(labels, asked)
         )
-        support = Support(whole=self.whole, nearest=bool(self.widths.weights))
+        support, nearest = Support(whole=self.whole), bool(self.widths.weights)
         lower, upper, *quantiles = (
-            support.quantile(prediction, found, probability)
+            support.quantile(prediction, found, probability, nearest=nearest)
             for found, probability in zip(bounds, asked, strict=True)
         )
         return SeriesForecast(

@@ -43,6 +43,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 INTEGRATION = {"analysis", "commands", "contract", "report", "mlflow_integration", "operations"}
 INTEGRATION |= {"saved_models", "system", "training"}
 
+# Found by the processes that tests start.
+_STARTED = str(Path(__file__).parent / "started")
+if _STARTED not in os.environ.get("PYTHONPATH", ""):
+    others = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    os.environ["PYTHONPATH"] = os.pathsep.join([*others, _STARTED])
+
 # What is imported stays until the end: without this a third of the time of the imports, and of some
 # tests, goes into looking for garbage among the two million objects of mlflow and the others.
 gc.disable()
@@ -54,7 +60,7 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-collect_ignore_glob = ["saved_models/*/*/*.py"]  # what those models carry
+collect_ignore_glob = ["saved_models/*/*/*.py", "started/*.py"]  # what others import
 
 
 @pytest.hookimpl(wrapper=True)

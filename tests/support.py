@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROJECT = Path(__file__).parent.parent
+ON_PATH = f"{PROJECT}{os.pathsep}{PROJECT / 'tests' / 'started'}"
+"""PYTHONPATH of a process that finds this project and what shortens its start."""
 REAL_DATA = PROJECT.parent / "shared" / "data"
 
 HOSPITAL_ROLES = ROLES

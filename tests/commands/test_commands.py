@@ -17,7 +17,7 @@ from click.testing import Result
 from mlflow import MlflowClient
 from mlflow.exceptions import ExecutionException
 
-from tests.support import PROJECT, REAL_DATA
+from tests.support import ON_PATH, PROJECT, REAL_DATA
 from tsclust_model.commands.score import score
 from tsclust_model.commands.train import clipped_line
 from tsclust_model.series.schema import series_rows
@@ -519,7 +519,7 @@ def test_a_wide_table_is_trained_and_loaded_without_foreign_noise(store_folder, 
     frame["day"] = pd.date_range("2024-01-01", periods=120)
     frame.to_csv(tmp_path / "wide.csv", index=False)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(PROJECT)}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": ON_PATH}
 
     def told(*words: str) -> list[str]:
         done = subprocess.run(

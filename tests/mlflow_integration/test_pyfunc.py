@@ -86,7 +86,8 @@ def _without_project(folder: Path) -> dict[str, str]:
     site-packages away, so a sitecustomize that drops the finder stands in for it.
     """
     (folder / "sitecustomize.py").write_text(
-        "import sys\n"
+        "import gc, sys\n"
+        "gc.disable()\n"
         "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
         f"sys.path[:] = [p for p in sys.path if p != {str(PROJECT)!r}]\n"
     )

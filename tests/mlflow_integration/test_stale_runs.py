@@ -13,7 +13,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from tests.support import PROJECT
+from tests.support import ON_PATH
 from tsclust_model.mlflow_integration.runs import ExperimentManager
 from tsclust_model.mlflow_integration.stale_runs import close_stale_runs, process_tags
 
@@ -54,7 +54,7 @@ def start(code: str) -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": ON_PATH},
     )
 
 

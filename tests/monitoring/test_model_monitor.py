@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import PROJECT
+from tests.support import ON_PATH
 from tsclust_model import ModelMonitor
 from tsclust_model.errors import DataValidationError
 
@@ -166,7 +166,7 @@ def test_a_killed_writer_leaves_whole_lines_and_a_whole_reference(tmp_path):
     writer = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": ON_PATH},
     )
     assert writer.stdout is not None
     writer.stdout.readline()

@@ -17,7 +17,7 @@ import pytest
 from click.testing import Result
 from mlflow import MlflowClient
 
-from tests.support import PROJECT
+from tests.support import ON_PATH
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.synthetic import make_hospital
@@ -367,7 +367,7 @@ def test_what_was_seen_goes_on_in_the_next_process(name, moved, tmp_path):
         capture_output=True,
         text=True,
         timeout=120,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": ON_PATH},
     )
     assert done.returncode == 0, done.stderr
     assert retrained(done.stdout).startswith("retrained (")

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tests.support import PROJECT, QUICK, START, VITALS, Clock
+from tests.support import ON_PATH, QUICK, START, VITALS, Clock
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.synthetic import make_hospital
 from tsclust_model.errors import (
@@ -1262,7 +1262,7 @@ def test_another_process_goes_on_with_the_registered_model(fit, stream, moved, s
         capture_output=True,
         text=True,
         timeout=120,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": ON_PATH},
     )
     assert done.returncode == 0, done.stderr
     version, n_rows, promoted, names = json.loads(done.stdout.splitlines()[-1])
@@ -1289,7 +1289,7 @@ def test_a_script_that_ends_without_close_loses_no_metric(fit):
         capture_output=True,
         text=True,
         timeout=120,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"PYTHONPATH": ON_PATH},
     )
     assert done.returncode == 0, done.stderr
     experiment = mlflow.get_experiment_by_name(done.stdout.splitlines()[-1])

@@ -192,3 +192,6 @@ def test_plans_kinds_and_holidays_go_through_the_loop(wards, beds):
     assert {"planned", "kind"} <= set(newest)
     assert newest["month"].max() == pd.Timestamp("2023-12-01")
     assert newest["planned"].notna().all()
+    wards.settings["data"]["static"] = []
+    with pytest.raises(ConfigurationError, match="was trained with static kind, and data"):
+        export("2023-07", "2023-12")

@@ -131,6 +131,9 @@ def test_a_row_holds_plans_to_the_end_of_the_horizon_and_one_value_of_what_is_st
     }
     assert list(rows.columns) == ["series_id", "last_timestamp", "y", "planned", "kind", "size"]
     assert {len(cell) for cell in rows["planned"]} == {DAYS + HORIZON}
+    kinds_of = {"future": ["planned"], "static": ["kind", "size"], "horizon": HORIZON}
+    by_name = series_rows(planned_wards(), "ward", "day", "beds", **kinds_of)
+    pd.testing.assert_frame_equal(by_name, rows)
     assert set(model.predict(rows)["status"]) == {"ok"}
     assert model.labelled_example()["planned"].notna().all()
 

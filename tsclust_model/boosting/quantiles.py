@@ -22,6 +22,8 @@ def checked_quantiles(asked: Any) -> tuple[float, ...]:
     PredictionError
         One is no number above 0 and below 1, they do not rise, or there are more than 99.
     """
+    if isinstance(asked, (tuple, list)) and not asked:
+        return ()  # as most requests have it
     try:
         found = np.asarray(list(asked), dtype=np.float64)
     except (TypeError, ValueError):

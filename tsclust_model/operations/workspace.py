@@ -17,7 +17,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.history import DataVersioner
 from tsclust_model.data.quality import kept_rows, likely_rename
 from tsclust_model.data.roles import Roles
-from tsclust_model.errors import ConfigurationError
+from tsclust_model.errors import ConfigurationError, listed
 from tsclust_model.files import write_state
 from tsclust_model.mlflow_integration.registry import registered_model
 from tsclust_model.mlflow_integration.storage import ModelStorage, open_storage
@@ -142,7 +142,8 @@ class Workspace:
         return registered_model(self.name, version)
 
     def require_horizon(self, model: FittedModel) -> None:
-        """Refuse a model whose horizon is not that of the settings: no retrain changes it.
+        """Refuse a model whose horizon or covariates of series are not those of the settings: no
+        retrain changes them.
 
         Raises
         ------
@@ -154,6 +155,16 @@ class Workspace:
                 f"'{self.name}' was trained with horizon {own} (0: rows) and data.horizon is "
                 f"{asked}; set it so, or take another training.model_name"
             )
+        for role in ("future", "static", "holidays"):
+            of_model, of_settings = (
+                listed(sorted([found] if isinstance(found, str) else found or ()), 20) or "none"
+                for found in (getattr(model.roles, role), getattr(self.settings.data, role))
+            )
+            if of_model != of_settings:
+                raise ConfigurationError(
+                    f"'{self.name}' was trained with {role} {of_model}, and data.{role} is "
+                    f"{of_settings}; set it so, or take another training.model_name"
+                )
 
     def register(self, model: FittedModel, data_version: str) -> str:
         """Let the rows of a version join the history, as the model knows them; their batch."""

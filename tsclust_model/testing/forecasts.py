@@ -68,6 +68,8 @@ def quantiles_never_cross_and_are_the_bounds(subject: Subject) -> None:
     for name, other in (("q0.1", "_lower"), ("q0.5", ""), ("q0.9", "_upper")):
         bound = answer[[f"prediction{other}"]].set_axis([name], axis=1)
         require_same(answer[[name]], bound, f"{name}, beside the bound,")
+    none = subject.predict(subject.rows.head(0), 0.8, asked)
+    require(list(none) == list(answer), "an empty answer has other columns")
     without = subject.predict(subject.rows, 0.8)
     require_same(answer.drop(columns=names), without, "all but the quantiles")
 

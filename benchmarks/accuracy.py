@@ -41,16 +41,15 @@ from tsclust_model.rows.evaluation import evaluate_generation
 from tsclust_model.rows.figures import performance_figures, shuffled_control
 from tsclust_model.rows.fit import fit_generation
 from tsclust_model.rows.table import training_data
+from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.fit import fit_series_generation
 from tsclust_model.series.long_table import Panel, series_panel
-from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.output_fit import SeriesFit, fit_series
-from tsclust_model.series.panel import HeldBack
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HORIZON = 12
-WAYS = ("global", "cluster", "bank", "theta", "seasonal_naive")
+WAYS = ("global", "cluster", "bank", "theta", "regression", "seasonal_naive")
 CONFIG = PipelineConfig()
 
 
@@ -106,15 +105,6 @@ SERIES = {
 }
 
 
-def quantiles_of(generation: SeriesGeneration, held: HeldBack) -> np.ndarray:
-    """Forecasts of `QUANTILES`, shape (9, n, horizon)."""
-    found = {}
-    for level in QUANTILES[QUANTILES < 0.5]:
-        made = generation.forecast(held.panel, float(1 - 2 * level)).target
-        found |= {level: made.lower, 1 - level: made.upper, 0.5: made.prediction}
-    return np.array([found[level] for level in sorted(found)])
-
-
 def window(which: SeriesSet, cutoff: int, seed: int) -> dict[str, Any]:
     """Figures of one window, of all that is known before its cutoff."""
     panel, raw, roles = which.panels()
@@ -123,8 +113,9 @@ def window(which: SeriesSet, cutoff: int, seed: int) -> dict[str, Any]:
     fitted = fit_series_generation(panel.known(cutoff), roles, config)
     seconds = time.perf_counter() - started
     generation, held = fitted.generation, panel.held_back(cutoff, which.horizon)
-    quantiles = quantiles_of(generation, held)
-    ways = {"blend": quantiles[len(QUANTILES) // 2]}
+    target = generation.forecast(held.panel, CONFIG.coverage, QUANTILES.tolist()).target
+    quantiles = target.quantiles
+    ways = {"blend": target.prediction}
     ways |= generation.baselines(held.panel, generation.assign(held.panel).labels)
     if which.rounded:
         ways = {way: np.round(found) for way, found in ways.items()}
@@ -183,8 +174,9 @@ def parted(frame: pd.DataFrame, roles: Roles) -> tuple[Panel, dict[str, np.ndarr
 
 def forecasts(panel: Panel, fit: SeriesFit, name: str) -> dict[str, np.ndarray]:
     model, labels, values = fit.models[name], fit.assignment.labels, panel.values[name]
-    found = {"blend": model.forecast(values, panel.ends, {}, labels, 0.9).prediction}
-    return found | model.baselines(values, panel.ends, {}, labels)
+    none = Covariates()
+    found = {"blend": model.forecast(values, panel.ends, none, labels, 0.9).prediction}
+    return found | model.baselines(values, panel.ends, none, labels)
 
 
 def prescriptions() -> dict[str, Any]:

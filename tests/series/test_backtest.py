@@ -39,7 +39,7 @@ def noisy(n_series: int, means: dict[str, float], seed: int = 0) -> dict[str, np
     return {way: mean * rng.uniform(0.5, 1.5, n) for way, mean in means.items()}
 
 
-USUAL = {"global": 1.0, "cluster": 1.0, "bank": 1.03, "theta": 1.05}
+USUAL = {"global": 1.0, "cluster": 1.0, "bank": 1.03, "theta": 1.05, "regression": 1.05}
 
 
 def test_few_forecasts_leave_the_shares_near_their_prior():
@@ -61,7 +61,7 @@ def test_one_series_whose_errors_are_huge_decides_nothing():
 
 def test_a_base_that_is_better_by_more_than_noise_serves_alone():
     flat = {way: np.full(63, loss) for way, loss in (USUAL | {"bank": 0.99}).items()}
-    assert shares(flat, 21) == {"global": 0.0, "cluster": 0.0, "bank": 1.0, "theta": 0.0}
+    assert shares(flat, 21) == dict.fromkeys(WAYS, 0.0) | {"bank": 1.0}
 
 
 def test_a_fold_a_horizon_older_counts_half():

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from tsclust_model.series.base_forecasts import (
     FILTERS,
     THETA_ALPHAS,
+    RegressionPrior,
     bank_forecasts,
+    regression_forecasts,
+    regression_lags,
     seasonal_naive,
     spans_of,
     theta_forecasts,
@@ -93,6 +98,73 @@ def theta_of_one(y: np.ndarray, season: int) -> np.ndarray:
     return ahead * future if ratios else ahead + future
 
 
+def regression_of_one(y: np.ndarray, season: int, prior: RegressionPrior) -> np.ndarray:
+    """Least squares with the prior and the ridge as further rows of the table."""
+    lags, n_lags = prior.lags, len(prior.lags)
+    level, scale = y[-2 * season :].mean(), np.abs(y[season:] - y[:-season]).mean()
+    z = (y - level) / scale
+    rows = [[*z[t - lags], 1.0, z[t]] for t in range(lags[-1], len(z))]
+    moments = np.array(rows).T @ rows
+    moments += prior.counted * (np.tril(prior.moments) + np.tril(prior.moments, -1).T)
+    A, b = moments[:-1, :-1].copy(), moments[:-1, -1]
+    ridge = 1e-4 * np.diag(A)[:n_lags].mean()
+    weights = np.linalg.solve(A + np.diag([ridge] * n_lags + [1e-9]), b)
+    for _ in range(HORIZON):
+        z = np.append(z, np.append(z[len(z) - lags], 1.0) @ weights)
+        reach = (y.min() - np.ptp(y) - level) / scale, (y.max() + np.ptp(y) - level) / scale
+        z[-1] = np.clip(z[-1], *reach)
+    return level + scale * z[-HORIZON:]
+
+
+def prior_of(season: int, longer: int = 0) -> RegressionPrior:
+    panel = np.array([series(90, season, seed) for seed in range(8)])
+    found = RegressionPrior.fit(panel, season, longer, HORIZON)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("season", "longer"), [(12, 0), (1, 0), (4, 20), (7, 0)])
+def test_the_regression_is_least_squares_with_the_panel_as_further_rows(season, longer):
+    prior = prior_of(season, longer)
+    y = np.array([series(50, season, seed) for seed in range(3)]) - 30.0
+    found = regression_forecasts(y, np.array([50]), season, HORIZON, prior)[:, 0]
+    expected = np.array([regression_of_one(row, season, prior) for row in y])
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_the_prior_is_the_mean_of_products_over_the_series_and_survives_json():
+    panel = np.array([series(40, 4, seed) for seed in range(5)])
+    panel[0, :10], panel[1, :38] = np.nan, np.nan  # the second is too short to count
+    panel[2] = 7.0  # and this one never changes
+    prior = RegressionPrior.fit(panel, 4, 0, 4)
+    rows = []
+    for y in (panel[0, 10:], panel[3], panel[4]):
+        z = (y - y[-8:].mean()) / np.abs(y[4:] - y[:-4]).mean()
+        rows += [[*z[t - prior.lags], 1.0, z[t]] for t in range(5, len(z))]
+    products = np.array(rows).T @ np.array(rows) / len(rows)
+    np.testing.assert_allclose(prior.moments, np.tril(products), rtol=1e-12)
+    again = RegressionPrior.from_dict(json.loads(json.dumps(prior.to_dict())))
+    np.testing.assert_array_equal(again.moments, prior.moments)
+    assert (again.lags.tolist(), again.counted) == ([1, 2, 3, 4, 5], prior.counted)
+    assert RegressionPrior.fit(panel[:, -5:], 4, 0, 4) is None
+
+
+def test_the_prior_counts_for_little_where_series_differ_and_for_much_where_they_are_short():
+    t, rng = np.arange(300), np.random.default_rng(0)
+    long = np.array([50 + 10 * np.sin(2 * np.pi * t / p) for p in np.linspace(5, 40, 20)])
+    assert RegressionPrior.fit(long, 1, 0, 12).counted == 1.0
+    noise = rng.normal(0, 5, (60, 34))
+    alike = 50 + 10 * np.sin(2 * np.pi * t[:34] / 12) + noise
+    assert RegressionPrior.fit(alike, 12, 0, 6).counted == 100.0
+
+
+def test_lags_are_the_newest_and_those_around_each_season():
+    assert regression_lags(1, 0).tolist() == [1, 2, 3]
+    assert regression_lags(12, 0).tolist() == [1, 2, 3, 12, 13]
+    expected = [1, 2, 3, 23, 24, 25, 48, 49, 144, 167, 168, 169, 192, 193]
+    assert regression_lags(24, 168).tolist() == expected
+
+
 @pytest.mark.parametrize("on_logs", [False, True])
 @pytest.mark.parametrize(("n_periods", "season"), [(50, 12), (9, 12), (30, 1), (1, 4), (29, 7)])
 def test_the_bank_is_every_filter_weighed_by_its_errors(n_periods, season, on_logs):
@@ -111,19 +183,27 @@ def test_theta_is_smoothing_with_half_the_slope(n_periods, season, shift):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("forecasts", [theta_forecasts, bank_forecasts])
+def further(forecasts):
+    """What a base takes beside values, origins, season and horizon."""
+    return {bank_forecasts: (True,), regression_forecasts: (prior_of(12),)}.get(forecasts, ())
+
+
+BASES = [theta_forecasts, bank_forecasts, regression_forecasts]
+
+
+@pytest.mark.parametrize("forecasts", BASES)
 def test_a_forecast_at_an_origin_sees_nothing_after_it(forecasts):
     y = np.array([series(40, 12, 1)])
-    more = (True,) if forecasts is bank_forecasts else ()
+    more = further(forecasts)
     at = forecasts(y, np.array([5, 20, 33]), 12, HORIZON, *more)
     for position, origin in enumerate((5, 20, 33)):
         alone = forecasts(y[:, :origin].copy(), np.array([origin]), 12, HORIZON, *more)
         np.testing.assert_array_equal(at[:, position], alone[:, 0])
 
 
-@pytest.mark.parametrize("forecasts", [theta_forecasts, bank_forecasts])
+@pytest.mark.parametrize("forecasts", BASES)
 def test_a_series_is_forecast_alike_alone_among_others_and_behind_a_gap(forecasts):
-    more = (True,) if forecasts is bank_forecasts else ()
+    more = further(forecasts)
     y = np.array([series(40, 12, seed) for seed in range(600)])  # more than one part
     together = forecasts(y, np.array([40]), 12, HORIZON, *more)
     alone = forecasts(y[[7]], np.array([40]), 12, HORIZON, *more)
@@ -141,6 +221,10 @@ def test_origins_outside_a_series_have_no_forecast():
     assert np.isnan(found[0, [0, 3]]).all()
     assert np.isnan(found[1]).all()
     assert np.isnan(theta_forecasts(y, np.array([3, 9]), 4, 2)).all()
+    y[0, 3:9] = [5.0, 6, 5, 7, 5, 6]
+    found = regression_forecasts(y, np.array([3, 8, 9, 10]), 4, 2, prior_of(4))
+    assert np.isfinite(found[0]).all(axis=1).tolist() == [False, False, True, False]
+    assert np.isnan(found[1]).all()
 
 
 def test_a_constant_series_stays_constant():
@@ -150,6 +234,8 @@ def test_a_constant_series_stays_constant():
         bank = bank_forecasts(y, np.array([30]), 12, 5, never_negative)
         np.testing.assert_allclose(bank, value, atol=1e-12)
         np.testing.assert_allclose(theta_forecasts(y, np.array([30]), 12, 5), value, atol=1e-12)
+        regression = regression_forecasts(y, np.array([30]), 12, 5, prior_of(12))
+        np.testing.assert_array_equal(regression, np.full((1, 1, 5), value))
 
 
 def test_spans_of_rows_with_values_everywhere_somewhere_and_nowhere():

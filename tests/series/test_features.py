@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tsclust_model.series.base_forecasts import bank_forecasts, theta_forecasts
+from tsclust_model.series.base_forecasts import (
+    RegressionPrior,
+    bank_forecasts,
+    regression_forecasts,
+    theta_forecasts,
+)
 from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import (
     SHAPE_FEATURES,
@@ -134,6 +139,57 @@ def test_covariates_are_their_newest_value_and_that_of_the_season(values):
     level, scale = covariate[0, 24:36].mean(), 12.0
     expected = [(35 - level) / scale, (25 - level) / scale]
     np.testing.assert_allclose(rows.X[0, -2:], expected)
+
+
+@pytest.fixture(scope="module")
+def weekly() -> tuple[np.ndarray, Scaling]:
+    """Two series with seasons of 4 and 20, one of which begins late, and their scaling."""
+    rng, t = np.random.default_rng(3), np.arange(90)
+    found = 50 + 9 * (t % 20 > 14) + 4 * np.sin(np.pi * t / 2) + rng.normal(0, 1, (2, 90))
+    found[1, :53] = np.nan
+    return found, Scaling(longer=20, prior=RegressionPrior.fit(found[:, :70], 4, 20, HORIZON))
+
+
+def test_a_longer_season_shows_what_came_then_and_what_the_bases_missed(weekly):
+    values, scaling = weekly
+    windows = Windows(values, np.array([89, 89]), np.array([75]), 4, HORIZON, scaling)
+    step = 3
+    rows = windows.rows(np.array([0, 1]), np.array([75, 75]), np.array([step, step]))
+    y, scale = values[0], rows.scale[0]
+
+    def bank(origin):
+        return bank_forecasts(values[:1], np.array([origin]), 4, HORIZON, True)[0, 0, step - 1]
+
+    agos = [55, 35, 15]
+    truth = np.array([y[ago + step - 1] for ago in agos])
+    changes = truth - [y[ago - 4 : ago].mean() for ago in agos]
+    of_bank = truth - [bank(ago) for ago in agos]
+    of_naive = truth - [y[ago - 4 + step - 1] for ago in agos]
+    around = y[55 : 55 + 4].mean() - y[51:55].mean()  # a season around 55 + 2
+    expected = [changes[0], changes.mean(), around, of_bank[0], of_bank.mean(), of_naive.mean()]
+    np.testing.assert_allclose(rows.X[0, -6:], np.array(expected) / scale)
+    assert rows.X[0, -7] == pytest.approx((truth[0] - rows.level[0]) / scale)
+    np.testing.assert_allclose(
+        rows.X[0, -10:-7],
+        rows.regression[0] - [0.0, rows.bank[0], rows.naive[0]],
+    )
+    known = regression_forecasts(values[:1, :75], np.array([75]), 4, HORIZON, scaling.prior)
+    assert rows.regression[0] == pytest.approx((known[0, 0, step - 1] - rows.level[0]) / scale)
+    assert np.isnan(rows.X[1, -7:]).all()  # it is 22 periods old: no season before the longer one
+    assert rows.regression[1] == rows.bank[1]  # nor all the lags
+
+
+def test_a_longer_season_never_looks_past_its_origin(weekly):
+    values, scaling = weekly
+    changed = values.copy()
+    changed[:, 75:] += 1000
+    args = (np.array([0, 0]), np.array([75, 75]), np.array([1, HORIZON]))
+    before, after = (
+        Windows(found, np.array([89, 89]), np.array([75]), 4, HORIZON, scaling).rows(*args)
+        for found in (values, changed)
+    )
+    np.testing.assert_array_equal(before.X, after.X)
+    np.testing.assert_array_equal(before.regression, after.regression)
 
 
 @pytest.mark.parametrize("season", [1, 4, 7, 12, 24, 52])

@@ -41,6 +41,17 @@ def test_a_name_gives_the_calendar_and_its_season(given, name, season):
 
 
 @pytest.mark.parametrize(
+    ("name", "longer"),
+    [
+        *[("h", 168), ("30min", 336), ("6h", 28), ("5min", 288), ("D", 364)],
+        *[("W", 0), ("10D", 0), ("MS", 0), ("YS", 0), ("period/24", 0)],
+    ],
+)
+def test_hours_have_a_week_minutes_a_day_and_days_a_year_of_whole_weeks_too(name, longer):
+    assert Frequency.parse(name).longer_season == longer
+
+
+@pytest.mark.parametrize(
     "name", ["", "B", "5MS", "7h", "fortnight", "0D", "7min", "0period", "period/0"]
 )
 def test_a_name_of_no_regular_calendar_is_refused(name):

@@ -167,6 +167,31 @@ def test_a_model_comes_back_from_its_parts_with_the_same_bits(panel, fit):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.filterwarnings("ignore:no cluster was found")
+def test_a_week_of_quarter_days_is_learned_beside_the_day_and_survives_its_parts():
+    rng, t = np.random.default_rng(5), np.arange(220)
+    weekend = 30.0 * (t % 28 >= 20)
+    days = 10 * np.sin(np.pi * t / 2)
+    times = pd.date_range("2024-01-01", periods=220, freq="6h")
+    tables = [
+        {"ward": f"w{i}", "month": times, "y": 80 + i + days + weekend + rng.normal(0, 1, 220)}
+        for i in range(12)
+    ]
+    whole = series_panel(pd.concat(map(pd.DataFrame, tables)), ROLES)
+    fit = fit_series(whole.known(6), QUICK, silent)
+    model = fit.models["y"]
+    assert (model.season, model.longer_season) == (4, 28)
+    assert {27, 28, 29, 32} <= set(model.prior.lags.tolist())
+    again = SeriesModel.from_parts(model.to_parts("target"), "target")
+    held = whole.held_back(6, 6).panel
+    arguments = (held.y, held.ends, {}, fit.assignment.labels, 0.9)
+    made = again.forecast(*arguments).prediction
+    np.testing.assert_array_equal(made, model.forecast(*arguments).prediction)
+    truth = whole.y[:, -6:]  # it is the night before the weekend ends
+    naive = np.abs(held.y[:, -4:].mean(axis=1, keepdims=True) - truth).mean()
+    assert np.abs(made - truth).mean() < 0.3 * naive
+
+
 @pytest.mark.parametrize("combine", ["global", "cluster"])
 def test_the_combination_can_be_dictated(panel, combine, monkeypatch):
     monkeypatch.setattr("tsclust_model.series.output_fit._CLUSTER_ROWS", 200)

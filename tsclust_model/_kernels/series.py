@@ -229,6 +229,116 @@ def theta(values, starts, stops, rows, origins, season, alphas, out):
 
 
 @inlined
+def _observe(moments, known, t, lags, shift):
+    """Add the period `t` to the sums of products of its lags, 1 and itself."""
+    n = len(lags)
+    for a in range(n + 2):
+        left = known[t] - shift if a == n + 1 else 1.0
+        if a < n:
+            left = known[t - lags[a]] - shift
+        for b in range(a + 1):
+            right = known[t] - shift if b == n + 1 else 1.0
+            if b < n:
+                right = known[t - lags[b]] - shift
+            moments[a, b] += left * right
+
+
+@inlined
+def _centred(moments, n_lags, move, scale, out):
+    """The sums of products had every value been ``(x - move) / scale``; lower triangle."""
+    one = n_lags
+    for a in range(n_lags + 2):
+        for b in range(a + 1):
+            of_a = 0.0 if a == one else move
+            of_b = 0.0 if b == one else move
+            sum_a = moments[max(a, one), min(a, one)]
+            sum_b = moments[max(b, one), min(b, one)]
+            found = moments[a, b] - of_a * sum_b - of_b * sum_a + of_a * of_b * moments[one, one]
+            unit = (1.0 if a == one else scale) * (1.0 if b == one else scale)
+            out[a, b] = found / unit
+
+
+@inlined
+def _solve(sums, size, out):
+    """Cholesky's solution of the normal equations whose right side is the last row of `sums`."""
+    for a in range(size):
+        for b in range(a + 1):
+            total = sums[a, b]
+            for c in range(b):
+                total -= sums[a, c] * sums[b, c]
+            sums[a, b] = np.sqrt(max(total, _TINY)) if a == b else total / sums[b, b]
+    for a in range(size):
+        total = sums[size, a]
+        for c in range(a):
+            total -= sums[a, c] * out[c]
+        out[a] = total / sums[a, a]
+    for a in range(size - 1, -1, -1):
+        for c in range(a + 1, size):
+            out[a] -= sums[c, a] * out[c]
+        out[a] /= sums[a, a]
+
+
+@inlined
+def _recurse(known, lags, weights, level, scale, reach, out):
+    """Forecasts of the regression, each from those before it; `reach` holds them in units."""
+    n = len(known)
+    for k in range(len(out)):
+        found = weights[len(lags)]
+        for a in range(len(lags)):
+            at = n + k - lags[a]
+            value = known[at] if at < n else out[at - n]
+            found += weights[a] * (value - level) / scale
+        out[k] = min(max(level + scale * found, reach[0]), reach[1])
+
+
+@kernel
+def regression(values, starts, stops, rows, origins, season, lags, prior, settings, out):
+    """Autoregressions on `lags`; see `series.base_forecasts.regression_forecasts`.
+
+    `prior` has shape (n_lags + 2, n_lags + 2): the lower triangle of mean products of the lags, 1
+    and the value. `settings` are the periods that it counts for, and the ridge.
+    """
+    n_lags, longest = len(lags), lags[-1]
+    moments, sums = np.empty_like(prior), np.empty_like(prior)
+    weights = np.empty(n_lags + 1)
+    counted, ridge = settings
+    for i in rows:
+        series = values[i, starts[i] : stops[i]]
+        if len(series) <= longest:
+            continue
+        shift = series[:longest].mean()
+        moments[:] = 0.0
+        change, low, high = 0.0, series[0], series[0]
+        at = np.searchsorted(origins - starts[i], longest + 1)
+        for t in range(len(series) + 1):
+            if at < len(origins) and origins[at] - starts[i] == t:
+                level = series[max(t - 2 * season, 0) : t].mean()
+                scale = change / (t - season)
+                if scale > 1e-9 * (high - low):
+                    _centred(moments, n_lags, level - shift, scale, sums)
+                    trace = 0.0
+                    for a in range(n_lags + 2):
+                        for b in range(a + 1):
+                            sums[a, b] += counted * prior[a, b]
+                        trace += sums[a, a] if a < n_lags else 0.0
+                    for a in range(n_lags + 1):
+                        sums[a, a] += ridge * trace / n_lags + _TINY if a < n_lags else 1e-9
+                    _solve(sums, n_lags + 1, weights)
+                    reach = (low - (high - low), high + (high - low))
+                    _recurse(series[:t], lags, weights, level, scale, reach, out[i, at])
+                else:
+                    out[i, at] = series[t - 1]
+                at += 1
+            if t == len(series):
+                break
+            low, high = min(low, series[t]), max(high, series[t])
+            if t >= season:
+                change += abs(series[t] - series[t - season])
+            if t >= longest:
+                _observe(moments, series, t, lags, shift)
+
+
+@inlined
 def _mean_change(series, lag):
     total = 0.0
     for t in range(lag, len(series)):

@@ -39,6 +39,7 @@ METHODS = {
     "control": "blend with shuffled segments (control)",
     "bank": "exponential filters (no model)",
     "theta": "Theta (no model)",
+    "regression": "regression on its own past (no model)",
     "seasonal_naive": "the value a season ago",
     "naive": "the training rows' median, or shares of classes (no model)",
     "last_value": "the last value (no model)",

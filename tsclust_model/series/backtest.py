@@ -21,13 +21,13 @@ from tsclust_model.shown import one_line
 Shares = dict[int, tuple[float, ...]]
 
 # Segments have to earn their place: on real series they seldom beat the models of all series.
-_PRIORS = {"global": 0.4, "cluster": 0.1, "bank": 0.3, "theta": 0.2}
+_PRIORS = {"global": 0.4, "cluster": 0.1, "bank": 0.22, "theta": 0.08, "regression": 0.2}
 
 _SHARPNESS = 20.0
 
 _SHRUNK_BY, _FEW_CASES = 100, 20
 
-_BASES = ("bank", "theta")
+_BASES = WAYS[2:]
 
 _NO_LOSS, _MOST_RELATIVE, _FAR_BEHIND = 1e-9, 3.0, 1.0
 
@@ -42,7 +42,7 @@ class Backtest:
     Attributes
     ----------
     examples : Examples
-    ways : ndarray of float64, shape (4, m)
+    ways : ndarray of float64, shape (5, m)
         Scaled forecasts of `WAYS`.
     case : ndarray of int64, shape (m,)
         Number of the case of each forecast.
@@ -72,7 +72,8 @@ class Backtest:
         who, when = np.divmod(keys, origins.max() + 1)
         segments = [labels[int(o)][s] for s, o in zip(who, when, strict=True)]
         corrected = [_in_order(examples, found) for found in (everywhere, own)]
-        ways = np.array([*corrected, examples.rows.bank[rows], examples.rows.theta[rows]])
+        bases = [getattr(examples.rows, name)[rows] for name in WAYS[len(corrected) :]]
+        ways = np.array([*corrected, *bases])
         return cls(examples, ways, case, who, when, np.array(segments, dtype=np.int64))
 
     @cached_property

@@ -6,6 +6,8 @@ a period a column; an origin is the number of columns that are known.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -13,6 +15,8 @@ import numpy as np
 
 from tsclust_model._kernels import series as series_kernels
 from tsclust_model._kernels.search_tree import in_parts
+from tsclust_model.series.panel import row_means
+from tsclust_model.shown import one_line
 
 _ALPHAS = (0.02, 0.06, 0.12, 0.25, 0.5, 0.9)
 
@@ -26,6 +30,10 @@ FILTERS = np.array(
     [(a, *trend, *season) for a, trend, season in product(_ALPHAS, _TRENDS, _SEASONS)]
 ).T.copy()
 """alpha, beta, phi, gamma and the share of the first season's pattern of each filter."""
+
+_RIDGE = 1e-4
+
+_COUNTED = (1.0, 20.0, 100.0)
 
 THETA_ALPHAS = np.linspace(0.02, 0.98, 25)
 
@@ -97,6 +105,125 @@ def theta_forecasts(
         series_kernels.theta(values, starts, stops, rows, origins, season, THETA_ALPHAS, out)
 
     return _at_origins(values, origins, horizon, run)
+
+
+@one_line
+@dataclass(frozen=True)
+class RegressionPrior:
+    """What a panel says of the regression of a series on its own lags.
+
+    Attributes
+    ----------
+    lags : ndarray of int64, shape (n_lags,)
+        Rising.
+    moments : ndarray of float64, shape (n_lags + 2, n_lags + 2)
+        Mean products of the lags, 1 and the value, over all series, whose values are centred and
+        scaled; the lower triangle.
+    counted : float
+        Periods of a series that they count for.
+    """
+
+    lags: np.ndarray
+    moments: np.ndarray
+    counted: float
+
+    @classmethod
+    def fit(
+        cls, values: np.ndarray, season: int, longer: int, horizon: int
+    ) -> RegressionPrior | None:
+        """The prior of a panel, shape (n, n_periods); None where no series has all lags.
+
+        The periods it counts for are those that forecast best a horizon and two before the end.
+        """
+        lags = regression_lags(season, longer)
+        moments = _pooled_moments(values, lags, season)
+        if moments is None:
+            return None
+        origins = values.shape[1] - horizon * np.arange(2, 0, -1)
+        origins = origins[origins > lags[-1]]
+        tried = [cls(lags, moments, counted) for counted in _COUNTED]
+        if not len(origins):
+            return tried[1]
+        errors = [_scaled_error(values, origins, season, horizon, prior) for prior in tried]
+        return tried[int(np.argmin(errors))] if np.isfinite(errors).all() else tried[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, which keeps every bit."""
+        return {
+            "lags": self.lags.tolist(),
+            "moments": self.moments.tolist(),
+            "counted": self.counted,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any] | None) -> RegressionPrior | None:
+        """What `to_dict` gave; models of older builds have None."""
+        if values is None:
+            return None
+        lags = np.array(values["lags"], dtype=np.int64)
+        return cls(lags, np.array(values["moments"]), values["counted"])
+
+
+def regression_lags(season: int, longer: int) -> np.ndarray:
+    """Lags of the regression: the newest, those around a season, and around a longer one (0 is
+    none)."""
+    lags = {1, 2, 3} | ({season, season + 1} if season > 1 else set())
+    if longer:
+        lags |= {season - 1, 2 * season, 2 * season + 1, longer - 1, longer, longer + 1}
+        lags |= {longer - season, longer + season, longer + season + 1}
+    return np.array(sorted(lags), dtype=np.int64)
+
+
+def regression_forecasts(
+    values: np.ndarray, origins: np.ndarray, season: int, horizon: int, prior: RegressionPrior
+) -> np.ndarray:
+    """Forecasts of the regression of each series on its own lags, each step from those before it.
+
+    The squares are least over what is known at the origin and the prior's periods, with a ridge of
+    1e-4; values are centred on the mean of the last two seasons and divided by the mean absolute
+    change over a season. A forecast goes no further than the range of the known values beyond them.
+
+    The parameters are those of `bank_forecasts`; so is the result, which is NaN too where a series
+    has no more values than the longest lag.
+    """
+
+    def run(rows: np.ndarray, starts: np.ndarray, stops: np.ndarray, out: np.ndarray) -> None:
+        spans, facts = (starts, stops, rows, origins), (prior.lags, prior.moments)
+        settings = (prior.counted, _RIDGE)
+        series_kernels.regression(values, *spans, max(season, 1), *facts, settings, out)
+
+    return _at_origins(values, origins, horizon, run)
+
+
+def _pooled_moments(values: np.ndarray, lags: np.ndarray, season: int) -> np.ndarray | None:
+    """Mean products over all series; None without a series that has all lags."""
+    total = np.zeros((len(lags) + 2, len(lags) + 2))
+    starts, stops = spans_of(values)
+    for series, start, stop in zip(values, starts, stops, strict=True):
+        known = series[start:stop]
+        scale = np.abs(known[season:] - known[:-season]).mean() if len(known) > lags[-1] else 0.0
+        if scale > 0:
+            scaled = (known - known[-2 * season :].mean()) / scale
+            columns = [scaled[lags[-1] - lag : len(known) - lag] for lag in (*lags, 0)]
+            rows = np.array([*columns[:-1], np.ones(len(columns[0])), columns[-1]])
+            total += rows @ rows.T
+    n_rows = total[len(lags), len(lags)]
+    return np.tril(total / n_rows) if n_rows else None
+
+
+def _scaled_error(
+    values: np.ndarray, origins: np.ndarray, season: int, horizon: int, prior: RegressionPrior
+) -> float:
+    """Mean absolute error of the regression over that of the seasonal naive forecast's steps."""
+    found = regression_forecasts(values, origins, season, horizon, prior)
+    ahead = origins[:, None] + np.arange(horizon)
+    truth = values[:, np.minimum(ahead, values.shape[1] - 1)]
+    missed = np.abs(np.where(ahead < values.shape[1], truth, np.nan) - found).reshape(
+        len(values), -1
+    )
+    changes = row_means(np.abs(values[:, season:] - values[:, :-season]))
+    known = (changes > 0) & ~np.isnan(missed).all(axis=1)
+    return float((row_means(missed[known]) / changes[known]).mean()) if known.any() else np.nan
 
 
 def _at_origins(values: np.ndarray, origins: np.ndarray, horizon: int, run: Any) -> np.ndarray:

@@ -12,8 +12,16 @@ from functools import cached_property
 import numpy as np
 
 from tsclust_model.errors import DataValidationError
+from tsclust_model.series.base_forecasts import RegressionPrior
 from tsclust_model.series.covariates import Covariates
-from tsclust_model.series.features import Rows, Scaling, Windows, least_scale, usual_scale
+from tsclust_model.series.features import (
+    Rows,
+    Scaling,
+    Windows,
+    corrected_bases,
+    least_scale,
+    usual_scale,
+)
 from tsclust_model.series.panel import Panel
 from tsclust_model.shown import one_line
 
@@ -24,8 +32,6 @@ _CELLS_AT_ONCE = 4_000_000  # of forecasts: series x origins x horizon
 _MOST_FOLDS, _MOST_ORIGINS = 3, 200
 
 _AGING = 0.5  # weight of a fold against one a horizon later
-
-_TARGETS = ("bank", "moved")
 
 _LARGEST_TARGET = 10.0
 
@@ -91,7 +97,8 @@ class Examples:
         its huge errors into all of them.
         """
         limits = (-_LARGEST_TARGET, _LARGEST_TARGET)
-        return {name: np.clip(self.truth - getattr(self.rows, name), *limits) for name in _TARGETS}
+        names = corrected_bases(self.scaling.longer)
+        return {name: np.clip(self.truth - getattr(self.rows, name), *limits) for name in names}
 
     @property
     def evaluated_rows(self) -> Rows:
@@ -127,10 +134,13 @@ def make_examples(
     """
     values, covariates = panel.values[name], covariates or Covariates()
     season, horizon = panel.frequency.season, panel.horizon
+    longer = longer_season(panel, folds[0])
     scaling = Scaling(
         clip and bool(np.nanmin(values) >= 0),
         usual_scale(values, season),
         least_scale(values, season),
+        longer,
+        RegressionPrior.fit(values[:, : folds[0]], season, longer, horizon),
     )
     first = _first_origin(folds[0], horizon, season)
     training = _sampled(values, first, horizon, random_state)
@@ -158,6 +168,14 @@ def make_examples(
     n_train = len(training[0])
     n_codes = covariates.n_categories
     return Examples(rows, truth, series, origins, steps, n_train, folds, scaling, n_codes)
+
+
+def longer_season(panel: Panel, first_fold: int) -> int:
+    """The season beyond the season, where the panel has two and the first fold learns from one;
+    else 0."""
+    longer, season = panel.frequency.longer_season, panel.frequency.season
+    enough = panel.n_periods >= 2 * longer and first_fold >= longer + season + 2 * panel.horizon
+    return longer if enough else 0
 
 
 def _in_order(parts: list[Rows], places: np.ndarray) -> Rows:

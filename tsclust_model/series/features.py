@@ -15,12 +15,15 @@ import numpy as np
 from tsclust_model._kernels import series as series_kernels
 from tsclust_model._kernels.search_tree import in_parts
 from tsclust_model.series.base_forecasts import (
+    RegressionPrior,
     bank_forecasts,
+    regression_forecasts,
     seasonal_naive,
     spans_of,
     theta_forecasts,
 )
 from tsclust_model.series.covariates import Covariates, Effects
+from tsclust_model.series.panel import row_means
 from tsclust_model.series.widths import noise_signs
 from tsclust_model.shown import one_line
 
@@ -28,6 +31,8 @@ SHAPE_FEATURES = ("seasonal_strength", "trend_strength", "log_variation")
 """What `shape_features` measures."""
 
 _MOST_LAGS = 13
+
+_LONGER_SEASONS = 3  # that are looked back at
 
 _RANGES_BEYOND, _SCALES_BEYOND = 2.0, 10.0
 
@@ -56,9 +61,11 @@ class Rows:
         The series' reach, scaled: its least and its largest known value, and twice the range
         between them and ten times its scale beyond.
     moved : ndarray of float64, shape (m,)
-        The naive forecast with the effects of future covariates; `bank` and `theta` have them.
+        The naive forecast with the effects of future covariates; the other bases have them.
     signs : ndarray of float64, shape (m, n_signs)
         See `tsclust_model.series.widths.noise_signs`.
+    regression : ndarray of float64, shape (m,)
+        Another base, scaled; the bank's where there is no prior, or the history is too short.
     """
 
     X: np.ndarray
@@ -72,6 +79,12 @@ class Rows:
     highest: np.ndarray
     moved: np.ndarray
     signs: np.ndarray
+    regression: np.ndarray
+
+    def corrected_base(self, longer: int) -> np.ndarray:
+        """The mean of the bases that LightGBM corrects; see `corrected_bases`."""
+        first, second = (getattr(self, name) for name in corrected_bases(longer))
+        return np.asarray((first + second) / 2)
 
     def scaled(self, values: np.ndarray) -> np.ndarray:
         return (values - self.level) / self.scale
@@ -104,6 +117,7 @@ class Rows:
         return np.clip(bound, self.lowest, self.highest)
 
 
+@one_line
 @dataclass(frozen=True)
 class Scaling:
     """How the series of a panel are measured beside their own values.
@@ -117,11 +131,25 @@ class Scaling:
         few changes say little.
     least : float
         Of the series that have been zero up to an origin; see `least_scale`.
+    longer : int
+        Periods in a longer season, such as the week of hours; 0 is none.
+    prior : RegressionPrior or None
+        None has no regression.
     """
 
     on_logs: bool = True
     usual: float = 0.0
     least: float = NO_FLOOR
+    longer: int = 0
+    prior: RegressionPrior | None = None
+
+
+def corrected_bases(longer: int) -> tuple[str, str]:
+    """The two columns of `Rows` whose errors LightGBM learns.
+
+    With a longer season (0 is none) the seasonal naive forecast repeats the wrong day of the week.
+    """
+    return ("bank", "regression" if longer else "moved")
 
 
 class Windows:
@@ -161,12 +189,18 @@ class Windows:
             changes = np.nan_to_num(np.abs(np.diff(values, axis=1, prepend=np.nan)), posinf=np.inf)
             self._changes = np.cumsum(changes, axis=1)
         # The bank's own error a season ago is a feature, so it is asked there, too.
-        asked = np.unique(np.concatenate([origins - season, origins]))
+        ago = [season * np.arange(2), scaling.longer * np.arange(1, _LONGER_SEASONS + 1)]
+        lags = np.concatenate(ago if scaling.longer else ago[:1])
+        asked = np.unique(origins - lags[:, None])
         self._asked = asked[asked > 0]
         self._bank = bank_forecasts(values, self._asked, season, horizon, scaling.on_logs)
         self._theta = theta_forecasts(values, origins, season, horizon)
         planned = self.covariates.future
         self._effects = Effects(values, planned, origins, season, horizon) if planned else None
+        self._regression = self._bank[:, np.searchsorted(self._asked, origins)]
+        if scaling.prior is not None:
+            found = regression_forecasts(values, origins, season, horizon, scaling.prior)
+            self._regression = np.where(np.isnan(found), self._regression, found)
 
     def rows(self, series: np.ndarray, origins: np.ndarray, steps: np.ndarray) -> Rows:
         """The rows of these forecasts.
@@ -178,8 +212,8 @@ class Windows:
         """
         pairs, pair = np.unique(series * (self.values.shape[1] + 1) + origins, return_inverse=True)
         who, when = np.divmod(pairs, self.values.shape[1] + 1)
-        known, units = self._known(self.values, who, when, self._scaling.least)
-        level, scale, recent = units[pair].T
+        known, found = self._known(self.values, who, when, self._scaling.least)
+        level, scale, recent = found[pair].T
         k, bases = steps - 1, np.searchsorted(self.origins, origins)
         bank = (self._bank[series, np.searchsorted(self._asked, origins), k] - level) / scale
         theta = (self._theta[series, bases, k] - level) / scale
@@ -187,20 +221,28 @@ class Windows:
             (seasonal_naive(self.values, series, at, steps, self.season) - level) / scale
             for at in (origins, np.maximum(origins - self.season, 1))
         )
+        regression = (self._regression[series, bases, k] - level) / scale
         moved: np.ndarray = naive
         effects: list[np.ndarray] = []
         if self._effects is not None:
             smooth, change, effects = self._effects.of(series, origins, steps)
             bank, theta = bank + smooth / scale, theta + smooth / scale
+            regression = regression + smooth / scale
             moved = naive + change / scale
             effects[2::3] = [effect / scale for effect in effects[2::3]]
         place = (self.ends[series] - (self.values.shape[1] - origins) + steps) % self.season
         missed, mean_missed = self._missed_a_season_ago(who, when)
+        has_prior = self._scaling.prior is not None
+        others = [regression, regression - bank, regression - naive] if has_prior else []
+        if self._scaling.longer:
+            value, *distances = self._longer_columns(series, origins, k)
+            others += [(value - level) / scale, *(found / scale for found in distances)]
         columns = [
             *(steps, place, naive, older, bank, theta, bank - theta, bank - naive, theta - naive),
             missed[pair, k] / scale,
             mean_missed[pair] / scale,
             *self._covariate_columns(who, when, pair, series, origins, steps),
+            *others,
             *effects,
             *(found[series] for found in self.covariates.static.values()),
         ]
@@ -210,7 +252,7 @@ class Windows:
         reach = ((low - beyond - level) / scale, (high + beyond - level) / scale)
         made, change = (bank, theta, naive), self._mean_change(who, when)[pair]
         signs = noise_signs(level, scale, steps, made, mean_missed[pair], change)
-        return Rows(X, level, scale, recent / scale, *made, *reach, moved, signs)
+        return Rows(X, level, scale, recent / scale, *made, *reach, moved, signs, regression)
 
     def _known(
         self, values: np.ndarray, who: np.ndarray, when: np.ndarray, least: float = NO_FLOOR
@@ -256,6 +298,38 @@ class Windows:
         with np.errstate(invalid="ignore"):  # of values that are next to infinite
             total = self._changes[who, last] - self._changes[who, first]
         return np.asarray(total / np.maximum(last - first, 1))
+
+    def _longer_columns(
+        self, series: np.ndarray, origins: np.ndarray, k: np.ndarray
+    ) -> list[np.ndarray]:
+        """What the longer season says of each step, in units of the series.
+
+        The value a longer season ago; its distance from the level then, of it alone, as the mean of
+        up to three seasons, and of a season around it; what the bank missed there, once and as the
+        mean, and what the seasonal naive forecast did.
+        """
+        values, season, longer = self.values, self.season, self._scaling.longer
+        inner = np.arange(season)
+        changes, bank_missed, naive_missed = [], [], []
+        for ago in origins - longer * np.arange(1, _LONGER_SEASONS + 1)[:, None]:
+            known = (ago - season >= self._starts[series]) & (ago + k < origins)
+            at = np.where(known, ago, season)
+            truth = np.where(known, values[series, np.minimum(at + k, values.shape[1] - 1)], np.nan)
+            before = values[series[:, None], at[:, None] - season + inner]
+            place = np.searchsorted(self._asked, at).clip(0, len(self._asked) - 1)
+            changes.append(truth - before.mean(axis=1))
+            bank_missed.append(truth - self._bank[series, place, k])
+            naive_missed.append(truth - before[np.arange(len(k)), k % season])
+            if len(changes) == 1:
+                column = (at + k)[:, None] - season // 2 + inner
+                inside = known & (column[:, -1] < origins)
+                around = values[series[:, None], np.minimum(column, values.shape[1] - 1)]
+                centre = np.where(inside, around.mean(axis=1), np.nan) - before.mean(axis=1)
+                value = truth
+        means = [
+            row_means(np.column_stack(found)) for found in (changes, bank_missed, naive_missed)
+        ]
+        return [value, changes[0], means[0], centre, bank_missed[0], *means[1:]]
 
     def _covariate_columns(
         self,

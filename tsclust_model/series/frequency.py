@@ -86,6 +86,15 @@ class Frequency:
         return (3600 if self.seconds < _HOURLY_SEASON else _DAY) // self.seconds
 
     @property
+    def longer_season(self) -> int:
+        """Periods in the season beyond `season`: a week of hours, a day of minutes, and of days the
+        52 weeks of a year, which keep the day of the week; 0 is none."""
+        if self.is_numbered or self.months or self.seconds > _DAY:
+            return 0
+        longer = {_DAY: 52 * _WEEK}.get(self.seconds, _WEEK)
+        return (_DAY if self.seconds < _HOURLY_SEASON else longer) // self.seconds
+
+    @property
     def is_numbered(self) -> bool:
         """Whether periods are whole numbers, not times."""
         return self.numbered_season > 0

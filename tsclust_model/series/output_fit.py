@@ -39,7 +39,7 @@ from tsclust_model.series.backtest import Backtest
 from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.examples import Examples, make_examples, rolling_origins
 from tsclust_model.series.features import shape_features
-from tsclust_model.series.output_model import SeriesModel
+from tsclust_model.series.output_model import WAYS, SeriesModel
 from tsclust_model.series.panel import LARGEST_LOSS, Panel
 from tsclust_model.series.schema import SeriesSchema
 from tsclust_model.series.segments import FEWEST_SERIES, assign_shapes, fit_segments
@@ -58,6 +58,7 @@ _PARAMS = {
 _ROUNDS = (10, 20, 30, 40, 60, 80, 100, 150)
 
 _WIDENED, _ENOUGH_HORIZONS = 0.3, 2.0
+_MORE_ROUNDS = (200, 300)  # tried where the folds like the most of these
 
 _FEWEST_ROWS, _CLUSTER_ROWS = 300, 1_500
 
@@ -216,7 +217,7 @@ class _FittedOutput:
         mase, replaced = self.scores["mase"], self.scores["replaced"]
         if replaced > _MOST_REPLACED:
             return f"{replaced:.0%} of their forecasts on the folds leave the reach of their series"
-        best = min(mase[way] for way in ("bank", "theta", "seasonal_naive"))
+        best = min(mase[way] for way in (*WAYS[2:], "seasonal_naive"))
         if not mase["blend"] <= _MOST_TIMES_WORSE * best:
             return (
                 f"their error on the folds (MASE {mase['blend']:.3g}) is more than "
@@ -325,6 +326,8 @@ class _OutputFit:
             examples.scaling.least,
             whole,
             widths,
+            examples.scaling.longer,
+            examples.scaling.prior,
         )
         scores = backtest.scores(losses, shares, rounds) | {"replaced": float(replaced.mean())}
         return _FittedOutput(model, scores, backtest, np.minimum(losses["blend"], LARGEST_LOSS))
@@ -364,7 +367,9 @@ class _Corrections:
     def __init__(self, threads: Executor, examples: Examples, params: Mapping[str, Any]) -> None:
         self._threads, self._examples = threads, examples
         settings: dict[str, Any] = _PARAMS | dict(params)
-        self._rounds = (int(settings["n_estimators"]),) if "n_estimators" in settings else _ROUNDS
+        self._rounds: tuple[int, ...] = _ROUNDS
+        if "n_estimators" in settings:
+            self._rounds = (int(settings["n_estimators"]),)
         smallest = min(int(settings["min_data_in_leaf"]), max(20, examples.n_train // 100))
         self._settings = settings | {"min_data_in_leaf": smallest}
 
@@ -386,7 +391,9 @@ class _Corrections:
             booster.predict(bases.X[rows], num_iteration=rounds, num_threads=1)
             for booster in boosters
         ]
-        return (bases.bank[rows] + bases.moved[rows]) / 2 + np.mean(corrections, axis=0)
+        return bases.corrected_base(self._examples.scaling.longer)[rows] + np.mean(
+            corrections, axis=0
+        )
 
     def everywhere(self) -> tuple[int, dict[int, np.ndarray]]:
         """The number of trees that the folds like best, and their forecasts with it."""
@@ -405,6 +412,9 @@ class _Corrections:
             np.mean([error(fold, i) for fold in examples.folds]) for i in range(len(self._rounds))
         ]
         best = int(np.argmin(errors))
+        if self._rounds == _ROUNDS and best == len(_ROUNDS) - 1:
+            self._rounds = _MORE_ROUNDS
+            return self.everywhere()
         return self._rounds[best], {fold: made[fold][best] for fold in examples.folds}
 
     def in_segments(

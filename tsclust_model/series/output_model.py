@@ -1,9 +1,10 @@
 """What forecasts one output of series: two LightGBM corrections, two bases, and their shares.
 
 All of it is scaled so that an absolute error is a MASE (see `series.features`). Two models
-learn what the bank of exponential filters and the seasonal naive forecast miss; the mean of the two
-corrected forecasts counts, once from models of all series and once from those of the segment. With
-the bank and Theta themselves that makes four ways to forecast, averaged by their `shares`.
+learn what the bank of exponential filters and the seasonal naive forecast miss (the regression,
+where there is a longer season); the mean of the two corrected forecasts counts, once from models of
+all series and once from those of the segment. With the bank, Theta and the regression themselves
+that makes five ways to forecast, averaged by their `shares`.
 `tsclust_model.series.output_fit` fits them.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import lightgbm as lgb
 import numpy as np
@@ -25,13 +27,14 @@ from tsclust_model.boosting.intervals import (
 from tsclust_model.boosting.packed_trees import Forest
 from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.results import NOISE
+from tsclust_model.series.base_forecasts import RegressionPrior
 from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import NO_FLOOR, Rows, Scaling, Windows
 from tsclust_model.series.panel import without_alone
 from tsclust_model.series.widths import Widths
 from tsclust_model.shown import one_line
 
-WAYS = ("global", "cluster", "bank", "theta")
+WAYS = ("global", "cluster", "bank", "theta", "regression")
 """The ways to forecast, in the order of shares."""
 
 _BASES = 2  # models of a segment: what the bank misses, what the seasonal naive forecast misses
@@ -87,6 +90,9 @@ class SeriesModel:
     usual_scale, least_scale : float
         See `tsclust_model.series.features.Scaling`.
     widths : Widths
+    longer_season : int
+        See `tsclust_model.series.features.Scaling`, as for `prior`.
+    prior : RegressionPrior or None
     packed : Forest or None
         What packing the texts gave when they were written; None packs them when asked.
     """
@@ -101,7 +107,14 @@ class SeriesModel:
     least_scale: float = NO_FLOOR
     whole: bool = False
     widths: Widths = field(default_factory=Widths)
+    longer_season: int = 0
+    prior: RegressionPrior | None = None
     packed: Forest | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def _n_ways(self) -> int:
+        """Models of older builds have no regression."""
+        return len(self.shares[NOISE])
 
     @property
     def cluster_boosters(self) -> dict[int, tuple[lgb.Booster, ...]]:
@@ -187,7 +200,7 @@ class SeriesModel:
         """
         values, _ = without_alone(values, self.season)
         rows, ways = self._ways(values, ends, covariates, labels)
-        found = dict(zip(WAYS, ways, strict=True)) | {"seasonal_naive": rows.naive}
+        found = dict(zip(WAYS, ways, strict=False)) | {"seasonal_naive": rows.naive}
         return {name: self._in_units(rows, scaled, values) for name, scaled in found.items()}
 
     def _ways(
@@ -197,16 +210,18 @@ class SeriesModel:
         covariates: Covariates,
         labels: np.ndarray,
     ) -> tuple[Rows, np.ndarray]:
-        """The rows of every series and step, and the ways' scaled forecasts, (4, n * horizon)."""
+        """The rows of every series and step, and the ways' scaled forecasts, (5, n * horizon)."""
         n, n_periods = values.shape
         origins = np.array([n_periods])
-        scaling = Scaling(self.never_negative, self.usual_scale, self.least_scale)
+        scales = (self.usual_scale, self.least_scale)
+        scaling = Scaling(self.never_negative, *scales, self.longer_season, self.prior)
         windows = Windows(values, ends, origins, self.season, self.horizon, scaling, covariates)
         series = np.repeat(np.arange(n), self.horizon)
         steps = np.tile(np.arange(1, self.horizon + 1), n)
         rows = windows.rows(series, np.full(len(series), n_periods), steps)
         everyone, own = self._corrected(rows, np.repeat(labels, self.horizon))
-        return rows, np.array([everyone, own, rows.bank, rows.theta])
+        ways = np.array([everyone, own, rows.bank, rows.theta, rows.regression])
+        return rows, ways[: self._n_ways]
 
     def _corrected(self, rows: Rows, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Forecasts of the models of all series, and of the segments' own where there are any."""
@@ -218,7 +233,7 @@ class SeriesModel:
         models = np.full((len(clusters) + 1, _BASES), NOISE)
         models[:-1] = _BASES + np.arange(_BASES * len(clusters)).reshape(-1, _BASES)
         sums = self._forest.predict(rows.X, places, models, np.arange(_BASES))
-        base = (rows.bank + rows.moved) / 2
+        base = rows.corrected_base(self.longer_season)
         everyone = base + sums[:_BASES].mean(axis=0)
         own = np.where(places < len(clusters), base + sums[_BASES:].mean(axis=0), everyone)
         return everyone, own
@@ -230,10 +245,10 @@ class SeriesModel:
         return Forest.pack(texts) if self.packed is None else self.packed
 
     def _shares_of(self, labels: np.ndarray) -> np.ndarray:
-        """Shares of the ways for each series, shape (n, 4)."""
+        """Shares of the ways for each series, shape (n, 5)."""
         known, inverse = np.unique(labels, return_inverse=True)
         table = [self.shares.get(int(label), self.shares[NOISE]) for label in known]
-        return np.array(table).reshape(-1, len(WAYS))[inverse]
+        return np.array(table).reshape(-1, self._n_ways)[inverse]
 
     def _in_units(self, rows: Rows, scaled: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Shape (n, horizon), within the support; a series with values below 0 has its own."""
@@ -255,7 +270,7 @@ class SeriesModel:
 
     def to_parts(self, key: str) -> Parts:
         """The model as parts of plain bytes, whose names begin with `key`."""
-        values = {
+        values: dict[str, Any] = {
             "shares": {str(cluster): list(found) for cluster, found in self.shares.items()},
             "counts": {str(cluster): n for cluster, n in self.calibration.counts.items()},
             "season": self.season,
@@ -267,6 +282,10 @@ class SeriesModel:
         }
         if self.widths.weights:
             values |= {"symmetry": self.calibration.symmetry, "widths": asdict(self.widths)}
+        if self.longer_season:
+            values["longer_season"] = self.longer_season
+        if self.prior is not None:
+            values["prior"] = self.prior.to_dict()
         residuals = {str(c): found for c, found in self.calibration.residuals.items()}
         texts = {str(cluster): list(found) for cluster, found in self.texts.items()}
         return {
@@ -298,6 +317,8 @@ class SeriesModel:
             values.get("least_scale", NO_FLOOR),
             values.get("whole", False),  # older builds round no bounds
             Widths.from_dict(values.get("widths", {})),
+            values.get("longer_season", 0),
+            RegressionPrior.from_dict(values.get("prior")),
             None if forest is None else Forest.from_arrays(forest),
         )
 
@@ -307,5 +328,5 @@ def _parsed(texts: Iterable[str]) -> tuple[lgb.Booster, ...]:
 
 
 def blended(ways: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The ways' forecasts, shape (4, m), averaged by the shares of each row, shape (m, 4)."""
+    """The ways' forecasts, shape (5, m), averaged by the shares of each row, shape (m, 5)."""
     return (ways * shares.T).sum(axis=0)

@@ -79,6 +79,17 @@ def test_the_effect_is_forecast_where_it_is_planned(model, rows):
     np.testing.assert_allclose(forecast[1:], 50, atol=1)
 
 
+def test_the_packed_models_say_what_lightgbm_says_of_the_same_columns(model, table):
+    panel = model.schema.laid_out(series_panel(table, WITH).right_aligned())
+    labels, known = np.full(len(panel), -1), model.schema.covariates_of(panel)
+    for unseen in (known, replace(known, static=known.static | {"kind": np.full(12, np.nan)})):
+        bases, ways = model.target._ways(panel.y, panel.ends, unseen, labels)
+        boosters = model.target.global_booster
+        missed = [booster.predict(bases.X, num_threads=1) for booster in boosters]
+        expected = (bases.bank + bases.moved) / 2 + np.mean(missed, axis=0)
+        np.testing.assert_array_equal(ways[0], expected)
+
+
 def test_slopes_are_those_of_seasonal_changes_and_0_where_nothing_is_explained():
     rng = np.random.default_rng(0)
     x, season = rng.normal(size=(2, 60)), 7

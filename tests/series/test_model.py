@@ -170,6 +170,29 @@ def test_odd_series_get_a_forecast_whose_source_is_named(ward_model, values):
         assert (answer["cluster_source"], answer["cluster"]) == ("none", -1)
 
 
+def as_rows(*series: list[float]) -> pd.DataFrame:
+    lists = pd.Series(list(series), dtype=object)
+    columns = dict.fromkeys(("y", "nursing_hours", "temperature"), lists)
+    ids = [f"new {i}" for i in range(len(series))]
+    return pd.DataFrame({"series_id": ids, "last_timestamp": pd.Timestamp("2023-12-01"), **columns})
+
+
+def test_a_ward_that_has_stood_still_for_two_seasons_goes_on_so(ward_model):
+    closed, constant = [30.0, 34.0] * 12 + [0.0] * 24, [5.0] * 30
+    answer = ward_model.predict(as_rows(closed, constant))
+    assert [set(cells) for cells in answer["prediction"]] == [{0.0}, {5.0}]
+    assert answer["cluster_weight"].tolist() == [0.0, 0.0]
+    assert (np.stack(list(answer["prediction_lower"])) <= [[0.0], [5.0]]).all()
+    assert (np.stack(list(answer["prediction_upper"])) <= [[6.0], [6.0]]).all()
+
+
+def test_a_jump_at_the_last_value_leaves_the_old_and_the_new_level_open(ward_model):
+    season = (30 + 8 * np.sin(np.arange(47) * np.pi / 6)).tolist()
+    (answer,) = ward_model.predict(as_rows([*season, 200.0])).to_dict("records")
+    assert (answer["prediction_lower"] <= 40).all()
+    assert (answer["prediction_upper"] >= 200).all()
+
+
 def test_the_coverage_widens_the_intervals_and_must_be_possible(ward_model, rows):
     def width(coverage: float) -> float:
         found = ward_model.predict(rows, coverage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tsclust_model.series.widths import Widths, noise_signs
+from tsclust_model.series.widths import Widths, ends_beyond, noise_signs, stands_still
 
 
 def panel(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -71,3 +71,20 @@ def test_constant_series_have_residuals_of_zero_and_a_width_all_the_same():
     fit = Widths.fit(signs, np.zeros(40), np.ones(40), folds)
     assert np.isfinite(fit.of(signs, np.ones(40))).all()
     assert Widths.from_dict({}) == Widths()
+
+
+def test_a_series_stands_still_with_one_value_for_two_seasons():
+    flat, late = np.full(24, 7.0), np.full(24, 7.0)
+    late[0] = 8.0
+    short = np.where(np.arange(24) < 1, np.nan, 7.0)
+    assert stands_still(np.array([flat, late, short]), 12).tolist() == [True, False, False]
+    assert stands_still(np.array([late]), 6).tolist() == [True]
+    assert stands_still(flat[None, :20], 12).tolist() == [False]
+
+
+def test_a_series_ends_beyond_all_others_by_more_than_their_range():
+    usual = np.tile([1.0, 2.0, 3.0], 6)
+    ends = [5.0, 5.1, -1.1, 3.0]
+    series = np.array([[*usual, end] for end in ends] + [[1.0] * 18 + [9.0]])
+    assert ends_beyond(series, 12).tolist() == [False, True, True, False, False]
+    assert ends_beyond(series[:, -5:], 12).tolist() == [False] * 5  # too little before it

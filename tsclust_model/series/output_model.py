@@ -31,7 +31,7 @@ from tsclust_model.series.base_forecasts import RegressionPrior
 from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import NO_FLOOR, Rows, Scaling, Windows
 from tsclust_model.series.panel import without_alone
-from tsclust_model.series.widths import Widths
+from tsclust_model.series.widths import Widths, ends_beyond, stands_still
 from tsclust_model.shown import one_line
 
 WAYS = ("global", "cluster", "bank", "theta", "regression")
@@ -164,27 +164,44 @@ class SeriesModel:
         shares = self._shares_of(labels)
         case = np.repeat(np.arange(len(values)), self.horizon)
         scaled, replaced = rows.within_reach(blended(ways, shares[case]), case)
+        has_widths = bool(self.widths.weights)  # models of older builds answer as they did
+        still = stands_still(values, self.season) & has_widths
+        scaled = np.where(still[case], rows.naive, scaled)
         prediction = self._in_units(rows, scaled, values)
         asked = (*probabilities_of(coverage), *probabilities)
-        width = self.widths.of(rows.signs, rows.spread)
+        width = self._width(rows, scaled, values)
         bounds = (
             self._in_units(rows, rows.clipped(scaled + width * offset.ravel()), values)
             for offset in self.calibration.offsets(labels, asked)
         )
-        support, nearest = Support(whole=self.whole), bool(self.widths.weights)
+        support = Support(whole=self.whole)
         lower, upper, *quantiles = (
-            support.quantile(prediction, found, probability, nearest=nearest)
+            support.quantile(prediction, found, probability, nearest=has_widths)
             for found, probability in zip(bounds, asked, strict=True)
         )
         return SeriesForecast(
             prediction,
             lower,
             upper,
-            np.where(replaced, 0.0, shares[:, WAYS.index("cluster")]),
+            np.where(replaced | still, 0.0, shares[:, WAYS.index("cluster")]),
             replaced,
             np.asarray(alone.any(axis=1)),
             np.array(quantiles).reshape(len(probabilities), *prediction.shape),
         )
+
+    def _width(self, rows: Rows, scaled: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Widths of forecasts, shape (n * horizon,).
+
+        After a last value beyond all others nobody knows which level will last: the old and the new
+        one are within reach of the interval.
+        """
+        width = self.widths.of(rows.signs, rows.spread)
+        jumped = np.repeat(ends_beyond(values, self.season), self.horizon)
+        if not self.widths.weights or not jumped.any():
+            return width
+        last = rows.scaled(np.repeat(values[:, -1], self.horizon))
+        apart = np.maximum(np.abs(last - scaled), np.abs(rows.naive - scaled))
+        return np.where(jumped, np.maximum(width, apart), width)
 
     def baselines(
         self,

@@ -23,6 +23,8 @@ _RIDGE_CASES = 20.0  # a penalty as of so many cases without any sign
 
 _LARGEST_RESIDUAL = 10.0
 
+_SHORTEST_SEASON = 6
+
 
 def noise_signs(
     level: np.ndarray,
@@ -64,6 +66,30 @@ def noise_signs(
 
 def _log_of(sign: np.ndarray) -> np.ndarray:
     return np.log(np.abs(np.where(np.isfinite(sign), sign, 1.0)) + _LEAST_SIGN)
+
+
+def stands_still(values: np.ndarray, season: int) -> np.ndarray:
+    """Which right-aligned series, shape (n, T), had one value only for two seasons; shape (n,).
+
+    A season counts as 6 periods at least.
+    """
+    span = 2 * max(season, _SHORTEST_SEASON)
+    if values.shape[1] < span:
+        return np.zeros(len(values), dtype=bool)
+    return np.asarray((values[:, -span:] == values[:, -1:]).all(axis=1))
+
+
+def ends_beyond(values: np.ndarray, season: int) -> np.ndarray:
+    """Which right-aligned series end on a value farther from all others than their range.
+
+    Shape (n,); none with less than a season before it, or whose others are all the same.
+    """
+    before, last = values[:, :-1], values[:, -1]
+    known = (~np.isnan(before)).sum(axis=1) >= max(season, _SHORTEST_SEASON)
+    low, high = (least.reduce(before, axis=1, initial=np.nan) for least in (np.fmin, np.fmax))
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = np.maximum(low - last, last - high)
+        return np.asarray(known & (high > low) & (apart > high - low))
 
 
 @one_line

@@ -207,6 +207,14 @@ def test_an_unknown_key_is_refused_with_the_key_it_may_have_meant(key: Any, hint
         PipelineConfig.from_dict(start | {key: 1})
 
 
+def test_an_unknown_argument_is_refused_with_the_one_it_may_have_meant():
+    expected = r"^unknown configuration key 'hdbscan_parms' \(did you mean 'hdbscan_params'\?\)$"
+    with pytest.raises(ConfigurationError, match=expected):
+        PipelineConfig(hdbscan_parms={})
+    with pytest.raises(ConfigurationError, match=expected):
+        dataclasses.replace(PipelineConfig(), hdbscan_parms={})
+
+
 @pytest.mark.parametrize(
     ("section", "key", "hint"),
     [

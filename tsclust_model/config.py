@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import yaml
 from pydantic import Field
@@ -36,6 +37,8 @@ from tsclust_model.config_files import (
     told,
 )
 from tsclust_model.errors import ConfigurationError, suggestion
+
+Config = TypeVar("Config")
 
 NAME_PATTERN = re.compile(r"(?!\.|.*\.\.)[A-Za-z0-9._-]{1,64}")
 """Names that users give: models, versions, profiles; they stand in paths."""
@@ -275,6 +278,29 @@ def _check_objective(task: str, objective: str) -> None:
         )
 
 
+def _require_known(names: Iterable[str]) -> None:
+    known = [item.name for item in dataclasses.fields(PipelineConfig)]
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(
+                f"unknown configuration key '{name}'{suggestion(str(name), known)}"
+            )
+
+
+def _refusing_unknown(config: type[Config]) -> type[Config]:
+    """Let the constructor name an unknown argument as `from_dict` does, not in a TypeError."""
+    construct: Any = config.__init__
+
+    @functools.wraps(construct)
+    def named(self: Any, *values: Any, **given: Any) -> None:
+        _require_known(given)
+        construct(self, *values, **given)
+
+    setattr(config, "__init__", named)  # noqa: B010 (mypy)
+    return config
+
+
+@_refusing_unknown
 @dataclass(frozen=True)
 class PipelineConfig:
     """All settings, validated on creation.
@@ -427,12 +453,7 @@ class PipelineConfig:
             )
         given = dict(config_dict)
         preset = given.pop("preset", None)
-        known = [item.name for item in dataclasses.fields(cls)]
-        for key in given:
-            if key not in known:
-                raise ConfigurationError(
-                    f"unknown configuration key '{key}'{suggestion(str(key), known)}"
-                )
+        _require_known(given)
         return cls(**given) if preset is None else cls.preset(preset, **given)
 
     @classmethod

@@ -38,6 +38,7 @@ from tsclust_model import (
     make_hospital,
 )
 from tsclust_model.analysis.analyze import recommended_config
+from tsclust_model.analysis.preparation import COUNTS_ROWS
 from tsclust_model.analysis.result import AnalysisResult
 from tsclust_model.analysis.schema import AnalysisRequest, parse_request, read_request, schema_text
 
@@ -583,7 +584,14 @@ def test_the_recommended_clustering_becomes_a_configuration():
         for row in result["clustering_results"]["recommendations"]["sweep"]
         if row["algorithm"] == "hdbscan"
     ]
-    assert config.cluster_features == ["age", "heart_rate", "creatinine", "temperature"]
+    # Any of them may be what the training predicts.
+    assert (config.cluster_features, config.drop_columns) == (None, [])
+    left_out = result["metadata"]["data_statistics"]["columns_left_out"]
+    left_out |= {"row": COUNTS_ROWS, "constant": "does not vary"}
+    assert recommended_config(asked, result).drop_columns == ["row"]
+    named = asked | {"clustering_data": asked["clustering_data"] | {"features": list(table)}}
+    chosen = recommended_config(named, result)
+    assert (chosen.cluster_features, chosen.drop_columns) == (list(table), [])
     for name in ("min_cluster_size", "min_samples"):
         assert config.hdbscan_params[name] == ranked[0]["parameters"][name]
     swept = result["clustering_results"]["recommendations"]["sweep"]

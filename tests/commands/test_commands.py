@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -20,6 +22,8 @@ from mlflow.exceptions import ExecutionException
 from tests.support import ON_PATH, PROJECT, REAL_DATA
 from tsclust_model.commands.score import score
 from tsclust_model.commands.train import clipped_line
+from tsclust_model.mlflow_integration.pyfunc import log_generation
+from tsclust_model.mlflow_integration.registry import register, set_champion
 from tsclust_model.series.schema import series_rows
 
 SECRET = 987654.25
@@ -183,7 +187,8 @@ def test_series_are_trained_evaluated_scored_and_retrained_by_the_same_table(
     assert trained.exit_code == 0, trained.output
     assert "clusters in 60 series" in trained.output
     assert "error (MASE) of beds:" in trained.output
-    assert "  simple   base " in trained.output
+    for data_ in ("folds", "holdout"):  # the simple forecasts stand under the data they are of
+        assert len(re.findall(rf"^  {data_} +base \S+ +Theta \S+ ", trained.output, re.M)) == 1
     uri = "models:/cli-wards@champion"
 
     evaluated = run("evaluate", data=data, model_uri=uri, baseline_uri=uri)
@@ -192,6 +197,11 @@ def test_series_are_trained_evaluated_scored_and_retrained_by_the_same_table(
     assert "were trained on" not in evaluated.output  # the holdout is 6 months or less
     assert "seasonal naive" in evaluated.output
     assert "nursing_hours: MASE" in evaluated.output
+    alone = failure(run("evaluate", data=newest, model_uri=uri))
+    assert alone == (
+        "Error: nothing lies before the newest 6 periods, which are evaluated; add the history of "
+        "each series before them, 13 periods or more"
+    )
 
     for name in ("scored.csv", "scored.parquet"):
         scored = run("score", data=data, model_uri=uri, output=tmp_path / name)
@@ -329,6 +339,28 @@ def test_evaluate_fails_on_a_regression_only_when_it_is_asked_to(
     assert same.exit_code == 0, same.output
 
 
+def test_evaluate_says_that_the_worse_model_was_promoted_for_newer_rows(
+    run, registered, hospital, tmp_path
+):
+    before, name = registered.generation, "promoted-for-newer"
+    after = replace(before, target=replace(before.target, weight=0.0))
+    for version, model, reason in (("1", before, "first"), ("2", after, "drift")):
+        with mlflow.start_run():
+            logged = log_generation(model)
+        register(logged.model_uri, name, logged.metadata["state_sha256"])
+        set_champion(name, version, reason)
+    data = tmp_path / "old.parquet"
+    forecasts = before.predict(hospital)["prediction"].to_numpy(dtype=float)
+    hospital.assign(length_of_stay_days=forecasts).to_parquet(data)
+    uris = {"model_uri": f"models:/{name}@champion", "baseline_uri": f"models:/{name}@previous"}
+    worse = run("evaluate", data=data, **uris)
+    assert worse.exit_code == 0, worse.output
+    assert worse.output.splitlines()[-1] == (
+        "version 2 took over from version 1 (drift) because it was better on other rows; if rows "
+        "like these are what comes, roll back"
+    )
+
+
 def test_evaluate_leaves_out_what_was_trained_on(run, registered, hospital, tmp_path):
     data = tmp_path / "data.csv"
     hospital.sample(frac=1.0, random_state=2).to_csv(data, index=False)
@@ -387,19 +419,21 @@ def test_evaluate_refuses_what_it_cannot_use_in_one_line(
 
 
 def test_score_writes_null_rows_with_a_status_and_all_others(run, registered, hospital, tmp_path):
-    frame = hospital.head(30).copy()
+    frame = hospital.head(30).astype({"age": object})
     frame.loc[4, "age"] = None
+    frame.loc[7, "age"] = SECRET
     path, output = tmp_path / "new.csv", tmp_path / "out" / "scored.csv"
     frame.to_csv(path, index=False)
     asked = {"model_uri": registered.model_uri, "quantiles": "0.05, 0.5,0.95"}
     result = run("score", data=path, output=output, **asked)
     assert result.exit_code == 0, result.output
-    assert "30 rows, 1 not scored" in result.output
+    assert "30 rows, 2 not scored" in result.output
     table = pd.read_csv(output)
     for name, same in (("q0.05", "_lower"), ("q0.5", ""), ("q0.95", "_upper")):
         assert table[name].equals(table[f"prediction{same}"].rename(name))
-    assert table.loc[4, "status"] == "missing: age"
-    assert table["prediction"].isna().tolist() == [i == 4 for i in range(30)]
+    assert table.loc[[4, 7], "status"].tolist() == ["missing: age", "not a number: age"]
+    assert table["prediction"].isna().tolist() == [i in (4, 7) for i in range(30)]
+    assert str(SECRET) not in result.output
 
 
 def test_classes_go_from_a_csv_through_every_command(run, stays, tmp_path):
@@ -447,9 +481,12 @@ def test_a_baseline_of_another_task_is_one_line(
 
 def test_score_gives_the_same_whatever_the_batch_size(registered, hospital):
     generation = registered.generation
-    whole = generation.predict(hospital.head(50))
+    rows = hospital.head(50).astype({"age": object})
+    rows.loc[rows.index[7:14], "age"] = "unknown"  # a whole part of seven rows
+    whole = generation.predict(rows)
+    assert (whole["status"] == "ok").sum() == 43
     generation.info["config"]["batch_size"], before = 7, generation.info["config"]["batch_size"]
-    parts = score(generation, hospital.head(50))
+    parts = score(generation, rows)
     generation.info["config"]["batch_size"] = before
     pd.testing.assert_frame_equal(parts, whole, check_exact=True)
 

@@ -78,10 +78,23 @@ def test_analyze_prints_how_to_train_on_the_settings_it_wrote(home, tsclust):
     done = tsclust("analyze", request="request.json", output="out", promote_to_config="c.yaml")
     assert done.exit_code == 0, done.output
     heading, *lines = done.stdout[done.stdout.index("settings: ") :].splitlines()
-    assert heading == "settings: c.yaml; next, with the column to predict instead of TARGET:"
-    trained = typed("\n".join(lines).replace("TARGET", "length_of_stay_days"), home)
+    assert heading == (
+        "settings: c.yaml; next, with your names for the words in capitals (without --time or "
+        "--id where the table has none):"
+    )
+    names = {
+        "TARGET": "length_of_stay_days",
+        "TIME": "admission_time",
+        "ID": "patient_id",
+        "MODEL": "mine",
+    }
+    typed_in = "\n".join(lines)
+    for word, name in names.items():
+        assert typed_in.count(f" {word} ") == 1
+        typed_in = typed_in.replace(f" {word} ", f" {name} ")
+    trained = typed(typed_in, home)
     assert trained.returncode == 0, trained.stderr
-    assert "model: models:/" in trained.stdout
+    assert "model: models:/mine@champion" in trained.stdout
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tsclust_model.data.synthetic import make_hospital
 from tsclust_model.errors import DataValidationError, MLflowIntegrationError, RetrainingError
 from tsclust_model.mlflow_integration.registry import alias_version
 from tsclust_model.mlflow_integration.storage import open_storage
-from tsclust_model.operations.maintenance import maintain
+from tsclust_model.operations.maintenance import maintain, observe
 from tsclust_model.training.lock import retrain_lock
 from tsclust_model.training.train import train_table
 
@@ -96,6 +96,21 @@ def test_usual_data_calls_for_nothing(name, usual):
     assert done.message.startswith(f"nothing is due: batch {batch_id} of 300 rows has noise 0.")
     assert done.message.endswith("(threshold 0.30) and no drift")
     assert n_versions(name) == 1
+
+
+def test_few_rows_wait_for_others_before_drift_is_tested(name, usual):
+    few = maintain(name, usual[:40], if_due=True)
+    assert few.message.endswith("; drift is tested once 50 rows are collected (40 until now)")
+    assert maintain(name, usual[40:60], if_due=True).message.endswith(" and no drift")
+
+
+def test_what_the_model_was_trained_on_is_no_drift(name, stream, registered_wards, wards):
+    again = maintain(name, rows(stream[:500]), if_due=True)
+    assert again.message.startswith("nothing is due: batch ")
+    assert again.message.endswith(" is data that the model was trained on")
+    first = wards[wards["month"] < "2023-07-01"]  # its newest periods were the holdout
+    series = observe(registered_wards.model_name, first).message
+    assert series.endswith(" is data that the model was trained on")
 
 
 def test_without_data_nothing_is_due(name):

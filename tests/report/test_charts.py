@@ -77,6 +77,7 @@ def test_two_hundred_clusters_get_twenty_names():
 
 def test_clusters_come_the_largest_first_without_noise():
     assert [(c, len(rows)) for c, rows in by_size(LABELS)] == [(1, 30), (0, 25)]
+    assert by_size(LABELS[:0]) == []
 
 
 def test_the_condensed_tree_is_as_wide_as_its_rows():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import json
@@ -25,7 +26,7 @@ from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.rows.fit import fit_generation
 from tsclust_model.rows.schema import Feature, Schema
-from tsclust_model.rows.table import TrainingData, training_data
+from tsclust_model.rows.table import TrainingData, canonical_rows, training_data
 from tsclust_model.rows.targets import NumberTarget
 
 # Stand in bad rows; no message may repeat them.
@@ -246,8 +247,9 @@ def test_a_column_that_is_no_feature_can_be_dropped():
 
 
 def test_a_dropped_column_that_is_not_there_is_warned_of():
-    with pytest.warns(UserWarning, match=r"names 'wart', .* \(did you mean 'ward'\?\)"):
-        trained(PipelineConfig(drop_columns=["wart"]))
+    for roles in (None, Roles("y", features=("age",))):
+        with pytest.warns(UserWarning, match=r"names 'wart', .* \(did you mean 'ward'\?\)"):
+            trained(PipelineConfig(drop_columns=["wart"]), roles)
 
 
 # Values that cannot be trained on
@@ -769,6 +771,18 @@ def test_what_is_no_number_in_a_number_column_is_refused_at_scoring(column: Any)
         "column 'age' holds something that is not a number, and the model knows it as a number; "
         "correct the column, or train again"
     )
+
+
+@pytest.mark.parametrize("missing_values", ["error", "impute"])
+def test_a_cell_that_is_no_number_is_the_matter_of_its_row(missing_values):
+    ages = pd.Series(["30", SECRET, None, " nan ", "12.5"], dtype=object)
+    rows = pd.concat([batch()] * 5, ignore_index=True).assign(age=ages)
+    encoded = dataclasses.replace(SCHEMA, missing_values=missing_values).encode(rows)
+    gap = "missing: age" if missing_values == "error" else "ok"
+    assert encoded.status.tolist() == ["ok", "not a number: age", gap, gap, "ok"]
+    expected = [30.0, None, None, None, 12.5]
+    assert nones(encoded.X[:, 0]) == expected
+    assert nones(canonical_rows(rows, SCHEMA, Roles("y"))["age"].to_numpy()) == expected
 
 
 def test_a_whole_number_beyond_floating_point_is_refused_at_scoring():

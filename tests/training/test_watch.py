@@ -183,6 +183,16 @@ def test_noise_that_was_there_in_training_is_a_recommendation_with_figures(gener
     ]
 
 
+def test_noise_that_was_not_there_in_training_asks_for_outcomes_and_a_retrain(generation, usual):
+    reference = replace(generation.reference, noise_ratio=0.07, usual_noise=0.1)
+    manager = AdaptiveRetrainingManager(reference, CONFIG, clock=Clock())
+    assert manager.monitor_batch_result(batch_result(300, 0.5), usual) is False
+    assert manager.get_retraining_recommendations() == [
+        "Noise of the last batch is 0.50, over noise_threshold 0.30, and it was 0.07 in training: "
+        "record the outcomes of these rows, and a retrain can find segments for them."
+    ]
+
+
 def test_another_configuration_holds_from_the_next_batch_on(manager, usual):
     manager.configure(replace(CONFIG, noise_threshold=0.9))
     noisy = batch_result(300, 0.6)

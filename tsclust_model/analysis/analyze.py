@@ -39,7 +39,7 @@ from tsclust_model.analysis.parameters import (
     transferred,
     whole_parameters,
 )
-from tsclust_model.analysis.preparation import load_table, prepare
+from tsclust_model.analysis.preparation import COUNTS_ROWS, load_table, prepare
 from tsclust_model.analysis.schema import (
     AnalysisRequest,
     PreprocessingConfiguration,
@@ -212,7 +212,8 @@ def recommended_config(
     """The configuration that trains a pipeline on the recommended clustering.
 
     The pipeline clusters by HDBSCAN: where another algorithm is recommended, this is the best
-    HDBSCAN of the same sweep.
+    HDBSCAN of the same sweep. Features that the request did not choose are left to the training,
+    which knows the outcomes among them.
 
     Parameters
     ----------
@@ -248,9 +249,14 @@ def recommended_config(
     parameters = _for_all_rows(
         ranked[0]["parameters"], advised["sweep_rows"], statistics["n_rows_used"]
     )
+    is_chosen = bool(asked.clustering_data.features)
+    is_chosen |= asked.preprocessing_configuration.feature_selection
+    left_out = statistics["columns_left_out"].items()
+    identifiers = [name for name, reason in left_out if reason == COUNTS_ROWS]
     return PipelineConfig(
         hdbscan_params=parameters,
-        cluster_features=statistics["features"],
+        cluster_features=statistics["features"] if is_chosen else None,
+        drop_columns=[] if is_chosen else identifiers,
         missing_values="impute" if statistics["n_rows_dropped"] else "error",
         random_state=asked.clustering_configuration.random_state,
     )

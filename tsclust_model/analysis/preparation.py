@@ -26,6 +26,8 @@ from tsclust_model.errors import (
 
 FEWEST_ROWS = 10
 
+COUNTS_ROWS = "numbers the rows, as an identifier does"
+
 _SCALERS: dict[str, type] = {
     "standard": StandardScaler,
     "minmax": MinMaxScaler,
@@ -195,7 +197,7 @@ def _unfit(column: pd.Series, data: ClusteringData) -> str | None:
     if not _is_number(column):
         return f"not a number ({column.dtype})"
     if _counts_rows(column):
-        return "numbers the rows, as an identifier does"
+        return COUNTS_ROWS
     return None
 
 

@@ -100,9 +100,18 @@ def _show(result: dict[str, Any], path: Path) -> None:
 
 
 def _show_next(asked: AnalysisRequest, config: str, steps: NextSteps) -> None:
-    """How to train on the settings that were written, once a person has chosen the target."""
-    click.echo(f"settings: {config}; next, with the column to predict instead of TARGET:")
+    """How to train on the settings that were written, once a person has chosen the columns."""
+    click.echo(
+        f"settings: {config}; next, with your names for the words in capitals (without --time or "
+        "--id where the table has none):"
+    )
     if (first := steps.once()) is not None:
         click.echo(f"  {first}")
-    data = asked.clustering_data.data_source
-    click.echo(f"  {steps.command('train', data=data, target='TARGET', config=config)}")
+    data = asked.clustering_data
+    columns = {
+        "target": data.target_variable or "TARGET",
+        "time": "TIME",
+        "id": data.id_column or "ID",
+        "model_name": "MODEL",
+    }
+    click.echo(f"  {steps.command('train', data=data.data_source, **columns, config=config)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -11,7 +12,11 @@ from tsclust_model.data.tables import content_digest, read_table
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.metrics import Metric
 from tsclust_model.mlflow_integration.artifacts import ArtifactManager
-from tsclust_model.mlflow_integration.registry import load_generation, name_and_version
+from tsclust_model.mlflow_integration.registry import (
+    load_generation,
+    name_and_version,
+    version_tags,
+)
 from tsclust_model.mlflow_integration.runs import ExperimentManager, log_input
 from tsclust_model.mlflow_integration.thresholds import (
     below_floor,
@@ -85,13 +90,31 @@ def run(
             lines += undefined
         elif limit is not None and report[metric.name] > limit:
             found = report[metric.name]
-            lines = [f"regression: {metric.label} {found:.4g} is above {limit:.4g}, {against}"]
+            lines = [
+                f"regression: {metric.label} {found:.4g} is above {limit:.4g}, {against}",
+                *_promotion(model_uri, baseline_uri),
+            ]
         else:
             lines = []
         if lines and (fail_on_regression or settings is not None):
             raise click.ClickException(" ".join(lines))
         for line in lines:
             click.echo(line)
+
+
+def _promotion(model_uri: str, baseline_uri: str | None) -> list[str]:
+    """A sentence on a model that took over from the baseline that is better here."""
+    uris = [model_uri, baseline_uri or ""]
+    if not all(re.match("models:/.+[@/]", uri) for uri in uris):
+        return []
+    (name, version), baseline = map(name_and_version, uris)
+    tags = version_tags(name, version)
+    if baseline != (name, tags.get("promoted.from")):
+        return []
+    return [
+        f"version {version} took over from version {baseline[1]} ({tags['promoted.reason']}) "
+        "because it was better on other rows; if rows like these are what comes, roll back"
+    ]
 
 
 def _require_thresholds(settings: MonitoringSettings | None, config: str | None) -> None:

@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def change(figure: float, before: float) -> str:
+    """How much a figure has changed, as ``+0.1%``; a change that rounds to nothing is 0.0%."""
+    share = round(figure / before - 1, 3)
+    return f"{share:+.1%}" if share else "0.0%"
+
+
 def beside(figures: Mapping[str, Any], prefix: str, wape: float | None = None) -> str:
     """MASE of the simple forecasts of series, and the WAPE of what is served; empty of rows."""
     simple = {"base": "mase_bank", "Theta": "mase_theta", "seasonal naive": "mase_seasonal_naive"}

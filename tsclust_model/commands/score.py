@@ -43,8 +43,14 @@ def run(data: str, model_uri: str, output: str, quantiles: tuple[str, ...] = ())
 def score(
     generation: FittedPipeline, frame: pd.DataFrame, quantiles: Sequence[float] = ()
 ) -> pd.DataFrame:
-    """The forecasts of a table, made `batch_size` rows at a time."""
-    size = generation.info["config"]["batch_size"]
+    """The forecasts of a table, made `batch_size` rows at a time.
+
+    A table with strings in a column of numbers is one part: whether the column is of the wrong
+    type, or a few of its cells are, only the whole of it tells.
+    """
+    numbers = [name for name, kind in generation.input_columns.items() if kind == "double"]
+    is_plain = all(pd.api.types.is_numeric_dtype(frame[n]) for n in numbers if n in frame)
+    size = generation.info["config"]["batch_size"] if is_plain else max(len(frame), 1)
     parts = [generation.predict(part, quantiles=quantiles) for part in _chunks(frame, size)]
     return pd.concat(parts)
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tsclust_model.boosting.segment_gain import gain_sentence
-from tsclust_model.commands.figures import beside, fold_line, held_line, interval_line
+from tsclust_model.commands.figures import beside, change, fold_line, held_line, interval_line
 from tsclust_model.commands.next_steps import NextSteps
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
@@ -76,7 +76,7 @@ def _errors(report: Mapping[str, Any], metric: str) -> Iterator[str]:
     for name, everyone, own, served in columns:
         yield (
             f"  {name:<8} global {everyone:.4g}   clusters alone {own:.4g}   "
-            f"blend {served:.4g} ({served / everyone - 1:+.1%} against global)"
+            f"blend {served:.4g} ({change(served, everyone)} against global)"
         )
     if f"{metric}_control" in worth:  # segments' own models were fitted
         yield (
@@ -107,7 +107,9 @@ def _series_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  LightGBM {why}: the exponential filters and Theta forecast alone"
     if scores["n_series_clipped"]:
         yield clipped_line(scores)
-    yield beside(report["worth"], "  simple   ")
+    for name, figures in (("folds", report["worth"]), ("holdout", report["holdout"] or {})):
+        if line := beside(figures, f"  {name:<8} "):
+            yield line
     for kind in ("filled", "dropped", "copies", "without_values", "shorter_than_a_season"):
         if gaps[kind]:
             yield f"  {kind.replace('_', ' ')}: {gaps[kind]}"

@@ -252,6 +252,28 @@ def as_numbers(
         ) from error
 
 
+def numbers_or_not(column: pd.Series, markers: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The column as of `as_numbers`, and the mask of its cells that are no numbers, shape (n,).
+
+    Such a cell is NaN. A column without a single number is a DataValidationError.
+    """
+    try:
+        values = as_numbers(column, markers)
+        return values, np.zeros(len(values), dtype=bool)
+    except DataValidationError as error:
+        cells = without_markers(column, markers)
+        if cells.dtype != object or isinstance(error.__cause__, OverflowError):
+            raise
+        values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        if np.isnan(values).all():
+            raise
+        present = cells.notna().to_numpy()
+        others = np.zeros(len(values), dtype=bool)
+        for row in np.flatnonzero(present & np.isnan(values)):
+            others[row] = str(cells.iloc[row]).strip().lower() != "nan"
+        return values, others
+
+
 def are_numbers(values: pd.Series | pd.Index) -> np.ndarray:
     """Mask of the values that are numbers, or strings of one, shape (n,)."""
     return np.array(pd.to_numeric(pd.Series(values), errors="coerce").notna(), dtype=bool)

@@ -130,7 +130,7 @@ def read_table(
 
 
 def write_table(frame: pd.DataFrame, target: str) -> str:
-    """Write `frame` as parquet or csv, by the suffix of `target`; all of it or nothing.
+    """Write `frame` as parquet, csv or tsv, by the suffix of `target`; all of it or nothing.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def write_table(frame: pd.DataFrame, target: str) -> str:
     """
     file_format = _format(target)
     if file_format not in ("csv", "parquet"):
-        raise DataValidationError(f"{target}: tables are written as .csv or .parquet")
+        raise DataValidationError(f"{target}: tables are written as .csv, .tsv or .parquet")
     packed = _COMPRESSIONS.get(_suffixes(target)[1] or "")
     system, path = fsspec.core.url_to_fs(target)
     partial = f"{path}.partial"

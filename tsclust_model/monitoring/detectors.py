@@ -201,9 +201,13 @@ class NoiseDrift(Detector):
 
     threshold: float = 0.3
 
+    @property
+    def usual(self) -> float:
+        """The most noise (0 to 1) that the training rows explain."""
+        return self.reference.most_noise(_NOISE_EFFECT)
+
     def _change(self, window: DriftWindow) -> str:
-        n, noise = len(window.is_noise), int(window.is_noise.sum())
-        usual = self.reference.most_noise(_NOISE_EFFECT)
+        n, noise, usual = len(window.is_noise), int(window.is_noise.sum()), self.usual
         significant = binom.sf(noise - 1, n, min(usual, 1.0)) < ALPHA
         if noise / n > max(self.threshold, usual) and significant:
             return (

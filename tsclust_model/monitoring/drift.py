@@ -123,6 +123,11 @@ class DriftMonitor:
         return "; ".join(detector.reason for detector in alarms)
 
     @property
+    def n_waiting(self) -> int:
+        """Rows that wait for others to make a window."""
+        return sum(len(part.X) for part in self._rows)
+
+    @property
     def votes(self) -> int:
         """How many of the last windows drifted, by the detector that saw the most."""
         return max(detector.n_votes for detector in self.detectors.values())
@@ -139,7 +144,7 @@ class DriftMonitor:
             detector.clear()
         if len(window.X):
             self._rows.append(window)
-        if sum(len(part.X) for part in self._rows) >= MIN_ROWS:
+        if self.n_waiting >= MIN_ROWS:
             whole = DriftWindow(
                 np.concatenate([part.X for part in self._rows]),
                 np.concatenate([part.is_noise for part in self._rows]),

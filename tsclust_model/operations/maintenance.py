@@ -16,6 +16,7 @@ from tsclust_model.mlflow_integration.registry import CHAMPION, alias_version, r
 from tsclust_model.mlflow_integration.storage import open_storage
 from tsclust_model.models.base import BatchWindow, FittedPipeline
 from tsclust_model.monitoring.detectors import DriftWindow, Source
+from tsclust_model.monitoring.reference import MIN_ROWS
 from tsclust_model.monitoring.watch import DriftWatch
 from tsclust_model.shown import one_line
 from tsclust_model.training.challenge import Retraining, retrain_model, waits_for
@@ -188,8 +189,10 @@ class _Monitor:
         batch_id = self.history.register(self.champion.checked_rows(frame, self.config))
         if batch_id in self.batches:
             return f"batch {batch_id} was seen before"
+        if batch_id in self.champion.info.get("trained_on", ()):
+            return f"batch {batch_id} is data that the model was trained on"
         batch = self._batch(batch_id)
-        noise = []
+        noise, waiting = [], self.watch.drift.n_waiting
         for start in range(0, len(batch.X), self.config.batch_size):
             part = slice(start, start + self.config.batch_size)
             is_noise = self.champion.is_noise(batch.X[part])
@@ -204,13 +207,19 @@ class _Monitor:
         if batch.n_new is not None and batch.n_new < len(frame):
             n_rows = f"{batch.n_new} new rows, of {len(frame)},"
         ratio = float(np.concatenate(noise).mean()) if noise else 0.0
+        is_tested = self.watch.drift.n_waiting < waiting + len(batch.X)
         return (
             f"batch {batch_id} of {n_rows} has noise {ratio:.2f} "
-            f"(threshold {self.config.noise_threshold:.2f}){self._verdict()}"
+            f"(threshold {self.config.noise_threshold:.2f}){self._verdict(is_tested)}"
         )
 
-    def _verdict(self) -> str:
+    def _verdict(self, is_tested: bool) -> str:
         drift = self.watch.drift
+        if drift.n_waiting and not is_tested:
+            return (
+                f"; drift is tested once {MIN_ROWS} {self.champion.unit} are collected "
+                f"({drift.n_waiting} until now)"
+            )
         if drift.noise.pause_left:
             return f"; paused for {drift.noise.pause_left} more windows after a retrain"
         if drift.votes and not self.watch.reason:

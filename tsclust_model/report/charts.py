@@ -378,7 +378,7 @@ def by_size(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """Each cluster and the positions of its rows, the largest first; noise left out."""
     order = np.argsort(labels, kind="stable")
     clusters, starts = np.unique(labels[order], return_index=True)
-    parts = zip(clusters, np.split(order, starts[1:]), strict=True)
+    parts = zip(clusters, np.split(order, starts)[1:], strict=True)
     rows_of = [(int(cluster), rows) for cluster, rows in parts if cluster != NOISE]
     return sorted(rows_of, key=lambda part: -len(part[1]))
 

@@ -17,8 +17,8 @@ from tsclust_model.data.columns import (
     OK,
     are_numbers,
     as_boolean,
-    as_numbers,
     is_nested,
+    numbers_or_not,
     require_columns,
     row_status,
     without_markers,
@@ -98,42 +98,43 @@ class Schema:
         """Turn a table into the model's matrix, one row at a time in effect.
 
         Extra columns are ignored and the order of columns does not matter. A column that is absent,
-        duplicated, or holds a string where the model knows a number is a DataValidationError.
+        duplicated, or holds strings only where the model knows numbers is a DataValidationError.
         """
         if frame.columns.tolist() != self.names:
             require_columns(frame, self.names)
             frame = frame[self.names]
-        unknown = np.zeros(frame.shape, dtype=bool)
+        unknown, broken = np.zeros((2, *frame.shape), dtype=bool)
         ready = [
             feature.is_number and isinstance(dtype, np.dtype) and dtype.kind in "fiu"
             for feature, dtype in zip(self.features, frame.dtypes, strict=True)
         ]
         if all(ready):
             X = np.array(frame.to_numpy(np.float64), order="C")
-            return Encoded(X, self._status(X, unknown))
+            return Encoded(X, self._status(X, unknown, broken))
         X = np.empty(frame.shape, dtype=np.float64)
         X[:, ready] = frame.loc[:, ready].to_numpy(np.float64)
         for i in np.flatnonzero(np.logical_not(ready)):
             feature = self.features[i]
             column = frame[feature.name]
             if feature.is_number:
-                X[:, i] = as_numbers(column, self.missing_markers)
+                X[:, i], broken[:, i] = numbers_or_not(column, self.missing_markers)
             else:
                 X[:, i], unknown[:, i] = _codes(column, feature, self.missing_markers)
-        return Encoded(X, self._status(X, unknown))
+        return Encoded(X, self._status(X, unknown, broken))
 
-    def _status(self, X: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    def _status(self, X: np.ndarray, unknown: np.ndarray, broken: np.ndarray) -> np.ndarray:
         if (np.abs(X) <= LARGEST).all():  # and none of them is NaN
             return np.full(len(X), OK, dtype=object)
-        broken = {
+        masks = {
+            "not a number": broken,
             "infinite": np.isinf(X),
             "out of range": np.isfinite(X) & (np.abs(X) > LARGEST),
         }
         if self.missing_values == "error":
-            broken = {"missing": np.isnan(X) & ~unknown} | broken
+            masks = {"missing": np.isnan(X) & ~unknown & ~broken} | masks
         problems = {
             problem: [(self.names[i], mask[:, i]) for i in np.flatnonzero(mask.any(axis=0))]
-            for problem, mask in broken.items()
+            for problem, mask in masks.items()
         }
         return row_status(problems, len(X))
 

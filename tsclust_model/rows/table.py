@@ -24,6 +24,7 @@ from tsclust_model.data.columns import (
     in_time_order,
     is_nested,
     named_strings,
+    numbers_or_not,
     outcome,
     plain_strings,
     require_columns,
@@ -248,7 +249,7 @@ def canonical_rows(
         columns[roles.time] = keys.astype(np.float64 if numeric else "datetime64[ns]").to_numpy()
     for feature in schema.features:
         if feature.is_number:
-            columns[feature.name] = as_numbers(frame[feature.name], schema.missing_markers)
+            columns[feature.name], _ = numbers_or_not(frame[feature.name], schema.missing_markers)
         else:
             texts = plain_strings(frame[feature.name], schema.missing_markers)
             if feature.kind == "boolean":
@@ -288,6 +289,13 @@ def _feature_names(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) ->
             raise DataValidationError(f"'{name}' is the {role} column and is predicted; choose one")
         if name in RESERVED:
             raise DataValidationError(f"'{name}' is a column of the forecasts; rename the {role}")
+    for name in config.drop_columns:
+        if name not in frame.columns:
+            warnings.warn(
+                f"drop_columns names '{name}', which the data does not have"
+                f"{suggestion(name, map(str, frame.columns))}",
+                stacklevel=3,
+            )
     if roles.features:
         require_columns(frame, roles.features, "feature column")
         features = list(dict.fromkeys(roles.features))
@@ -302,13 +310,6 @@ def _feature_names(frame: pd.DataFrame, roles: Roles, config: PipelineConfig) ->
                     f"'{name}' is a feature and in drop_columns; take it out of one of the two"
                 )
     else:
-        for name in config.drop_columns:
-            if name not in frame.columns:
-                warnings.warn(
-                    f"drop_columns names '{name}', which the data does not have"
-                    f"{suggestion(name, map(str, frame.columns))}",
-                    stacklevel=3,
-                )
         unusable = roles.not_features | set(config.drop_columns)
         features = [str(name) for name in frame.columns if name not in unusable]
     if not features:

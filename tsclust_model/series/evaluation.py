@@ -50,9 +50,11 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
     DataValidationError
         There is no series to compare.
     """
+    needed = held.panel.frequency.season + 1
     if not len(held):
         raise DataValidationError(
-            "no series has values before and after the origin; give longer series"
+            f"nothing lies before the newest {held.panel.horizon} periods, which are evaluated; "
+            f"add the history of each series before them, {needed} periods or more"
         )
     forecast = generation.forecast(held.panel, generation.coverage, DECILES)
     labels, served = forecast.assignment.labels, forecast.target
@@ -60,8 +62,9 @@ def evaluate_series(generation: SeriesGeneration, held: HeldBack) -> dict[str, A
     figures = series_metrics(held, served.prediction)
     if figures["mase"] is None:
         raise DataValidationError(
-            "no series varies before the values that are held back, so that there is no scale to "
-            "judge errors by; give longer series or some that vary, or train without holdout"
+            "no series varies before the periods that are evaluated, so that errors have no scale; "
+            f"add the history before them ({needed} periods or more), give series that vary, or "
+            "train without holdout"
         )
     for way, values in generation.baselines(held.panel, labels).items():
         other = series_metrics(held, values)

@@ -295,13 +295,25 @@ class AdaptiveRetrainingManager:
             )
         noise = float(np.mean(self._noise)) if self._noise else 0.0
         if noise > self.config.noise_threshold and not self.drift_reason:
-            advice.append(
-                f"Mean noise of the last {len(self._noise)} batches is {noise:.2f}, over "
-                f"noise_threshold {self.config.noise_threshold:.2f}, but it was "
-                f"{self.reference.noise_ratio:.2f} in training: raise noise_threshold, or lower "
-                "hdbscan_params.min_cluster_size at the next retrain."
-            )
+            advice.append(self._about_noise(noise))
         return advice
+
+    def _about_noise(self, noise: float) -> str:
+        """What helps against noise over the threshold: it is new, or was there in training."""
+        n, before = len(self._noise), self.reference.noise_ratio
+        over = (
+            f"{'Noise of the last batch' if n == 1 else f'Mean noise of the last {n} batches'} is "
+            f"{noise:.2f}, over noise_threshold {self.config.noise_threshold:.2f}, "
+        )
+        if noise > self.drift.noise.usual:
+            return (
+                f"{over}and it was {before:.2f} in training: record the outcomes of these rows, "
+                "and a retrain can find segments for them."
+            )
+        return (
+            f"{over}but it was {before:.2f} in training: raise noise_threshold, or lower "
+            "hdbscan_params.min_cluster_size at the next retrain."
+        )
 
     def _run(self, reason: str) -> bool:
         self.last_reason = reason

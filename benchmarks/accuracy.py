@@ -227,7 +227,7 @@ def diabetes() -> dict[str, Any]:
     fit = fit_generation(data, config, {"roles": vars(roles)})
     seconds = time.perf_counter() - started
     control = shuffled_control(fit, data, config)
-    report = performance_figures(fit, newest.iloc[:0], control)["worth"]
+    report = performance_figures(fit, newest.iloc[:0], control)["folds"]
     held = evaluate_generation(fit.generation, newest)
     print(f"\ndiabetes130, RMSE of the length of stay in days (fit {seconds:.0f} s)")
     print(f"  {'':<10}{'global':>9}{'clusters':>10}{'blend':>9}{'control':>9}")

@@ -40,19 +40,22 @@ from tsclust_model.errors import ConfigurationError, suggestion
 
 Config = TypeVar("Config")
 
+Params = dict[str, Any]
+"""Arguments that a library takes, by name."""
+
 NAME_PATTERN = re.compile(r"(?!\.|.*\.\.)[A-Za-z0-9._-]{1,64}")
 """Names that users give: models, versions, profiles; they stand in paths."""
 
 NAME_CHARACTERS = "A-Z a-z 0-9 . _ -, no dot first and no .. anywhere"
 
-_HDBSCAN_DEFAULTS: dict[str, Any] = {
+_HDBSCAN_DEFAULTS: Params = {
     "min_cluster_size": 5,
     "min_samples": 3,
     "cluster_selection_epsilon": 0.0,
     "prediction_data": True,
     "cluster_selection_method": "eom",
 }
-_TIMESERIES_DEFAULTS: dict[str, Any] = {
+_TIMESERIES_DEFAULTS: Params = {
     "objective": "regression",
     "metric": "rmse",
     "boosting_type": "gbdt",
@@ -64,20 +67,20 @@ _TIMESERIES_DEFAULTS: dict[str, Any] = {
     "verbose": -1,
     "random_state": 42,
 }
-_RESOURCE_DEFAULTS: dict[str, Any] = _TIMESERIES_DEFAULTS | {
+_RESOURCE_DEFAULTS: Params = _TIMESERIES_DEFAULTS | {
     "num_leaves": 15,
     "learning_rate": 0.1,
     "feature_fraction": 0.8,
     "bagging_fraction": 0.7,
 }
-_KNN_DEFAULTS: dict[str, Any] = {
+_KNN_DEFAULTS: Params = {
     "n_neighbors": 5,
     "weights": "distance",
     "algorithm": "auto",
     "metric": "euclidean",
 }
 
-_PRESETS: dict[str, dict[str, Any]] = {
+_PRESETS: dict[str, Params] = {
     name: {
         "hdbscan_params": {
             "min_cluster_size": size, "min_samples": samples, "cluster_selection_epsilon": epsilon
@@ -231,7 +234,7 @@ _KNN_RULES: dict[str, Any] = {
 }
 
 
-_SECTIONS: dict[str, tuple[dict[str, Any], Rules]] = {
+_SECTIONS: dict[str, tuple[Params, Rules]] = {
     "hdbscan_params": (_HDBSCAN_DEFAULTS, Rules(_HDBSCAN_RULES)),
     "lgb_timeseries_params": (
         _TIMESERIES_DEFAULTS,
@@ -244,7 +247,7 @@ _SECTIONS: dict[str, tuple[dict[str, Any], Rules]] = {
 _PRESET = Rules({"preset": Literal[tuple(_PRESETS)]})
 
 
-def _section(name: str, given: Any) -> dict[str, Any]:
+def _section(name: str, given: Any) -> Params:
     """One of the parameter dicts, laid over its defaults and checked key by key."""
     defaults, rules = _SECTIONS[name]
     if not isinstance(given, Mapping):
@@ -256,7 +259,7 @@ def _section(name: str, given: Any) -> dict[str, Any]:
             )
     values = plain(given)
     rules.check(values, f"{name}.")
-    params: dict[str, Any] = {}
+    params: Params = {}
     for key, value in values.items():
         canonical = str(_ALIASES.get(key, key))
         if canonical in params:
@@ -282,9 +285,8 @@ def _require_known(names: Iterable[str]) -> None:
     known = [item.name for item in dataclasses.fields(PipelineConfig)]
     for name in names:
         if name not in known:
-            raise ConfigurationError(
-                f"unknown configuration key '{name}'{suggestion(str(name), known)}"
-            )
+            hint = suggestion(str(name), known)
+            raise ConfigurationError(f"unknown configuration key '{name}'{hint}")
 
 
 def _refusing_unknown(config: type[Config]) -> type[Config]:
@@ -387,10 +389,10 @@ class PipelineConfig:
     (3, True)
     """
 
-    hdbscan_params: dict[str, Any] = field(default_factory=dict)
-    lgb_timeseries_params: dict[str, Any] = field(default_factory=dict)
-    lgb_resource_params: dict[str, Any] = field(default_factory=dict)
-    knn_params: dict[str, Any] = field(default_factory=dict)
+    hdbscan_params: Params = field(default_factory=dict)
+    lgb_timeseries_params: Params = field(default_factory=dict)
+    lgb_resource_params: Params = field(default_factory=dict)
+    knn_params: Params = field(default_factory=dict)
     task: Annotated[str, one_of("auto", "regression", "classification")] = "auto"
     noise_threshold: Share = 0.3
     batch_size: Count = 1000

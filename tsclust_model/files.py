@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+State = dict[str, Any]
+"""What a process leaves for the next one, as JSON."""
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
@@ -43,7 +46,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> State:
     """The state that was written last; empty without one, or if the file is no JSON object."""
     try:
         state = json.loads(path.read_bytes())

@@ -19,7 +19,7 @@ from sklearn.metrics import (
 )
 
 from tsclust_model.errors import DataValidationError
-from tsclust_model.results import NOISE
+from tsclust_model.results import NOISE, ClusteringMetrics
 
 SILHOUETTE_ROWS = 10_000
 _SILHOUETTE_SAMPLE = 4_000  # the mean of so many is known to about 0.005
@@ -69,7 +69,7 @@ _LEAST_PROBABILITY = 1e-6
 
 def calculate_clustering_metrics(
     X: np.ndarray, labels: Sequence[int] | np.ndarray, random_state: int = 42
-) -> dict[str, Any]:
+) -> ClusteringMetrics:
     """How well separated clusters are, noise left out.
 
     Parameters
@@ -91,7 +91,7 @@ def calculate_clustering_metrics(
     X, labels = np.asarray(X), np.asarray(labels)
     inside = labels != NOISE
     n_clusters = len(np.unique(labels[inside]))
-    metrics: dict[str, Any] = {
+    metrics: ClusteringMetrics = {
         "n_clusters": n_clusters,
         "n_noise_points": int((~inside).sum()),
         "noise_ratio": float((~inside).mean()) if len(inside) else 0.0,
@@ -164,8 +164,8 @@ def calculate_classification_metrics(
     P = np.asarray(probabilities, dtype=np.float64)
     codes = np.asarray(y_true)
     if classes is not None:
-        place = {found: code for code, found in enumerate(classes)}
-        codes = np.array([place.get(found, -1) for found in codes], dtype=np.int64)
+        place = {value: code for code, value in enumerate(classes)}
+        codes = np.array([place.get(value, -1) for value in codes], dtype=np.int64)
     if len(codes) == 0:
         return {"accuracy": None, "log_loss": None, "auc": None}
     return {
@@ -213,8 +213,8 @@ def weighted_quantile_loss(y: np.ndarray, losses: np.ndarray) -> float | None:
 def true_probabilities(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """The probability, shape (n,), that was given to what happened; 0 where it has no column."""
     codes = codes.astype(np.int64)
-    found = probabilities[np.arange(len(codes)), np.maximum(codes, 0)]
-    return np.where(codes < 0, 0.0, found)
+    given = probabilities[np.arange(len(codes)), np.maximum(codes, 0)]
+    return np.where(codes < 0, 0.0, given)
 
 
 def log_losses(probability: np.ndarray) -> np.ndarray:
@@ -224,12 +224,12 @@ def log_losses(probability: np.ndarray) -> np.ndarray:
 
 def _mean_auc(P: np.ndarray, codes: np.ndarray) -> float | None:
     columns = range(P.shape[1]) if P.shape[1] > 2 else (1,)  # of two classes both are the same
-    found = [
+    areas = [
         roc_auc_score(codes == code, P[:, code])
         for code in columns
         if 0 < int((codes == code).sum()) < len(codes)
     ]
-    return float(np.mean(found)) if found else None
+    return float(np.mean(areas)) if areas else None
 
 
 def silhouette_rows(labels: np.ndarray, random_state: int = 42) -> np.ndarray:

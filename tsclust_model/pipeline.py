@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model import results
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.tables import write_table
@@ -26,7 +27,7 @@ from tsclust_model.mlflow_integration.registry import (
 )
 from tsclust_model.mlflow_integration.stores import require_server
 from tsclust_model.monitoring.metrics import Clock, PerformanceMonitor, utc_now
-from tsclust_model.results import BatchResult, ClusteringResult, PerformanceReport
+from tsclust_model.results import BatchResult, ClusteringResult, PerformanceReport, Purged
 from tsclust_model.rows.batches import training_frame
 from tsclust_model.training.challenge import Retraining
 from tsclust_model.training.living import Callback, LivingModel
@@ -252,9 +253,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         require_server()
         name_segment(self._model_name, cluster_id, name)
 
-    def purge(
-        self, ids: Collection[Any] | None = None, before: str | None = None
-    ) -> dict[str, Any]:
+    def purge(self, ids: Collection[Any] | None = None, before: str | None = None) -> Purged:
         """Remove patients' rows, or old batches, from the history.
 
         Parameters
@@ -282,7 +281,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         """Decides about retrains, e.g. ``request_manual_retraining(reason)``."""
         return self._manager
 
-    def get_retraining_status(self) -> dict[str, Any]:
+    def get_retraining_status(self) -> results.RetrainingStatus:
         """See `AdaptiveRetrainingManager.get_retraining_status`."""
         return self.retraining_manager.get_retraining_status()
 
@@ -314,7 +313,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         return self._health().status
 
     @property
-    def monitoring_statistics(self) -> dict[str, Any]:
+    def monitoring_statistics(self) -> results.MonitoringStatistics:
         """``batches``, ``metrics`` (summary), ``alerts`` and ``errors`` (counts of all)."""
         return {
             "batches": self._n_batches,
@@ -338,7 +337,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         self._last_report = self._fitted().report(self.config, self._monitor, now, save_dir)
         return self._last_report
 
-    def get_pipeline_status(self) -> dict[str, Any]:
+    def get_pipeline_status(self) -> results.PipelineStatus:
         """``pipeline_fitted``, ``batch_processing_enabled``, ``current_model_version``,
         ``last_training_time`` and ``performance_metrics``."""
         return {
@@ -349,22 +348,22 @@ class TimeSeriesClusteringPipeline(LivingModel):
             "performance_metrics": self._monitor.get_performance_summary(),
         }
 
-    def get_model_info(self) -> dict[str, Any]:
+    def get_model_info(self) -> results.ModelInfo:
         """``clustering`` (metrics, sizes, names, lineage), ``timeseries_models``,
         ``resource_models`` and ``fallback_model``."""
         return self._fitted().describe()
 
     def get_performance_metrics(
         self, metric_names: Sequence[str] | None = None, time_window: timedelta | None = None
-    ) -> dict[str, list[dict[str, Any]]]:
+    ) -> dict[str, list[results.RecordedValue]]:
         """Recorded values by metric: ``value``, ``component``, ``timestamp``, oldest first."""
         return self._monitor.by_metric(metric_names, time_window)
 
-    def get_alert_summary(self, time_window: timedelta | None = None) -> dict[str, Any]:
+    def get_alert_summary(self, time_window: timedelta | None = None) -> results.AlertSummary:
         """``total``, ``by_severity``, ``by_metric`` and the ``alerts``, oldest first."""
         return self._monitor.alert_summary(time_window)
 
-    def get_error_statistics(self) -> dict[str, Any]:
+    def get_error_statistics(self) -> results.ErrorStatistics:
         """See `ErrorHandler.get_error_statistics`."""
         return self._errors.get_error_statistics()
 
@@ -377,7 +376,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
         `process_batch`."""
         self._errors.enable_graceful_degradation(enable)
 
-    def perform_health_check(self) -> dict[str, Any]:
+    def perform_health_check(self) -> results.HealthCheck:
         """``status``, and of each component whether it is ``ok`` or what is wrong.
 
         An alert counts while its metric is over the threshold, an error until its component works
@@ -390,7 +389,7 @@ class TimeSeriesClusteringPipeline(LivingModel):
             "timestamp": self._clock(),
         }
 
-    def diagnose_pipeline_health(self) -> dict[str, Any]:
+    def diagnose_pipeline_health(self) -> results.Diagnosis:
         """``pipeline_status``, ``component_health``, ``performance_metrics`` and
         ``recommendations``: sentences that name a number and an action."""
         health = self._health()

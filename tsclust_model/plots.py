@@ -192,9 +192,9 @@ def interactive(name: str, **parts: Any) -> Any:
     return _titled(figure, *axes)
 
 
-def as_html(figure: Any) -> str:
-    """A page that fetches plotly's script."""
-    return str(figure.to_html(include_plotlyjs="cdn", div_id="plot"))
+def as_html(figure: Any, script: str = "cdn") -> str:
+    """A page that fetches plotly's script; from beside it with the `script` 'directory'."""
+    return str(figure.to_html(include_plotlyjs=script, div_id="plot"))
 
 
 def shown_pictures(visualizations: Mapping[str, Any]) -> list[tuple[str, bytes, str]]:
@@ -215,9 +215,12 @@ def save(content: bytes | Any, path: Path) -> None:
     """Write a PNG, or a plotly figure whose script lies beside it and needs no network."""
     if isinstance(content, bytes):
         write_whole(path, content)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content.write_html(path, include_plotlyjs="directory", div_id="plot")
+        return
+    from plotly.offline import get_plotlyjs
+
+    write_whole(path, as_html(content, "directory"))
+    if not (script := path.with_name("plotly.min.js")).exists():
+        write_whole(script, get_plotlyjs())
 
 
 def new_figure(x: str, y: str, long_names: bool = False) -> tuple[Figure, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -14,6 +14,146 @@ from tsclust_model.shown import one_line
 
 NOISE = -1
 """The label of a row that belongs to no cluster."""
+
+ClusterFigures = dict[str, float | None]
+"""Metrics of one cluster by name, and ``n_rows``; None where undefined."""
+
+
+Evaluation = dict[str, Any]
+"""What `FittedModel.evaluate` says, by name: counts, metrics of the target's kind (each also of
+simpler forecasts, as ``rmse_global``), and ``clusters`` and ``resources`` with their metrics."""
+
+MetricSummaries = dict[str, dict[str, float]]
+"""``count``, ``last``, ``mean``, ``min`` and ``max`` by metric."""
+
+
+class ClusteringMetrics(TypedDict):
+    """How well separated clusters are; see `calculate_clustering_metrics`."""
+
+    n_clusters: int
+    n_noise_points: int
+    noise_ratio: float
+    silhouette_score: float | None
+    calinski_harabasz_score: float | None
+    davies_bouldin_score: float | None
+
+
+class RecordedValue(TypedDict):
+    """A value of a metric."""
+
+    value: float
+    component: str
+    timestamp: datetime
+
+
+class AlertSummary(TypedDict):
+    """Alerts of a time, oldest first, and how many there are."""
+
+    total: int
+    by_severity: dict[str, int]
+    by_metric: dict[str, int]
+    alerts: list[PerformanceAlert]
+
+
+class ErrorStatistics(TypedDict):
+    """How many errors there were, by type and component, and calls that were refused."""
+
+    total_errors: int
+    by_type: dict[str, int]
+    by_component: dict[str, int]
+    refused_calls: dict[str, int]
+    graceful_degradation: bool
+
+
+class RetrainingStatus(TypedDict):
+    """See `AdaptiveRetrainingManager.get_retraining_status`."""
+
+    last_training_time: datetime
+    batches_seen: int
+    cooldown_batches_left: int
+    drift_detected: bool
+    waits_for: str
+    last_reason: str
+    last_refusal: str
+    last_comparison: str
+
+
+class MonitoringStatistics(TypedDict):
+    """How much was monitored; `alerts` and `errors` are counts."""
+
+    batches: int
+    metrics: MetricSummaries
+    alerts: int
+    errors: int
+
+
+class PipelineStatus(TypedDict):
+    """What a pipeline serves."""
+
+    pipeline_fitted: bool
+    batch_processing_enabled: bool
+    current_model_version: str | None
+    last_training_time: datetime | None
+    performance_metrics: MetricSummaries
+
+
+class HealthCheck(TypedDict):
+    """Whether a pipeline is well, and each of its components."""
+
+    status: str
+    components: dict[str, str]
+    timestamp: datetime
+
+
+class Diagnosis(TypedDict):
+    """What is wrong with a pipeline, and what to do."""
+
+    pipeline_status: str
+    component_health: dict[str, str]
+    performance_metrics: MetricSummaries
+    recommendations: list[str]
+
+
+class Purged(TypedDict):
+    """Removed rows by batch, and the versions that were trained on such batches."""
+
+    removed_rows: dict[str, int]
+    model_versions: list[str]
+
+
+class ClusteringInfo(ClusteringMetrics):
+    """The segments of a model that serves."""
+
+    cluster_ids: list[int]
+    cluster_sizes: dict[str, int]
+    segment_names: dict[int, str]
+    lineage: LineageFigures
+
+
+class LineageFigures(TypedDict):
+    """`Lineage` as JSON."""
+
+    kept: dict[str, int]
+    born: list[int]
+    retired: list[int]
+    next_id: int
+
+
+class FallbackInfo(TypedDict):
+    """The nearest-neighbour fallback of a model that serves."""
+
+    n_neighbors: int
+    n_rows: int
+
+
+class ModelInfo(TypedDict):
+    """What a pipeline serves, in figures."""
+
+    clustering: ClusteringInfo
+    timeseries_models: dict[str, Any]
+    resource_models: dict[str, dict[str, Any]]
+    fallback_model: FallbackInfo | None
+
 
 _SOURCES = np.array(["hdbscan", "knn", "none"], dtype=object)
 
@@ -39,7 +179,7 @@ class ClusteringResult:
     labels: np.ndarray
     cluster_centers: np.ndarray
     noise_ratio: float
-    metrics: dict[str, Any]
+    metrics: ClusteringMetrics
 
 
 @one_line
@@ -127,8 +267,8 @@ class PerformanceReport:
     model_version : str
     """
 
-    clustering_metrics: dict[str, Any]
-    model_metrics: dict[int, dict[str, Any]]
+    clustering_metrics: ClusteringMetrics
+    model_metrics: dict[int, ClusterFigures]
     visualizations: dict[str, str]
     timestamp: datetime
     model_version: str

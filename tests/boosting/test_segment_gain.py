@@ -132,10 +132,10 @@ def trained(frame: pd.DataFrame, roles: Roles, config: PipelineConfig):
 
 def test_real_segments_are_credited(hospital):
     report = trained(hospital[:1500], HOSPITAL_ROLES, HOSPITAL_CONFIG)
-    gain, worth = report["gain"], report["worth"]
+    gain, folds = report["gain"], report["folds"]
     assert gain["earned"]
-    assert gain["saved"] == pytest.approx(1 - worth["rmse_blend"] / worth["rmse_global"])
-    assert gain["control"] == pytest.approx(1 - worth["rmse_control"] / worth["rmse_global"])
+    assert gain["saved"] == pytest.approx(1 - folds["rmse_blend"] / folds["rmse_global"])
+    assert gain["control"] == pytest.approx(1 - folds["rmse_control"] / folds["rmse_global"])
     assert gain["beyond"] > 0.02
     assert headline(report)["fold_saved_beyond_control"] == gain["beyond"]
     assert headline(report)["fold_saved_beyond_control_error"] == gain["error"]
@@ -160,4 +160,4 @@ def test_segments_that_are_noise_are_not_credited(task):
     assert report["clustering"]["n_clusters"] >= 2
     gain = report["gain"]
     assert not gain["earned"]
-    assert "do not improve" in gain_sentence(gain, report["worth"]["cluster_weight"])
+    assert "do not improve" in gain_sentence(gain, report["folds"]["cluster_weight"])

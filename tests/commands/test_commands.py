@@ -421,7 +421,7 @@ def test_evaluate_refuses_what_it_cannot_use_in_one_line(
 def test_score_writes_null_rows_with_a_status_and_all_others(run, registered, hospital, tmp_path):
     frame = hospital.head(30).astype({"age": object})
     frame.loc[4, "age"] = None
-    frame.loc[7, "age"] = SECRET
+    frame.loc[7, "age"] = f"text {SECRET}"
     path, output = tmp_path / "new.csv", tmp_path / "out" / "scored.csv"
     frame.to_csv(path, index=False)
     asked = {"model_uri": registered.model_uri, "quantiles": "0.05, 0.5,0.95"}

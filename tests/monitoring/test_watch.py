@@ -49,7 +49,7 @@ def test_drift_is_due_until_a_retrain_answers_it(reference):
     watch = DriftWatch(reference, CONFIG)
     assert [watch.update(draw(seed, 3.0)) for seed in (1, 2, 3)] == [False, True, False]
     assert watch.due(0) == watch.reason
-    assert watch.reason.startswith("3 feature(s) moved: ")
+    assert watch.reason.startswith("3 feature(s) drifted: ")
     watch.start_over(reference)
     assert watch.due(0) == ""
     assert watch.drift.noise.pause_left == 4

@@ -35,7 +35,7 @@ CONFIG = PipelineConfig(
     hdbscan_params={"min_cluster_size": 15}, lgb_timeseries_params=QUICK, batch_size=100
 )
 ROLES = Roles(TARGET, time="admission_time", id="patient_id")
-MOVED = "feature(s) moved"
+MOVED = "feature(s) drifted"
 _numbers = count()
 
 

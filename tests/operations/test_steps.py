@@ -156,7 +156,7 @@ NOTHING: tuple[str, list[str], str] = ("done", [], "1")
 DRIFT = [
     "R² # is under #",
     "noise ratio # is over noise_threshold # and over #, the most of the training rows; "
-    "# feature(s) moved: creatinine (KS #, PSI #, shift # sd), age (KS #, PSI #, shift # sd); "
+    "# feature(s) drifted: creatinine (KS #, PSI #, shift # sd), age (KS #, PSI #, shift # sd); "
     "RMSE # is over #, the most of the training rows (mean #)",
 ]
 AGAIN = ["the model has learned from # rows since the drift, and # more are labelled now"]
@@ -218,7 +218,7 @@ def test_the_same_data_twice_does_nothing_and_says_so(make_loop, stream):
     assert (first["status"], again["status"]) == ("done", "unchanged")
     assert (again["retrained"], again["reasons"], again["model_version"]) == (False, [], "1")
     assert again["message"].startswith(
-        f"nothing to do: data version {first['data_version']} was dealt with at "
+        f"nothing to do: data version {first['data_version']} was processed at "
     )
     assert [again[name] for name in FIGURES] == [first[name] for name in FIGURES]
     assert list(again["durations"]) == ["ingest"]

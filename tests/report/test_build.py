@@ -126,7 +126,7 @@ def test_the_figures_are_json_and_the_page_shows_them(figures, page):
     )
     text = Page(page).text
     assert number(figures["accuracy"]["all"]["value"]) in text
-    for table in figures["worth"]["tables"]:
+    for table in figures["gain"]["tables"]:
         for way in table["ways"]:
             assert number(way["value"]) in text
     assert number(figures["totals"]["all"]["outputs"]["nursing_hours"]["expected"]) in text
@@ -136,11 +136,11 @@ def test_segments_are_described_by_what_sets_them_apart(figures, labelled):
     fitted, _, known, _ = labelled
     segments = figures["segments"]
     labels = fitted.clustering.labels
-    assert [item["rows"] for item in segments["found"]] == sorted(
+    assert [item["rows"] for item in segments["shown"]] == sorted(
         np.bincount(labels[labels >= 0]).tolist(), reverse=True
     )
     assert segments["noise_rows"] == int((labels == -1).sum())
-    lung = next(item for item in segments["found"] if item["name"] == "lung")
+    lung = next(item for item in segments["shown"] if item["name"] == "lung")
     members = known[labels == lung["id"]]
     assert len(lung["profile"]) == 3
     for item in lung["profile"]:
@@ -161,7 +161,7 @@ def test_segments_are_described_by_what_sets_them_apart(figures, labelled):
 
 def test_worth_is_shown_on_the_folds_with_a_control_and_on_what_was_held_out(figures, labelled):
     fitted, _, _, unseen = labelled
-    folds, held = figures["worth"]["tables"]
+    folds, held = figures["gain"]["tables"]
     simple = ["naive", "last_value"]
     own = ["global", "cluster", "blend"]
     assert [way["way"] for way in folds["ways"]] == [*own, "control", *simple]
@@ -265,7 +265,7 @@ def test_typical_rows_are_named_by_id_only_if_asked(labelled):
     generation = replace(fitted.generation, info=fitted.generation.info | {"config": asked})
     inputs = fit_inputs(replace(fitted, generation=generation), data, known, unseen)
     figures = build_report(generation, inputs, ABOUT)
-    typical = {id for item in figures["segments"]["found"] for id in item["representatives"]}
+    typical = {id for item in figures["segments"]["shown"] for id in item["representatives"]}
     assert typical
     assert typical <= set(known["patient_id"])
     assert frame_segments(generation, known).sample_ids[:2] == known["patient_id"].tolist()[:2]
@@ -290,7 +290,7 @@ def hostile(found: Any, names: tuple[str, ...] = ()) -> Any:
 
 def test_hostile_names_are_shown_as_text(figures):
     wicked = hostile(figures, (HOSPITAL_ROLES.target, *HOSPITAL_ROLES.resources))
-    wicked["segments"]["found"][0]["name"] = HOSTILE
+    wicked["segments"]["shown"][0]["name"] = HOSTILE
     page = render(wicked)
     read = Page(page)
     assert "script" not in read.tags
@@ -341,7 +341,7 @@ def test_a_model_without_worthy_segments_is_reported(size, config):
     read = Page(render(figures))
     assert {name for name, _ in SECTIONS} <= set(read.ids)
     assert figures["accuracy"]["resources"] == []
-    assert (figures["worth"]["saved"], figures["worth"]["weight"]) == (0.0, 0.0)
+    assert (figures["gain"]["saved"], figures["gain"]["weight"]) == (0.0, 0.0)
     if figures["segments"]["n_segments"] == 0:
         assert "No segment was found: all 200 rows are noise" in read.text
         assert figures["next"][0].startswith("Lower hdbscan_params.min_cluster_size from 190 to 95")
@@ -359,8 +359,8 @@ def test_nothing_known_of_accuracy_is_said(labelled):
 
 def test_two_hundred_segments_are_shown_in_twenty_and_a_sum(figures):
     many = copy.deepcopy(figures)
-    first = many["segments"]["found"][0]
-    many["segments"]["found"] = [first | {"id": i, "name": f"segment {i}"} for i in range(200)]
+    first = many["segments"]["shown"][0]
+    many["segments"]["shown"] = [first | {"id": i, "name": f"segment {i}"} for i in range(200)]
     many["segments"] |= {"n_segments": 200, "rest": {"n": 180, "rows": 1800, "share": 0.9}}
     read = Page(render(many))
     assert "180 smaller segments together 1,800" in read.text
@@ -387,7 +387,7 @@ def test_moved_features_are_named(labelled):
     fitted, _, _, unseen = labelled
     moved = unseen.assign(creatinine=unseen["creatinine"] + 300)
     figures = build_report(fitted.generation, table_inputs(fitted.generation, moved), ABOUT)
-    assert figures["drift"]["newest"]["moved"][0].startswith("creatinine (KS ")
+    assert figures["drift"]["newest"]["drifted"][0].startswith("creatinine (KS ")
     assert "1 feature(s) drifted" in Page(render(figures)).text
     assert any("creatinine (KS" in text for text in figures["next"])
 
@@ -412,7 +412,7 @@ def test_a_comparison_says_what_is_saved_and_how_surely(labelled):
 
 def test_advice_is_to_do_nothing_when_nothing_stands_out(figures):
     quiet = copy.deepcopy(figures)
-    quiet["worth"] = quiet["accuracy"] = None
+    quiet["gain"] = quiet["accuracy"] = None
     quiet["subgroups"] = []
     assert next_steps(quiet) == [
         "Nothing stands out: no figure of this report calls for an action."
@@ -491,7 +491,7 @@ def test_a_retrain_reports_who_moved_and_keeps_the_columns_it_reports_by(hospita
     generations = figures["generations"]
     assert generations["comparison"]["reason"] == done.comparison.reason
     assert generations["moves"]["n_rows"] == figures["model"]["n_rows"]
-    ids = {item["id"] for item in figures["segments"]["found"]}
+    ids = {item["id"] for item in figures["segments"]["shown"]}
     assert ids == set(done.generation.cluster_ids)
     assert figures["model"]["reason"] == "because"
 
@@ -507,10 +507,10 @@ def test_classes_are_reported_by_log_loss_and_what_was_right(registered_classes)
     assert everyone["value"] == pytest.approx(held["log_loss"])
     assert everyone["accuracy"] == pytest.approx(held["accuracy"])
     assert everyone["auc"] == pytest.approx(held["auc"])
-    ways = {way["way"]: way["value"] for way in figures["worth"]["tables"][0]["ways"]}
-    worth = registered_classes.report["worth"]
+    ways = {way["way"]: way["value"] for way in figures["gain"]["tables"][0]["ways"]}
+    folds = registered_classes.report["folds"]
     assert ways == {
-        way: pytest.approx(worth[f"log_loss_{way}"])
+        way: pytest.approx(folds[f"log_loss_{way}"])
         for way in ("global", "cluster", "blend", "control", "naive")
     }
     classes = registered_classes.generation.outcome
@@ -537,14 +537,14 @@ def test_series_are_reported_by_mase_with_forecasts_and_intervals(registered_war
     assert everyone["value"] == pytest.approx(held["mase"])
     assert everyone["interval_coverage"] == pytest.approx(held["interval_coverage"])
     assert everyone["n_rows"] == held["n_rows"] - held["n_not_scored"]
-    rolling, unseen = figures["worth"]["tables"]
+    rolling, unseen = figures["gain"]["tables"]
     assert rolling["basis"] == "rolling origins inside the training series"
     ways = {way["way"]: way["value"] for way in rolling["ways"]}
-    assert ways["control"] == pytest.approx(registered_wards.report["worth"]["mase_control"])
+    assert ways["control"] == pytest.approx(registered_wards.report["folds"]["mase_control"])
     ways = {way["way"]: way["value"] for way in unseen["ways"]}
     assert ways["seasonal_naive"] == pytest.approx(held["mase_seasonal_naive"])
-    assert figures["worth"]["gain"]["beyond"] == registered_wards.report["gain"]["beyond"]
-    sentence = figures["worth"]["gain"]["sentence"]
+    assert figures["gain"]["credit"]["beyond"] == registered_wards.report["gain"]["beyond"]
+    sentence = figures["gain"]["credit"]["sentence"]
     assert "shuffled segments" in sentence or "weight 0" in sentence
     assert sentence in model_card(figures)
     assert figures["model"]["rows_are"] == "series"
@@ -570,7 +570,7 @@ def test_the_total_of_a_series_adds_up_its_known_steps(ward_model, wards):
 
 
 def test_advice_card_and_page_credit_segments_beyond_the_shuffled_ones_only(figures):
-    gain = figures["worth"]["gain"]
+    gain = figures["gain"]["credit"]
     assert gain["earned"]
     sentence = (
         f"Segments save {gain['saved']:.1%} of the error, {gain['beyond']:.1%} ± "
@@ -589,8 +589,8 @@ def test_segments_that_save_no_more_than_shuffled_ones_are_for_description(figur
         "segments 0.5%, a difference of 0.1% ± 0.2%; use them to describe"
     )
     gain = {"saved": 0.006, "control": 0.005, "beyond": 0.001, "error": 0.002, "earned": False}
-    worth = figures["worth"] | {"gain": gain | {"sentence": sentence}}
-    other = figures | {"worth": worth}
+    shown = figures["gain"] | {"credit": gain | {"sentence": sentence}}
+    other = figures | {"gain": shown}
     other["next"] = next_steps(other)
     assert f"{sentence}." in other["next"]
     assert not any(text.startswith("Plan by segments") for text in other["next"])
@@ -601,7 +601,7 @@ def test_segments_that_save_no_more_than_shuffled_ones_are_for_description(figur
 
 
 def test_a_model_of_an_older_build_has_no_credit(figures):
-    other = figures | {"worth": figures["worth"] | {"gain": None}}
+    other = figures | {"gain": figures["gain"] | {"credit": None}}
     other["next"] = next_steps(other)
     assert not any("segments save" in text.lower() for text in other["next"])
     assert "save" not in model_card(other).split("**Limits.**")[0]

@@ -218,7 +218,7 @@ def test_who_moved_is_counted_and_small_flows_are_not_shown():
     new = np.repeat([0, 5, 1, 0], [30, 12, 20, 4])
     assert segment_changes(old, new) == {
         "n_rows": 66,
-        "moved": 16,
+        "changed": 16,
         "flows": [
             {"from": 0, "to": 0, "rows": 30},
             {"from": 1, "to": 1, "rows": 20},

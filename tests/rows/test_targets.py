@@ -406,7 +406,7 @@ def test_report_and_run_hold_the_figures_of_classes(registered_classes):
     report = registered_classes.report
     metrics = mlflow.get_run(registered_classes.run_id).data.metrics
     for name in ("global", "cluster", "blend", "control"):
-        assert metrics[f"fold_log_loss_{name}"] == report["worth"][f"log_loss_{name}"]
+        assert metrics[f"fold_log_loss_{name}"] == report["folds"][f"log_loss_{name}"]
     assert 0.7 < metrics["fold_accuracy_blend"] <= 1
     assert 0.8 < metrics["fold_auc_blend"] <= 1
     assert metrics["holdout_accuracy"] == report["holdout"]["accuracy"]

@@ -60,12 +60,12 @@ def trained(store_folder, wards, tmp_path_factory):
 
 def test_a_training_holds_the_newest_periods_back_and_reports_them(registered_wards):
     report = registered_wards.report
-    held, worth = report["holdout"], report["worth"]
+    held, folds = report["holdout"], report["folds"]
     assert held["n_rows"] == 60
     for way in ("global", "cluster", "bank", "theta", "seasonal_naive"):
         assert held[f"mase_{way}"] > 0
-        assert worth[f"mase_{way}"] > 0
-    assert {"mase_blend", "mase_control", "cluster_weight"} <= set(worth)
+        assert folds[f"mase_{way}"] > 0
+    assert {"mase_blend", "mase_control", "cluster_weight"} <= set(folds)
     assert 0 <= held["interval_coverage"] <= 1
     assert set(held["resources"]) == {"nursing_hours"}
     assert sum(found["n_rows"] for found in held["clusters"].values()) == 60
@@ -82,7 +82,7 @@ def test_a_training_leaves_a_parent_run_its_steps_and_a_champion(store, register
         child.info.run_name for child in children
     }
     assert run.data.metrics["holdout_mase"] == registered_wards.report["holdout"]["mase"]
-    assert run.data.metrics["fold_mase_blend"] == registered_wards.report["worth"]["mase_blend"]
+    assert run.data.metrics["fold_mase_blend"] == registered_wards.report["folds"]["mase_blend"]
     assert load_generation(registered_wards.model_uri).info["kind"] == "series"
 
 

@@ -999,7 +999,7 @@ def test_health_and_recommendations_name_a_number_and_an_action(fit, moved):
     assert set(found["component_health"]) == {
         *("model", "registry", "tracking", "drift", "alerts", "errors")
     }
-    assert "feature(s) moved" in found["component_health"]["drift"]
+    assert "feature(s) drifted" in found["component_health"]["drift"]
     assert "noise_ratio" in found["performance_metrics"]
     lines = found["recommendations"]
     refused = "The last retrain was refused: 40 labelled rows are too few for a retrain"
@@ -1050,7 +1050,7 @@ def test_drift_retrains_and_promotes_the_better_challenger(fit, moved):
     assert served == ["1", "2", "2"]
     assert aliases(pipeline) == {"champion": "2", "challenger": "2", "previous": "1"}
     tags = MlflowClient().get_model_version(name_of(pipeline), "2").tags
-    assert "feature(s) moved" in tags["promoted.reason"]
+    assert "feature(s) drifted" in tags["promoted.reason"]
     assert tags["promoted.from"] == "1"
     new = features(moved[600:])
     y = moved[600:][TARGET].to_numpy()

@@ -60,7 +60,7 @@ def test_the_parent_run_says_what_was_trained_on_what(registered, hospital):
     assert run.data.tags["trigger"] == "manual"
     assert run.data.tags["data.sha256"] == content_digest(known)
     assert run.data.params["cfg.hdbscan_params.min_cluster_size"] == "30"
-    assert run.data.metrics["fold_rmse_blend"] == registered.report["worth"]["rmse_blend"]
+    assert run.data.metrics["fold_rmse_blend"] == registered.report["folds"]["rmse_blend"]
     (found,) = run.inputs.dataset_inputs
     assert found.dataset.digest == content_digest(known)[:36]
     names = {item.path for item in MlflowClient().list_artifacts(registered.run_id)}

@@ -93,7 +93,7 @@ def test_moved_features_call_for_a_retrain_and_the_cooldown_holds_the_next(manag
     # Two of three windows; a retrain starts over, and four windows raise no alarm.
     assert found == [False, True, False, False, False, False, True, False]
     assert len(manager.calls) == 2
-    assert "feature(s) moved" in manager.calls[0]
+    assert "feature(s) drifted" in manager.calls[0]
     assert manager.get_retraining_status()["cooldown_batches_left"] == 3
 
 

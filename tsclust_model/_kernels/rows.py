@@ -177,7 +177,7 @@ def _outcome(points, clusters, point, density):
 
 
 @inlined
-def _ties_agree(tree, row, square, points, clusters, reach, density, found, scratch):
+def _ties_agree(tree, row, square, points, clusters, reach, density, outcome, scratch):
     """Whether every point at a squared distance counts, and leads to the same outcome."""
     _, _, is_leaf, low, high, slots, _ = tree
     stack, _, squares = scratch
@@ -198,7 +198,7 @@ def _ties_agree(tree, row, square, points, clusters, reach, density, found, scra
                 point = first + i
                 if points[0][point] > reach:
                     return False
-                if _outcome(points, clusters, point, density) != found:
+                if _outcome(points, clusters, point, density) != outcome:
                     return False
             elif abs(squares[i] - square) <= square * _CLOSE:
                 return False
@@ -256,18 +256,18 @@ def _from_the_nearest(tree, row, min_samples, near, who, points, clusters, scrat
     if chosen > min_samples:
         return False, False, NOISE, 0.0
     density = _density(reach)
-    found = _outcome(points, clusters, who[chosen], density)
+    outcome = _outcome(points, clusters, who[chosen], density)
     if near[k - 1] == near[chosen]:
         same = _ties_agree(
-            tree, row, near[chosen], points, clusters, reach, density, found, scratch
+            tree, row, near[chosen], points, clusters, reach, density, outcome, scratch
         )
-        return same, True, found[0], found[1]
+        return same, True, outcome[0], outcome[1]
     for i in range(chosen + 1, k):
         if near[i] != near[chosen]:
             break
-        if core[who[i]] <= reach and _outcome(points, clusters, who[i], density) != found:
+        if core[who[i]] <= reach and _outcome(points, clusters, who[i], density) != outcome:
             return False, True, NOISE, 0.0
-    return True, True, found[0], found[1]
+    return True, True, outcome[0], outcome[1]
 
 
 @inlined
@@ -289,14 +289,14 @@ def _from_all(min_samples, near, who, points, clusters):
     if near[k - 1] == near[k] and least >= np.sqrt(near[k]):
         return False, NOISE, 0.0
     density = _density(least)
-    found = _outcome(points, clusters, who[chosen], density)
+    outcome = _outcome(points, clusters, who[chosen], density)
     for i in range(chosen + 1, k):
         if near[i] != near[chosen]:
             break
         mutual = max(core[who[i]], reach, np.sqrt(near[i]))
-        if mutual == least and _outcome(points, clusters, who[i], density) != found:
+        if mutual == least and _outcome(points, clusters, who[i], density) != outcome:
             return False, NOISE, 0.0
-    return True, found[0], found[1]
+    return True, outcome[0], outcome[1]
 
 
 @inlined
@@ -354,12 +354,12 @@ def _vote(tree, row, k, by_distance, near, who, voter, weights, part, scratch):
 @inlined
 def _take_voters(near, who, k, voter, n_voters, vote_near, vote_who):
     """Copy the voters among the `k` nearest points; whether there are enough of them."""
-    found = 0
+    taken = 0
     for i in range(k):
-        if found < n_voters and who[i] >= 0 and voter[who[i]] != NOISE:
-            vote_near[found], vote_who[found] = near[i], who[i]
-            found += 1
-    return found == n_voters
+        if taken < n_voters and who[i] >= 0 and voter[who[i]] != NOISE:
+            vote_near[taken], vote_who[taken] = near[i], who[i]
+            taken += 1
+    return taken == n_voters
 
 
 @kernel

@@ -29,6 +29,7 @@ from tsclust_model.analysis.parameters import (
     whole_parameters,
 )
 from tsclust_model.clustering.hdbscan_tree import DensityTree
+from tsclust_model.config import Params
 from tsclust_model.errors import ClusteringError, counted
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
@@ -78,7 +79,7 @@ class Clustering:
     """
 
     algorithm: str
-    parameters: dict[str, Any]
+    parameters: Params
     labels: np.ndarray
     confidence: np.ndarray
     n_fitted: int
@@ -217,7 +218,7 @@ def _fitted_rows(n: int, algorithm: str, random_state: int) -> np.ndarray | None
 
 
 def _fit(
-    X: np.ndarray, algorithm: str, parameters: dict[str, Any], random_state: int
+    X: np.ndarray, algorithm: str, parameters: Params, random_state: int
 ) -> tuple[Any, np.ndarray]:
     if algorithm == "dbscan" and X.shape[1] <= TREE_COLUMNS and _plain_dbscan(parameters):
         return None, _dbscan(X, parameters["eps"], parameters["min_samples"])
@@ -268,9 +269,7 @@ def _dbscan(X: np.ndarray, eps: float, min_samples: int) -> np.ndarray:
     return np.where(labels < n, labels, NOISE)
 
 
-def _best_number(
-    X: np.ndarray, algorithm: str, given: dict[str, Any], name: str, random_state: int
-) -> int:
+def _best_number(X: np.ndarray, algorithm: str, given: Params, name: str, random_state: int) -> int:
     if len(X) > _CHOICE_ROWS:
         X = X[np.random.default_rng(random_state).choice(len(X), _CHOICE_ROWS, replace=False)]
     distinct = len(np.unique(X, axis=0))

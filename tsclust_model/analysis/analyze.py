@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -48,14 +48,38 @@ from tsclust_model.analysis.schema import (
 from tsclust_model.analysis.sweep import Advice, Candidate, require_best, sweep
 from tsclust_model.analysis.tendency import Tendency, clustering_tendency
 from tsclust_model.clustering import profiles as cluster_profiles
-from tsclust_model.clustering.profiles import Prepared
-from tsclust_model.config import PipelineConfig
+from tsclust_model.clustering.profiles import Prepared, Profile
+from tsclust_model.config import Params, PipelineConfig
 from tsclust_model.errors import ClusteringError, PreprocessingError, counted
 from tsclust_model.results import NOISE
 
 _ONE_THREAD = 500_000  # numbers up to which a fit is too short for threads
 
 _log = logging.getLogger("tsclust_model.analysis.analyze")
+
+
+class Chosen(TypedDict):
+    """What is fitted."""
+
+    algorithm: str
+    parameters: Params
+    n_clusters: int | None
+
+
+class Clusters(TypedDict):
+    """Which rows are in which cluster, and what the clusters are like."""
+
+    cluster_assignments: list[cluster_profiles.SampleCluster]
+    cluster_centers: list[cluster_profiles.Center]
+    cluster_statistics: list[cluster_profiles.Statistics]
+
+
+class ClusterAnalysis(TypedDict):
+    """What tells the clusters apart, and rows that are in none."""
+
+    feature_importance: list[cluster_profiles.Importance]
+    cluster_profiles: list[Mapping[str, Any]]
+    outlier_analysis: cluster_profiles.Outliers
 
 
 def analyze(
@@ -167,7 +191,7 @@ def _analyze(
     return {"clustering_results": results, "metadata": metadata}
 
 
-def _clusters(data: Prepared, all_rows: Clustering, seed: int) -> dict[str, Any]:
+def _clusters(data: Prepared, all_rows: Clustering, seed: int) -> Clusters:
     labels = all_rows.labels
     return {
         "cluster_assignments": cluster_profiles.assignments(
@@ -179,8 +203,8 @@ def _clusters(data: Prepared, all_rows: Clustering, seed: int) -> dict[str, Any]
 
 
 def _cluster_analysis(
-    data: Prepared, all_rows: Clustering, profiles: list[dict[str, Any]], seed: int
-) -> dict[str, Any]:
+    data: Prepared, all_rows: Clustering, profiles: list[Profile], seed: int
+) -> ClusterAnalysis:
     return {
         "feature_importance": cluster_profiles.feature_importance(data, all_rows.labels, seed),
         "cluster_profiles": [_by_feature(profile) for profile in profiles],
@@ -327,7 +351,7 @@ def _advice(asked: AnalysisRequest, X: np.ndarray, cache: AnalysisCache) -> Advi
 
 def _chosen(
     asked: AnalysisRequest, advice: Advice | None, tendency: Tendency | None, X: np.ndarray
-) -> dict[str, Any]:
+) -> Chosen:
     """Algorithm, parameters and number of clusters to fit."""
     wanted = asked.clustering_configuration
     if advice is None or wanted.algorithm != "auto":
@@ -346,7 +370,7 @@ def _chosen(
     }
 
 
-def _cluster(X: np.ndarray, chosen: Mapping[str, Any], random_state: int) -> Clustering:
+def _cluster(X: np.ndarray, chosen: Chosen, random_state: int) -> Clustering:
     return fit_clustering(
         X, chosen["algorithm"], chosen["parameters"], chosen["n_clusters"], random_state
     )
@@ -407,16 +431,16 @@ def _model_info(
     }
 
 
-def _by_feature(profile: dict[str, Any]) -> dict[str, Any]:
+def _by_feature(profile: Profile) -> Mapping[str, Any]:
     """The characteristics of a profile as an object, what sets it apart most first."""
     figures = {
         item["feature"]: {name: value for name, value in item.items() if name != "feature"}
         for item in profile["characteristics"]
     }
-    return profile | {"characteristics": figures}
+    return {**profile, "characteristics": figures}
 
 
-def _for_all_rows(parameters: Mapping[str, Any], n_swept: int, n_rows: int) -> dict[str, Any]:
+def _for_all_rows(parameters: Mapping[str, Any], n_swept: int, n_rows: int) -> Params:
     size = max(2, round(parameters["min_cluster_size"] * n_rows / n_swept))
     return dict(parameters) | {"min_cluster_size": size}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tsclust_model.analysis.schema import (
     AnalysisRequest,
     VisualizationConfiguration,
 )
-from tsclust_model.clustering.profiles import Prepared
+from tsclust_model.clustering.profiles import Prepared, Profile
 from tsclust_model.errors import counted
 
 SCATTER_ROWS = 5_000
@@ -35,9 +36,9 @@ def visualizations(
     asked: AnalysisRequest,
     data: Prepared,
     clustering: Clustering,
-    profiles: list[dict[str, Any]],
+    profiles: list[Profile],
     plot_dir: str | Path | None,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     drawing = asked.visualization_configuration
     shown: dict[str, Any] = dict.fromkeys(_PLOTS) | {"files": {}, "omitted": {}}
     for name in _PLOTS:
@@ -74,7 +75,7 @@ def _plot_parts(
     asked: AnalysisRequest,
     data: Prepared,
     clustering: Clustering,
-    profiles: list[dict[str, Any]],
+    profiles: list[Profile],
 ) -> dict[str, Any] | str:
     """The arguments of a plot, or why there is none."""
     seed = asked.clustering_configuration.random_state

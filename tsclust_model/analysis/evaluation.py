@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypedDict
 
 import numpy as np
 from sklearn.metrics import (
@@ -41,6 +41,28 @@ _METRICS = (
 
 Refit = Callable[[np.ndarray, int], np.ndarray]
 """Rows and a seed in, labels of the same algorithm out."""
+
+
+class CrossValidation(TypedDict):
+    """Figures of refits on random subsets."""
+
+    folds: list[dict[str, float | None]]
+    mean_adjusted_rand_score: float
+    rows_per_fold: int
+
+
+class ClusterSilhouette(TypedDict):
+    cluster_id: int
+    mean_silhouette: float
+    share_negative: float
+
+
+class ShuffledSilhouettes(TypedDict):
+    """The silhouette, and those of tables whose columns were shuffled one by one."""
+
+    silhouette_score: float | None
+    shuffled_silhouette_scores: list[float | None]
+    excess: float | None
 
 
 def evaluate_clustering(
@@ -164,8 +186,8 @@ def silhouette_values(
 
 def _separation(
     X: np.ndarray, clustering: Clustering, random_state: int
-) -> tuple[dict[str, Any], dict[str, str]]:
-    metrics = calculate_clustering_metrics(X, clustering.labels, random_state)
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    metrics: Mapping[str, Any] = calculate_clustering_metrics(X, clustering.labels, random_state)
     values = {name: metrics[name] for name in _SEPARATION}
     reason = (
         f"{counted(clustering.n_clusters, 'cluster')}; two or more, and more rows than clusters, "
@@ -191,7 +213,7 @@ def _supervised(
 
 def _cross_validation(
     X: np.ndarray, clustering: Clustering, refit: Refit, random_state: int
-) -> dict[str, Any]:
+) -> CrossValidation:
     """Refits on random subsets, and how far they give the same rows the same clusters."""
     size = min(int(FOLD_SHARE * len(X)), FOLD_ROWS)
     rng = np.random.default_rng(random_state)
@@ -199,7 +221,7 @@ def _cross_validation(
     for number in range(N_FOLDS):
         rows = np.sort(rng.choice(len(X), size, replace=False))
         labels = refit(X[rows], random_state + number + 1)
-        metrics = calculate_clustering_metrics(X[rows], labels, random_state)
+        metrics: Mapping[str, Any] = calculate_clustering_metrics(X[rows], labels, random_state)
         folds.append(
             {
                 "adjusted_rand_score": float(adjusted_rand_score(clustering.labels[rows], labels)),
@@ -213,7 +235,7 @@ def _cross_validation(
     }
 
 
-def _silhouettes(X: np.ndarray, labels: np.ndarray, random_state: int) -> list[dict[str, Any]]:
+def _silhouettes(X: np.ndarray, labels: np.ndarray, random_state: int) -> list[ClusterSilhouette]:
     silhouettes = silhouette_values(X, labels, random_state)
     if silhouettes is None:
         return []
@@ -230,7 +252,7 @@ def _silhouettes(X: np.ndarray, labels: np.ndarray, random_state: int) -> list[d
 
 def _against_shuffled(
     X: np.ndarray, clustering: Clustering, refit: Refit, random_state: int
-) -> dict[str, Any]:
+) -> ShuffledSilhouettes:
     """The silhouette beside that of tables with the same columns and nothing between them."""
     rng = np.random.default_rng(random_state)
     rows = np.arange(len(X))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from tsclust_model.analysis.algorithms import Clustering
 from tsclust_model.analysis.sweep import Advice, EvaluatedCandidate
 from tsclust_model.analysis.tendency import Tendency
+from tsclust_model.clustering.profiles import Profile
+from tsclust_model.config import Params
 from tsclust_model.errors import counted
 
 _SHOWN_FEATURES = 3
@@ -18,18 +20,50 @@ _CLOSE = 0.02
 _SHOWN_DIFFERENCE = 0.05
 
 
+class SweepRow(TypedDict):
+    """A candidate of the sweep, and what was measured of it; see `EvaluatedCandidate`."""
+
+    algorithm: str
+    parameters: Params
+    n_clusters: int
+    noise_ratio: float
+    stability: float | None
+    agreement: float | None
+    connectivity: float | None
+    modularity: float | None
+    dbcv: float | None
+    silhouette_score: float | None
+    mean_rank: float | None
+    support: float | None
+    score: float | None
+    excluded: str | None
+
+
+class Recommendations(TypedDict):
+    """What suits the table, in figures and in sentences."""
+
+    groups: dict[str, Any] | None
+    optimal_clusters: int | None
+    algorithm_recommendation: str | None
+    parameter_suggestions: Params
+    interpretation_guidance: list[str]
+    sweep: list[SweepRow]
+    sweep_rows: int
+    sweep_candidates: int
+
+
 def recommendations(
     advice: Advice | None,
     tendency: Tendency | None,
     X: np.ndarray,
     clustering: Clustering,
     metrics: dict[str, Any],
-    profiles: list[dict[str, Any]],
+    profiles: list[Profile],
     seed: int,
-) -> dict[str, Any]:
+) -> Recommendations:
     cloud = tendency is not None and not tendency.present
     best = None if advice is None or cloud else advice.best
-    suggested: dict[str, Any] = {}
+    suggested: Params = {}
     if best is not None:
         suggested["parameters"] = best.candidate.parameters(X, seed)
         if best.candidate.n_clusters is not None:
@@ -52,7 +86,7 @@ def recommendations(
     }
 
 
-def _sweep_row(item: EvaluatedCandidate) -> dict[str, Any]:
+def _sweep_row(item: EvaluatedCandidate) -> SweepRow:
     return {
         "algorithm": item.candidate.algorithm,
         "parameters": item.parameters,
@@ -162,7 +196,7 @@ def _about_clustering(clustering: Clustering, metrics: dict[str, Any]) -> list[s
     return lines
 
 
-def _about_clusters(profiles: list[dict[str, Any]]) -> list[str]:
+def _about_clusters(profiles: list[Profile]) -> list[str]:
     lines = []
     for profile in profiles:
         apart = [

@@ -19,6 +19,7 @@ from sklearn.cluster import (
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
+from tsclust_model.config import Params
 from tsclust_model.errors import ClusteringError, listed, suggestion
 
 DENSITY_METHODS = frozenset({"dbscan", "hdbscan", "optics"})
@@ -58,7 +59,7 @@ def transferred(
     members: np.ndarray,
     random_state: int,
     place: float | None = None,
-) -> dict[str, Any]:
+) -> Params:
     """The parameters that mean to `members`, some rows of X, what these mean to X.
 
     ``min_cluster_size`` keeps its share of the rows (2 at least), and ``eps`` its place among the
@@ -90,7 +91,7 @@ def eps_place(parameters: Mapping[str, Any], X: np.ndarray, random_state: int) -
     return float((neighbour_distances(X, samples, random_state) <= eps).mean())
 
 
-def whole_parameters(algorithm: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def whole_parameters(algorithm: str, parameters: Mapping[str, Any]) -> Params:
     """The parameters with 5.0 as 5 where the library counts: JSON does not tell them apart."""
     known = inspect.signature(CLASSES[algorithm]).parameters
 

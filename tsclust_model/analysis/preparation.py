@@ -14,6 +14,7 @@ from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from tsclust_model.analysis.schema import ClusteringData, PreprocessingConfiguration
 from tsclust_model.clustering.profiles import OUTLIER_SCORE, Prepared, isolation_scores
+from tsclust_model.data.columns import as_numbers
 from tsclust_model.data.tables import read_table
 from tsclust_model.errors import (
     DataLoadError,
@@ -92,7 +93,7 @@ def prepare(
         twice = frame.columns[frame.columns.duplicated()].unique()
         raise DataLoadError(f"the table has several columns named {listed(twice)}; rename them")
     features, left_out = _columns(frame, data)
-    values = frame[features].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = np.array([as_numbers(frame[name], ()) for name in features]).T
     usable = np.isfinite(values) & (np.abs(values) < _NUMBERS_LIMIT)
     missing = {name: int(n) for name, n in zip(features, (~usable).sum(axis=0), strict=True) if n}
     whole = usable.all(axis=1)
@@ -207,7 +208,7 @@ def _no_values(column: pd.Series) -> str | None:
 
 def _counts_rows(column: pd.Series) -> bool:
     """Whole numbers that go up by one from row to row."""
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    values = as_numbers(column, ())
     return len(values) > 1 and bool((np.diff(values) == 1).all()) and float(values[0]).is_integer()
 
 

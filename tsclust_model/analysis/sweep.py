@@ -29,6 +29,7 @@ from tsclust_model.analysis.indices import (
     rand_matrix,
 )
 from tsclust_model.analysis.parameters import neighbour_distances
+from tsclust_model.config import Params
 from tsclust_model.errors import ClusteringError, counted
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
@@ -93,7 +94,7 @@ class Candidate:
         """What counts as one opinion: hierarchical clusterings differ by linkage."""
         return self.linkage or self.algorithm
 
-    def parameters(self, X: np.ndarray, random_state: int) -> dict[str, Any]:
+    def parameters(self, X: np.ndarray, random_state: int) -> Params:
         """The arguments for these rows, without the number of clusters."""
         if self.algorithm == "hierarchical":
             return {"linkage": self.linkage}
@@ -111,7 +112,7 @@ class Candidate:
             return {"affinity": "nearest_neighbors", "n_neighbors": neighbours}
         return {}
 
-    def complete(self, X: np.ndarray, random_state: int) -> dict[str, Any]:
+    def complete(self, X: np.ndarray, random_state: int) -> Params:
         """The arguments with the number of clusters under the library's name."""
         parameters = self.parameters(X, random_state)
         if self.n_clusters is None:
@@ -146,7 +147,7 @@ class EvaluatedCandidate:
     """
 
     candidate: Candidate
-    parameters: dict[str, Any]
+    parameters: Params
     labels: np.ndarray
     n_clusters: int
     noise_ratio: float

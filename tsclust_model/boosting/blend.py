@@ -53,6 +53,9 @@ _ABSOLUTE = frozenset({"regression_l1", "l1", "mae", "mape", "quantile"})
 
 _FEWEST_FOLDS = 2
 
+Answers = dict[str, Any]
+"""By output: the text of a model that is kept, or an array of forecasts."""
+
 _FINAL = -1  # the fold of the models that are kept
 
 Progress = Callable[[int, int], None]
@@ -87,7 +90,7 @@ class OutOfFold:
         overall = recipe.figures(truth, values)
         scores = FoldScores(
             n_rows=len(truth),
-            errors={way: recipe.metric.of(found.mean()) for way, found in losses.items()},
+            errors={way: recipe.metric.of(own.mean()) for way, own in losses.items()},
             clusters={
                 cluster: recipe.figures(truth[rows], values[rows]) | {"n_rows": len(rows)}
                 for cluster, rows in rows_by_cluster(self.labels)
@@ -343,7 +346,7 @@ class OutputFits:
         self._parts = [(i, fold.train) for i, fold in enumerate(folds)]
         if final:
             self._parts.append((_FINAL, np.arange(len(X))))
-        self._pending: dict[Future[dict[str, Any]], _Job] = {}
+        self._pending: dict[Future[Answers], _Job] = {}
         if len(folds) >= _FEWEST_FOLDS:
             self._begin([(fold, NOISE, train) for fold, train in self._parts])
 
@@ -385,7 +388,7 @@ class OutputFits:
             job = _Job(fold, cluster, rows)
             self._pending[self._threads.submit(self._fit, job)] = job
 
-    def _fit(self, job: _Job) -> dict[str, Any]:
+    def _fit(self, job: _Job) -> Answers:
         """The texts of models that are kept; the forecasts of those that are not.
 
         A global model of a fold forecasts all of the fold's rows, before the clusters are known.
@@ -405,7 +408,7 @@ class OutputFits:
 
     def finish(self, progress: Progress | None = None) -> dict[str, OutputModel]:
         """Wait for every model, and put each output together."""
-        answers: dict[tuple[int, int], dict[str, Any]] = {}
+        answers: dict[tuple[int, int], Answers] = {}
         for done, future in enumerate(as_completed(self._pending), 1):
             job, n = self._pending[future], len(self._outcomes)
             answers[job.fold, job.cluster] = future.result()
@@ -415,7 +418,7 @@ class OutputFits:
         return {name: self._model(name, y, answers) for name, y in self._outcomes.items()}
 
     def _model(
-        self, name: str, y: np.ndarray, answers: Mapping[tuple[int, int], dict[str, Any]]
+        self, name: str, y: np.ndarray, answers: Mapping[tuple[int, int], Answers]
     ) -> OutputModel:
         recipe, everywhere, own = self._recipe, [], []
         for i, fold in enumerate(self.folds):

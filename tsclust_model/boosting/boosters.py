@@ -65,8 +65,8 @@ def class_forecast(booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
     """LightGBM's probabilities, shape (n, n_classes)."""
     if len(X) == 0:
         return np.empty((0, max(booster.num_model_per_iteration(), 2)))
-    found = booster_forecast(booster, X)
-    return np.column_stack([1.0 - found, found]) if found.ndim == 1 else found
+    forecast = booster_forecast(booster, X)
+    return np.column_stack([1.0 - forecast, forecast]) if forecast.ndim == 1 else forecast
 
 
 def rows_by_cluster(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:

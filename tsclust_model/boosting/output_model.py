@@ -24,7 +24,7 @@ from tsclust_model.boosting.intervals import Calibration, Support, renumbered_ke
 from tsclust_model.boosting.packed_trees import Forest, is_packable
 from tsclust_model.errors import PredictionError
 from tsclust_model.metrics import RMSE, log_losses, true_probabilities
-from tsclust_model.results import NOISE
+from tsclust_model.results import NOISE, ClusterFigures
 from tsclust_model.shown import one_line
 
 _HOTTEST = 10.0  # and coldest 1 / 10; what lies beyond is no calibration
@@ -52,7 +52,7 @@ class FoldScores:
 
     n_rows: int
     errors: dict[str, float]
-    clusters: dict[int, dict[str, Any]]
+    clusters: dict[int, ClusterFigures]
     metric: str = RMSE.name
     served: dict[str, float | None] = field(default_factory=dict)
 
@@ -241,7 +241,7 @@ class NumberModel(OutputModel):
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         own, _ = super().to_state()
-        residuals = {str(cluster): found for cluster, found in self.calibration.residuals.items()}
+        residuals = {str(cluster): values for cluster, values in self.calibration.residuals.items()}
         return own | {"support": asdict(self.support)}, residuals
 
     @classmethod

@@ -134,9 +134,9 @@ class Forest:
         own = np.concatenate([np.full((len(models), len(everyone)), -1), models], axis=1)
 
         def work(rows: np.ndarray) -> None:
-            found, starts = np.unique(labels[rows], return_index=True)
+            clusters, starts = np.unique(labels[rows], return_index=True)
             groups = np.concatenate([[0], len(rows) + starts, [2 * len(rows)]])
-            wanted = np.concatenate([first[None], own[found]])
+            wanted = np.concatenate([first[None], own[clusters]])
             kernels.forecast(X, np.concatenate([rows, rows]), groups, wanted, self.arrays, out)
 
         in_parts(work, np.argsort(labels, kind="stable"))

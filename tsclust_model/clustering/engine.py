@@ -24,7 +24,7 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import validate_batch_data, validate_input_data
 from tsclust_model.errors import DataValidationError, ModelTrainingError, NotFittedError, caution
 from tsclust_model.metrics import calculate_clustering_metrics
-from tsclust_model.results import NOISE, Assignment, ClusteringResult
+from tsclust_model.results import NOISE, Assignment, ClusteringMetrics, ClusteringResult
 from tsclust_model.shown import one_line
 
 MANY_CLUSTERS = 200
@@ -106,11 +106,11 @@ class Segmentation:
             Clustered columns in their own units; NaN becomes the training median.
         """
         scaled = self.scaler.transform(X)
-        found = self.density.assign(scaled, self._voting)
-        labels, is_noise = found.voted, found.labels == NOISE
-        if self.fallback is not None and found.unvoted.any():
-            labels[found.unvoted] = self.fallback.vote(scaled[found.unvoted])
-        return Assignment(labels, is_noise, found.strength)
+        density = self.density.assign(scaled, self._voting)
+        labels, is_noise = density.voted, density.labels == NOISE
+        if self.fallback is not None and density.unvoted.any():
+            labels[density.unvoted] = self.fallback.vote(scaled[density.unvoted])
+        return Assignment(labels, is_noise, density.strength)
 
     @cached_property
     def _voting(self) -> tuple[Any, ...]:
@@ -272,7 +272,7 @@ def _fit_hdbscan(params: Mapping[str, Any], X: np.ndarray) -> Any:
 
 def fit_fallback(
     X: np.ndarray,
-    found: DensityFit,
+    fit: DensityFit,
     knn_params: Mapping[str, Any],
     max_reference_rows: int | None,
     random_state: int,
@@ -283,17 +283,17 @@ def fit_fallback(
     The fallback knows the rows that HDBSCAN's prediction knows, noise left out. `unit` is what
     a warning calls the rows of X.
     """
-    scaler, labels = found.scaler, found.labels
-    reference, kept = found.density, np.arange(len(found.rows))
+    scaler, labels = fit.scaler, fit.labels
+    reference, kept = fit.density, np.arange(len(fit.rows))
     if max_reference_rows is not None:
-        reference, kept = found.density.sample(max_reference_rows, random_state)
-    own = labels[found.rows[kept]]
+        reference, kept = fit.density.sample(max_reference_rows, random_state)
+    own = labels[fit.rows[kept]]
     segmentation = Segmentation.build(scaler, reference, own, knn_params)
     scaled = scaler.transform(X)
     voted, is_noise = labels.copy(), labels == NOISE  # counted before the fallback
     if segmentation.fallback is not None and is_noise.any():
         voted[is_noise] = segmentation.fallback.vote(scaled[is_noise])
-    assignment = Assignment(voted, is_noise, found.strength)
+    assignment = Assignment(voted, is_noise, fit.strength)
     metrics = calculate_clustering_metrics(scaled, labels, random_state)
     filled = scaler.fill(X)
     clusters = np.unique(labels[labels != NOISE])
@@ -370,9 +370,9 @@ class AdaptiveClusteringEngine:
         DataValidationError, ConfigurationError, ModelTrainingError
         """
         config, (values, _) = self._config(), validate_input_data(X)
-        found = fit_density(values, config.hdbscan_params, config.max_fit_rows, config.random_state)
+        fit = fit_density(values, config.hdbscan_params, config.max_fit_rows, config.random_state)
         fitted = fit_fallback(
-            values, found, config.knn_params, config.max_reference_rows, config.random_state
+            values, fit, config.knn_params, config.max_reference_rows, config.random_state
         )
         self.features_: list[str] | int = (
             list(map(str, X.columns)) if isinstance(X, pd.DataFrame) else values.shape[1]
@@ -394,10 +394,10 @@ class AdaptiveClusteringEngine:
         """
         return self.assign(X).labels
 
-    def get_clustering_metrics(self) -> dict[str, Any]:
+    def get_clustering_metrics(self) -> ClusteringMetrics:
         """The metrics of the last `fit`; see `ClusteringResult`."""
         self._fitted()
-        return dict(self.result_.metrics)
+        return self.result_.metrics.copy()
 
     def update_fallback_model(
         self, X: np.ndarray | pd.DataFrame, labels: Sequence[int] | np.ndarray

@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.neighbors import BallTree, KDTree, KNeighborsClassifier
 
 from tsclust_model.clustering.hdbscan_tree import Voters, is_euclidean
+from tsclust_model.config import Params
 from tsclust_model.data.columns import validate_batch_data, validate_input_data
 from tsclust_model.errors import DataValidationError, ModelTrainingError, NotFittedError
 from tsclust_model.results import NOISE
@@ -24,8 +25,8 @@ def _inverse(distances: np.ndarray) -> np.ndarray:
     """
     distances = np.minimum(distances, np.finfo(np.float64).max / 2)
     exact = distances == 0
-    found = 1 / np.where(exact, 1, distances)
-    return np.where(exact.any(axis=1)[:, None], exact, found)
+    votes = 1 / np.where(exact, 1, distances)
+    return np.where(exact.any(axis=1)[:, None], exact, votes)
 
 
 class KNNFallback:
@@ -145,7 +146,7 @@ class KNNFallback:
         return KNNFallback(**self.settings).remember(self.points_, labels)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Params:
         """The constructor's arguments."""
         return {
             "n_neighbors": self.n_neighbors,

@@ -226,8 +226,8 @@ class DensityTree:
         strength : ndarray of float64, shape (n,)
             0 to 1; 0 for noise.
         """
-        found = self.assign(X)
-        return found.labels, found.strength
+        answer = self.assign(X)
+        return answer.labels, answer.strength
 
     def voting(self, voters: Voters | None) -> tuple[Any, ...]:
         """`voters` in the form that `assign` takes; None vote for nothing."""
@@ -365,12 +365,12 @@ class DensityTree:
 
 def _core_distances(points: np.ndarray, min_samples: int) -> np.ndarray:
     """Distance of each point to its `min_samples`-th neighbour, itself included."""
-    search, found = SearchTree(points), np.empty(len(points))
+    search, distances = SearchTree(points), np.empty(len(points))
     in_parts(
-        lambda rows: kernels.core_distances(points, rows, search.arrays, min_samples, found),
+        lambda rows: kernels.core_distances(points, rows, search.arrays, min_samples, distances),
         search.by_neighbourhood(points),
     )
-    return found
+    return distances
 
 
 def _selected_nodes(parent: np.ndarray, point_cluster: np.ndarray, labels: np.ndarray) -> list[int]:

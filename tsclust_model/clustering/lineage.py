@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from tsclust_model.results import Assignment
+from tsclust_model.results import Assignment, LineageFigures
 
 # A new cluster is an old one if at least this share of the smaller of the two is in both.
 _SHARED = 0.2
@@ -34,7 +33,7 @@ class Lineage:
     retired: tuple[int, ...]
     next_id: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> LineageFigures:
         """The lineage as JSON."""
         return {
             "kept": {str(cluster): rows for cluster, rows in self.kept.items()},
@@ -85,8 +84,8 @@ def match_clusters(
     if rows.size and columns.size:
         shared = np.zeros((len(rows), len(columns)), dtype=np.int64)
         for i, cluster in enumerate(rows):
-            found = old.labels[inside & (new.labels == cluster)]
-            shared[i] = [(found == number).sum() for number in columns]
+            before = old.labels[inside & (new.labels == cluster)]
+            shared[i] = [(before == number).sum() for number in columns]
         smaller = np.minimum(
             np.array([(inside & (new.labels == c)).sum() for c in rows])[:, None],
             np.array([(inside & (old.labels == c)).sum() for c in columns])[None, :],

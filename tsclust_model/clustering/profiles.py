@@ -7,7 +7,7 @@ result as they are. Formulas are in docs/analysis.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 from scipy.stats import entropy
@@ -28,6 +28,58 @@ REPRESENTATIVES = 5
 _DENSITY_NEIGHBOURS = 5
 
 OUTLIER_SCORE = 0.6
+
+
+class SampleCluster(TypedDict):
+    sample_id: int | str
+    cluster_id: int
+    confidence: float
+
+
+class Center(TypedDict):
+    cluster_id: int
+    center_coordinates: list[float]
+    cluster_size: int
+
+
+class Statistics(TypedDict):
+    """A cluster in the clustering space; None where undefined."""
+
+    cluster_id: int
+    size: int
+    density: float | None
+    compactness: float
+    separation: float | None
+
+
+class Importance(TypedDict):
+    feature: str
+    importance: float
+
+
+class Characteristic(TypedDict):
+    """A feature in a cluster and in all rows; `difference` in standard deviations of all rows."""
+
+    feature: str
+    mean: float
+    standard_deviation: float
+    overall_mean: float
+    difference: float
+
+
+class Profile(TypedDict):
+    """What sets a cluster apart, most first, and its most central rows."""
+
+    cluster_id: int
+    share: float
+    characteristics: list[Characteristic]
+    representative_samples: list[Any]
+
+
+class Outliers(TypedDict):
+    outliers: list[Any]
+    outlier_scores: list[float]
+    method: str
 
 
 @one_line
@@ -85,7 +137,7 @@ class Profiled(Protocol):
 
 def assignments(
     sample_ids: list[Any], labels: np.ndarray, confidence: np.ndarray
-) -> list[dict[str, Any]]:
+) -> list[SampleCluster]:
     """``sample_id``, ``cluster_id`` and ``confidence`` of each row."""
     return [
         {"sample_id": sample, "cluster_id": cluster, "confidence": sure}
@@ -95,7 +147,7 @@ def assignments(
     ]
 
 
-def centers(data: Prepared, labels: np.ndarray) -> list[dict[str, Any]]:
+def centers(data: Prepared, labels: np.ndarray) -> list[Center]:
     """The mean of each cluster's rows in the units of the table, in the order of the features."""
     return [
         {
@@ -107,7 +159,7 @@ def centers(data: Prepared, labels: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def statistics(data: Prepared, labels: np.ndarray, random_state: int) -> list[dict[str, Any]]:
+def statistics(data: Prepared, labels: np.ndarray, random_state: int) -> list[Statistics]:
     """Size, density, compactness and separation of each cluster, in the clustering space."""
     members = _members(labels)
     if not members:
@@ -129,9 +181,7 @@ def statistics(data: Prepared, labels: np.ndarray, random_state: int) -> list[di
     ]
 
 
-def feature_importance(
-    data: Prepared, labels: np.ndarray, random_state: int
-) -> list[dict[str, Any]]:
+def feature_importance(data: Prepared, labels: np.ndarray, random_state: int) -> list[Importance]:
     """Share of the clusters' entropy that each feature alone tells, most first; noise left out."""
     inside = np.flatnonzero(labels != NOISE)
     if len(inside) > IMPORTANCE_ROWS:
@@ -153,15 +203,15 @@ def feature_importance(
     return [{"feature": data.features[i], "importance": float(shares[i])} for i in order]
 
 
-def profiles(data: Profiled, labels: np.ndarray) -> list[dict[str, Any]]:
+def profiles(data: Profiled, labels: np.ndarray) -> list[Profile]:
     """Each cluster's features, those that set it apart most first, and its most central rows."""
     mean, deviation = data.original.mean(axis=0), data.original.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1.0)
-    found = []
+    described: list[Profile] = []
     for cluster, rows in enumerate(_members(labels)):
         own = data.original[rows]
         away = (own.mean(axis=0) - mean) / deviation
-        found.append(
+        described.append(
             {
                 "cluster_id": cluster,
                 "share": len(rows) / len(labels),
@@ -178,18 +228,18 @@ def profiles(data: Profiled, labels: np.ndarray) -> list[dict[str, Any]]:
                 "representative_samples": _representatives(data, rows),
             }
         )
-    return found
+    return described
 
 
-def outlier_analysis(data: Prepared, labels: np.ndarray, random_state: int) -> dict[str, Any]:
+def outlier_analysis(data: Prepared, labels: np.ndarray, random_state: int) -> Outliers:
     """Rows that are noise, were left out before, or (else) are easily isolated; and all scores."""
     scores = isolation_scores(data.X, random_state)
     if (labels == NOISE).any():
-        found, method = labels == NOISE, "rows in no cluster (noise, or left out before)"
+        isolated, method = labels == NOISE, "rows in no cluster (noise, or left out before)"
     else:
-        found, method = scores > OUTLIER_SCORE, f"isolation forest score above {OUTLIER_SCORE}"
+        isolated, method = scores > OUTLIER_SCORE, f"isolation forest score above {OUTLIER_SCORE}"
     return {
-        "outliers": [data.sample_ids[i] for i in np.flatnonzero(found)],
+        "outliers": [data.sample_ids[i] for i in np.flatnonzero(isolated)],
         "outlier_scores": scores.tolist(),
         "method": method,
     }

@@ -68,14 +68,14 @@ def _result_path(output: Path) -> Path:
 
 def _log(experiments: ExperimentManager, result: dict[str, Any], path: Path) -> None:
     """Figures as metrics; the result and its pictures as artifacts."""
-    found = result["clustering_results"]
-    figures = {name: found["evaluation_metrics"][name] for name in _METRICS}
-    info = found["model_info"]
+    results = result["clustering_results"]
+    figures = {name: results["evaluation_metrics"][name] for name in _METRICS}
+    info = results["model_info"]
     experiments.log_metrics(
         figures | {"n_clusters": info["n_clusters"], "noise_ratio": info["noise_ratio"]}
     )
     experiments.log_artifact(path, "result.json")
-    pictures = found["visualizations"]
+    pictures = results["visualizations"]
     with tempfile.TemporaryDirectory() as scratch:
         for name, content, suffix in shown_pictures(pictures):
             picture = Path(scratch) / f"{name}.{suffix}"
@@ -84,11 +84,11 @@ def _log(experiments: ExperimentManager, result: dict[str, Any], path: Path) -> 
 
 
 def _show(result: dict[str, Any], path: Path) -> None:
-    found, advised = (
+    results, advised = (
         result["clustering_results"],
         result["clustering_results"]["recommendations"],
     )
-    info = found["model_info"]
+    info = results["model_info"]
     click.echo(
         f"{info['algorithm']}: {counted(info['n_clusters'], 'cluster')}, "
         f"{info['noise_ratio']:.1%} noise in "

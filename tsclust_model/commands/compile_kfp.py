@@ -76,9 +76,9 @@ def loop_pipeline(config: str, image: str, claim: str, mount: str) -> Any:
 
     @dsl.pipeline(name="tsclust-loop", description="The operations loop of tsclust-model")
     def loop(config: str = text) -> None:
-        found = placed(read(config=config), "ingest")
+        versions = placed(read(config=config), "ingest")
         # One version after the other: each may be what the next is compared with.
-        with dsl.ParallelFor(found.output, parallelism=1) as version:
+        with dsl.ParallelFor(versions.output, parallelism=1) as version:
             outcome: Any = "{}"
             for name, steps in TASKS.items():
                 task = take(steps=steps, config=config, data_version=version, outcome=outcome)

@@ -30,6 +30,7 @@ from tsclust_model.operations.results import figures_of, score
 from tsclust_model.operations.settings import MonitoringSettings, load_settings
 from tsclust_model.report.build import build_report, now
 from tsclust_model.report.schema import Figures
+from tsclust_model.results import Evaluation
 from tsclust_model.training.out_of_sample import Apart, apart, evaluate_apart
 from tsclust_model.training.publish import log_report, named_segments
 
@@ -89,9 +90,9 @@ def run(
                 click.echo(f"thresholds: {tag_validation(name, version, lines)}")
             lines += undefined
         elif limit is not None and report[metric.name] > limit:
-            found = report[metric.name]
+            error = report[metric.name]
             lines = [
-                f"regression: {metric.label} {found:.4g} is above {limit:.4g}, {against}",
+                f"regression: {metric.label} {error:.4g} is above {limit:.4g}, {against}",
                 *_promotion(model_uri, baseline_uri),
             ]
         else:
@@ -133,8 +134,8 @@ def _require_same_task(generation: FittedPipeline, baseline: FittedPipeline | No
 
 def _missed(
     settings: MonitoringSettings,
-    report: dict[str, Any],
-    before: dict[str, Any] | None,
+    report: Evaluation,
+    before: Evaluation | None,
     generation: FittedPipeline,
 ) -> list[str]:
     """Sentences on the thresholds and the floor of the YAML that are not met."""
@@ -147,14 +148,14 @@ def _missed(
 
 
 def _undefined(
-    settings: MonitoringSettings, report: dict[str, Any], generation: FittedPipeline
+    settings: MonitoringSettings, report: Evaluation, generation: FittedPipeline
 ) -> list[str]:
     """A sentence on a floor that these rows say nothing of."""
     floor, name = settings.accuracy_min_threshold, generation.score_name
     return undefined_floor(floor, _score(report), name, report["n_rows"])
 
 
-def _score(report: dict[str, Any]) -> float | None:
+def _score(report: Evaluation) -> float | None:
     return score(figures_of(report))
 
 
@@ -174,7 +175,7 @@ def _page(
 
 
 def _limit(
-    report: dict[str, Any], metric: Metric, before: dict[str, Any] | None
+    report: Evaluation, metric: Metric, before: Evaluation | None
 ) -> tuple[float | None, str]:
     """The error that must not be exceeded, and what it is; None without rows."""
     if not report["n_rows"]:
@@ -185,7 +186,7 @@ def _limit(
     return own, f"its own global model's plus {TOLERANCE:.0%}"
 
 
-def _metrics(report: dict[str, Any]) -> dict[str, Any]:
+def _metrics(report: Evaluation) -> Evaluation:
     """The figures of a run; in-sample ones say so in their names."""
     inner = report["in_sample"] or {}
     return {name: value for name, value in report.items() if not isinstance(value, dict)} | {
@@ -193,7 +194,7 @@ def _metrics(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _nothing_left(report: dict[str, Any], unit: str) -> str:
+def _nothing_left(report: Evaluation, unit: str) -> str:
     n = report["n_trained_on"] + (report["n_baseline_trained_on"] or 0)
     return (
         f"all {n} {unit} were trained on, so that nothing is out-of-sample; give {unit} that are "
@@ -201,18 +202,18 @@ def _nothing_left(report: dict[str, Any], unit: str) -> str:
     )
 
 
-def _json(report: dict[str, Any]) -> dict[str, Any]:
+def _json(report: Evaluation) -> Evaluation:
     inner = report["in_sample"]
     return _with_text_keys(report) | {
         "in_sample": None if inner is None else _with_text_keys(inner)
     }
 
 
-def _with_text_keys(report: dict[str, Any]) -> dict[str, Any]:
-    return report | {"clusters": {str(c): found for c, found in report["clusters"].items()}}
+def _with_text_keys(report: Evaluation) -> Evaluation:
+    return report | {"clusters": {str(c): figures for c, figures in report["clusters"].items()}}
 
 
-def _show(report: dict[str, Any], model: FittedPipeline) -> None:
+def _show(report: Evaluation, model: FittedPipeline) -> None:
     metric, unit = model.metric, model.unit
     click.echo(f"{report['n_rows']} {unit}, {report['n_not_scored']} not scored")
     _show_trained_on(report, metric, unit)
@@ -228,15 +229,15 @@ def _show(report: dict[str, Any], model: FittedPipeline) -> None:
     click.echo(f"{report['noise_ratio']:.1%} noise")
     if line := interval_line(report):
         click.echo(line)
-    for name, found in report["resources"].items():
-        value = found[model.resource_metric]
+    for name, figures in report["resources"].items():
+        value = figures[model.resource_metric]
         click.echo(
             f"{name}: {model.resource_metric.upper()} "
             + ("undefined" if value is None else f"{value:.4g}")
         )
 
 
-def _show_trained_on(report: dict[str, Any], metric: Metric, unit: str) -> None:
+def _show_trained_on(report: Evaluation, metric: Metric, unit: str) -> None:
     """How many rows were trained on, and figures of them only as such."""
     n, further = report["n_trained_on"], report["n_baseline_trained_on"]
     if n is None or further is None:
@@ -257,7 +258,7 @@ def _show_trained_on(report: dict[str, Any], metric: Metric, unit: str) -> None:
         )
 
 
-def _second(report: dict[str, Any]) -> str:
+def _second(report: Evaluation) -> str:
     """What people ask for beside the metric."""
     if "mae" in report:
         return held_line({name: report.get(name) for name in ("mae", "r2")})

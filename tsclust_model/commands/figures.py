@@ -33,13 +33,13 @@ def naive_line(figures: Mapping[str, Any], prefix: str = "") -> str:
     )
     parts = []
     for label, wanted in shown:
-        found = [
+        figures_shown = [
             f"{name} {figures[key]:.1%}" if name == "accuracy" else f"{name} {figures[key]:.4g}"
             for name, key in wanted
             if figures.get(key) is not None
         ]
-        if found:
-            parts.append(f"{label} {' '.join(found)}")
+        if figures_shown:
+            parts.append(f"{label} {' '.join(figures_shown)}")
     return prefix + "   ".join(parts) if parts else ""
 
 
@@ -66,7 +66,7 @@ def interval_line(figures: Mapping[str, Any], of: str = "") -> str:
     return f"{inside:.1%} {of}inside the {wanted:.0%} intervals{''.join(losses)}"
 
 
-def fold_line(worth: Mapping[str, Any]) -> str:
+def fold_line(folds: Mapping[str, Any]) -> str:
     """The same of the folds of a training."""
-    own = {name: worth.get(f"{name}_blend") for name in ("mae", "r2")}
-    return held_line(dict(worth) | own)
+    own = {name: folds.get(f"{name}_blend") for name in ("mae", "r2")}
+    return held_line(dict(folds) | own)

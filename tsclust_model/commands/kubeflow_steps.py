@@ -15,10 +15,10 @@ def ingest(config: str) -> list:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "pipeline.yaml")
         path.write_text(config)
-        found = loop.ingest(str(path))
-        if loop.processed(str(path), found["data_version"]):
-            return list(found["pending"][:-1])
-        return list(found["pending"])
+        ingested = loop.ingest(str(path))
+        if loop.processed(str(path), ingested["data_version"]):
+            return list(ingested["pending"][:-1])
+        return list(ingested["pending"])
 
 
 def advance(steps: list, config: str, data_version: str, outcome: str) -> str:
@@ -35,9 +35,9 @@ def advance(steps: list, config: str, data_version: str, outcome: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "pipeline.yaml")
         path.write_text(config)
-        found = json.loads(outcome)
         for step in steps:
-            found = loop.advance(step, str(path), data_version, found)
-            result = found.get(step, {"message": "not due"})
+            outcomes: dict = {**loop.advance(step, str(path), data_version, json.loads(outcome))}
+            outcome = json.dumps(outcomes)
+            result = outcomes.get(step, {"message": "not due"})
             print(f"{step}: {result.get('message', 'done')}")
-    return json.dumps(found)
+    return outcome

@@ -24,21 +24,21 @@ def run(config: str, json: bool) -> None:
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
     """The summary for people."""
-    found = [f"{summary['status']}: {summary['message']}"]
-    found.append(f"data       {summary['data_version']}{_quality(summary['quality'])}")
+    shown = [f"{summary['status']}: {summary['message']}"]
+    shown.append(f"data       {summary['data_version']}{_quality(summary['quality'])}")
     if summary["model_version"] is not None:
-        found.append(f"model      {summary['model_uri']}, version {summary['model_version']}")
-    found.append(f"retrained  {'yes' if summary['retrained'] else 'no'}")
-    found += [f"reason     {reason}" for reason in summary["reasons"]]
+        shown.append(f"model      {summary['model_uri']}, version {summary['model_version']}")
+    shown.append(f"retrained  {'yes' if summary['retrained'] else 'no'}")
+    shown += [f"reason     {reason}" for reason in summary["reasons"]]
     own = [name for name in FIGURES if name not in NAIVE_FIGURES and summary.get(name) is not None]
     if own:
-        found.append("figures    " + "   ".join(f"{name} {summary[name]:.4g}" for name in own))
-        found += filter(None, [naive_line(summary, "beside     ")])
+        shown.append("figures    " + "   ".join(f"{name} {summary[name]:.4g}" for name in own))
+        shown += filter(None, [naive_line(summary, "beside     ")])
     if summary["validation_status"] is not None:
-        found.append(f"thresholds {summary['validation_status']}")
-        found += [f"           {failure}" for failure in summary["failures"]]
+        shown.append(f"thresholds {summary['validation_status']}")
+        shown += [f"           {failure}" for failure in summary["failures"]]
     seconds = [f"{name} {value:.1f} s" for name, value in summary["durations"].items()]
-    return [*found, f"took       {', '.join(seconds)}"]
+    return [*shown, f"took       {', '.join(seconds)}"]
 
 
 def _quality(quality: Mapping[str, Any] | None) -> str:

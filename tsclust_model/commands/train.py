@@ -47,11 +47,11 @@ def run(
 def show(training: Training, data: str) -> None:
     """The last screen: what was found, where it is, what to type next."""
     report = training.report
-    found, unit = report["clustering"], training.generation.unit
-    served = "the nearest segment" if found["n_clusters"] else "the global model"
+    clustering, unit = report["clustering"], training.generation.unit
+    served = "the nearest segment" if clustering["n_clusters"] else "the global model"
     click.echo(
-        f"\n{found['n_clusters']} clusters in {training.generation.info['n_rows']} {unit}, "
-        f"{found['noise_ratio']:.1%} noise (served by {served})"
+        f"\n{clustering['n_clusters']} clusters in {training.generation.info['n_rows']} {unit}, "
+        f"{clustering['noise_ratio']:.1%} noise (served by {served})"
     )
     metric = training.generation.metric
     click.echo(f"\nerror ({metric.label}) of {training.generation.roles.target}:")
@@ -68,8 +68,8 @@ def show(training: Training, data: str) -> None:
 
 def _errors(report: Mapping[str, Any], metric: str) -> Iterator[str]:
     """Errors of the global model, the clusters' and the blend, and what the segments gain."""
-    worth, held = report["worth"], report["holdout"]
-    columns = [("folds", *(worth[f"{metric}_{way}"] for way in ("global", "cluster", "blend")))]
+    folds, held = report["folds"], report["holdout"]
+    columns = [("folds", *(folds[f"{metric}_{way}"] for way in ("global", "cluster", "blend")))]
     if held is not None:
         alone = (held[f"{metric}_{way}"] for way in ("global", "cluster"))
         columns.append(("holdout", *alone, held[metric]))
@@ -78,22 +78,22 @@ def _errors(report: Mapping[str, Any], metric: str) -> Iterator[str]:
             f"  {name:<8} global {everyone:.4g}   clusters alone {own:.4g}   "
             f"blend {served:.4g} ({change(served, everyone)} against global)"
         )
-    if f"{metric}_control" in worth:  # segments' own models were fitted
+    if f"{metric}_control" in folds:  # segments' own models were fitted
         yield (
-            f"  control  {worth[f'{metric}_control']:.4g} with shuffled segments; "
-            f"served with cluster weight {worth['cluster_weight']:g}"
+            f"  control  {folds[f'{metric}_control']:.4g} with shuffled segments; "
+            f"served with cluster weight {folds['cluster_weight']:g}"
         )
     if report["gain"] is not None and report["clustering"]["n_clusters"]:
-        yield f"  {gain_sentence(report['gain'], worth['cluster_weight'])}"
+        yield f"  {gain_sentence(report['gain'], folds['cluster_weight'])}"
 
 
 def _row_lines(report: Mapping[str, Any]) -> Iterator[str]:
-    worth, held = report["worth"], report["holdout"]
-    for name, line in (("folds", fold_line(worth)), ("holdout", held and held_line(held))):
+    folds, held = report["folds"], report["holdout"]
+    for name, line in (("folds", fold_line(folds)), ("holdout", held and held_line(held))):
         if line:
             yield f"  {name:<8} {line}"
-    if "accuracy_blend" in worth:
-        shares = [("folds", worth["accuracy_blend"])]
+    if "accuracy_blend" in folds:
+        shares = [("folds", folds["accuracy_blend"])]
         shares += [("holdout", held["accuracy"])] if held is not None else []
         yield "  accuracy " + "   ".join(f"{name} {share:.1%}" for name, share in shares)
 
@@ -107,7 +107,7 @@ def _series_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  LightGBM {why}: the exponential filters and Theta forecast alone"
     if scores["n_series_clipped"]:
         yield clipped_line(scores)
-    for name, figures in (("folds", report["worth"]), ("holdout", report["holdout"] or {})):
+    for name, figures in (("folds", report["folds"]), ("holdout", report["holdout"] or {})):
         if line := beside(figures, f"  {name:<8} "):
             yield line
     for kind in ("filled", "dropped", "copies", "without_values", "shorter_than_a_season"):

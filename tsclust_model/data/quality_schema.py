@@ -28,6 +28,14 @@ class ColumnFacts(TypedDict, total=False):
     shares: dict[str, float]
 
 
+class QualityChecks(TypedDict, total=False):
+    """Arguments of `validate_data_quality` that follow from the kind of model."""
+
+    duplicates: bool
+    allow_missing: bool
+    max_removed_share: float
+
+
 class QualitySchema(TypedDict):
     """``columns`` by name, ``seen`` (all names), ``optional``, ``time``, its ``newest`` (seconds or
     a number), ``keys`` (columns that tell rows apart) and ``n_rows``.

@@ -12,7 +12,8 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
-from pathlib import PurePosixPath
+from contextlib import contextmanager, nullcontext
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import fsspec
@@ -21,10 +22,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
+from fsspec.compression import compr
 from fsspec.implementations.local import LocalFileSystem
 
 from tsclust_model.data.columns import are_numbers, is_nested
 from tsclust_model.errors import DataValidationError, listed
+from tsclust_model.files import whole_file
 
 FORMATS = {
     ".csv": "csv",
@@ -141,27 +144,42 @@ def write_table(frame: pd.DataFrame, target: str) -> str:
     if file_format not in ("csv", "parquet"):
         raise DataValidationError(f"{target}: tables are written as .csv, .tsv or .parquet")
     packed = _COMPRESSIONS.get(_suffixes(target)[1] or "")
-    system, path = fsspec.core.url_to_fs(target)
-    partial = f"{path}.partial"
     try:
-        system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-        with system.open(partial, "wb", compression=packed) as stream:
+        with (
+            _whole(target) as file,
+            compr[packed](file, mode="w") if packed else nullcontext(file) as stream,
+        ):
             if file_format == "csv":
                 tabs = _suffixes(target)[0] == ".tsv"
                 frame.to_csv(stream, index=False, sep="\t" if tabs else ",")
             else:
                 frame.to_parquet(stream, index=False)
-        system.mv(partial, path)
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         # Arrow's own text quotes the data.
         raise DataValidationError(
             f"{target} cannot be written ({type(error).__name__}); check the folder, the space on "
             "the disk and that every column holds values of one type"
         ) from error
+    return target
+
+
+@contextmanager
+def _whole(target: str) -> Iterator[IO[bytes]]:
+    """The file of a path or URL, which is there after the block or as it was before."""
+    system, path = fsspec.core.url_to_fs(target)
+    if isinstance(system, LocalFileSystem):
+        with whole_file(Path(path)) as file:
+            yield file
+        return
+    partial = f"{path}.partial"
+    try:
+        system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+        with system.open(partial, "wb") as file:
+            yield file
+        system.mv(partial, path)
     finally:
         if system.exists(partial):
             system.rm(partial)
-    return target
 
 
 def mixed_as_texts(frame: pd.DataFrame) -> pd.DataFrame:

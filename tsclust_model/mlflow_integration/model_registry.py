@@ -20,7 +20,7 @@ from tsclust_model.mlflow_integration.estimators import load_estimator, save_est
 from tsclust_model.mlflow_integration.pyfunc import read_parts, save_generation, write_parts
 from tsclust_model.mlflow_integration.sealed_models import Kept, open_model, seal_model
 from tsclust_model.mlflow_integration.stores import THERE, tolerated, translated
-from tsclust_model.models.base import FittedPipeline
+from tsclust_model.models.base import FittedModel
 from tsclust_model.models.state import MANIFEST
 
 _MODEL, _METADATA, _STORE = "model", "metadata.json", "registry.db"
@@ -177,7 +177,7 @@ def _write(model: Any, metadata: Mapping[str, Any], folder: Path) -> None:
         (folder / _METADATA).write_text(json.dumps(metadata))
     except (TypeError, ValueError) as error:
         raise MLflowIntegrationError(f"the metadata is not JSON: {error}") from error
-    if isinstance(model, FittedPipeline):
+    if isinstance(model, FittedModel):
         save_generation(model, folder / _MODEL)
     elif isinstance(model, BaseEstimator):
         save_estimator(model, folder / _MODEL)

@@ -11,9 +11,10 @@ from sklearn.base import BaseEstimator
 from tsclust_model.boosting.output_model import NumberModel
 from tsclust_model.clustering.engine import AdaptiveClusteringEngine, Segmentation
 from tsclust_model.clustering.fallback import KNNFallback
+from tsclust_model.config import Params
 from tsclust_model.errors import MLflowIntegrationError, NotFittedError
 from tsclust_model.mlflow_integration.pyfunc import open_generation, seal_generation
-from tsclust_model.models.base import FittedPipeline
+from tsclust_model.models.base import FittedModel
 from tsclust_model.models.state import (
     Parts,
     open_sealed,
@@ -29,7 +30,7 @@ from tsclust_model.rows.estimators import estimator_bytes, estimator_of_bytes
 from tsclust_model.rows.model import output_from_parts, output_parts
 
 Kept = (
-    FittedPipeline
+    FittedModel
     | AdaptiveClusteringEngine
     | KNNFallback
     | ClusterSpecificModelManager
@@ -57,7 +58,7 @@ def seal_model(model: Any) -> Parts:
     NotFittedError
         It is ours and not fitted.
     """
-    if isinstance(model, FittedPipeline):
+    if isinstance(model, FittedModel):
         return seal_generation(model)
     if isinstance(model, lgb.Booster):
         return seal({"booster.txt": model.model_to_string().encode()}, "", "")
@@ -183,7 +184,7 @@ def _open_manager(parts: Parts, about: dict[str, Any]) -> ClusterSpecificModelMa
     return manager
 
 
-def _plain(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _plain(params: Mapping[str, Any] | None) -> Params | None:
     return None if params is None else dict(params)
 
 

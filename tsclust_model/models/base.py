@@ -22,7 +22,7 @@ from tsclust_model.data.roles import Roles
 from tsclust_model.metrics import Metric
 from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.monitoring.reference import Reference
-from tsclust_model.results import NOISE
+from tsclust_model.results import NOISE, Evaluation
 from tsclust_model.shown import one_line
 
 if TYPE_CHECKING:  # a model that only scores needs none of these
@@ -273,7 +273,7 @@ class FittedModel(ABC):
         cannot be scored."""
 
     @abstractmethod
-    def evaluate(self, cases: Any, known: Any = None) -> dict[str, Any]:
+    def evaluate(self, cases: Any, known: Any = None) -> Evaluation:
         """Figures of forecasts beside what happened, as JSON but for numbers as keys.
 
         Parameters
@@ -382,6 +382,16 @@ class FittedPipeline(FittedModel):
         frame : DataFrame
         predict : callable
             `predict`, perhaps in parts.
+        """
+
+    @abstractmethod
+    def of_features(self, name: str) -> Any:
+        """This model, if it takes batches of features, as a pipeline in this process does.
+
+        Raises
+        ------
+        ConfigurationError
+            It does not; `name` is the registered model's.
         """
 
     # -- monitoring --------------------------------------------------------------------------

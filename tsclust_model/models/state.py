@@ -64,10 +64,10 @@ def open_sealed(parts: Mapping[str, bytes]) -> dict[str, Any]:
             f"the model's state has format {layout}, this tsclust_model reads up to {FORMAT}; "
             f"use tsclust_model {manifest.get('package_version')} or newer"
         )
-    found = {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
-    del found[MANIFEST]
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
+    actual = {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
+    del actual[MANIFEST]
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
             raise MLflowIntegrationError(
                 f"the model's state was changed after it was written (part '{name}'); "
                 "log the model again"

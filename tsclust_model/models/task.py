@@ -11,7 +11,11 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
-from tsclust_model.data.quality_schema import infer_quality_schema
+from tsclust_model.data.quality_schema import (
+    QualityChecks,
+    QualitySchema,
+    infer_quality_schema,
+)
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.window import Window
 from tsclust_model.models.base import Cases, FittedModel
@@ -131,8 +135,12 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def quality_checks(self) -> dict[str, Any]:
+    def quality_checks(self) -> QualityChecks:
         """How `validate_data_quality` looks at its tables, as arguments."""
+
+    def forecasts_as(self, model: FittedModel) -> bool:
+        """Whether a model says as much of the future as one of this task would."""
+        return self.roles.horizon == model.roles.horizon
 
     def check_roles(self) -> None:  # noqa: B027  most tables fit any roles
         """Refuse roles that no table can fit.
@@ -245,7 +253,7 @@ class Task(ABC):
         """Positions of the rows that data-quality checks are for: those that are no mere plans."""
         return np.arange(len(frame))
 
-    def quality_schema(self, prepared: Prepared, seen: Iterable[Any]) -> dict[str, Any]:
+    def quality_schema(self, prepared: Prepared, seen: Iterable[Any]) -> QualitySchema:
         """The schema that new rows are checked against; `seen` are the table's own columns.
 
         Outcomes of rows may come later; a series is made of them.

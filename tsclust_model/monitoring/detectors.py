@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom, linregress, norm
 
+from tsclust_model.files import State
 from tsclust_model.metrics import METRICS
 from tsclust_model.monitoring.reference import ALPHA, BEYOND, MIN_ROWS, Reference
 from tsclust_model.shown import one_line
@@ -175,7 +176,7 @@ class Detector(ABC):
     def _change(self, window: DriftWindow) -> str | None:
         """What has drifted in this window; empty for nothing, None if the window says nothing."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """What the next process needs to go on, as JSON."""
         return {
             "recent": list(self._recent),
@@ -246,7 +247,7 @@ class NoiseTrend(Detector):
         """None: what rises slowly has no beginning."""
         return None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         return super().state() | {"ratios": list(self._ratios)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -262,7 +263,7 @@ class FeatureDrift(Detector):
 
     def _change(self, window: DriftWindow) -> str:
         shifted = self.reference.features.shifted(window.X)
-        return f"{len(shifted)} feature(s) moved: {', '.join(shifted[:3])}" if shifted else ""
+        return f"{len(shifted)} feature(s) drifted: {', '.join(shifted[:3])}" if shifted else ""
 
 
 @one_line

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tsclust_model.files import State
 from tsclust_model.monitoring.detectors import (
     AccuracyDrift,
     Detector,
@@ -182,7 +183,7 @@ class DriftMonitor:
         self._losses, self._losses_from = LossSums(), None
         return self.accuracy.update(whole)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """What the next process needs to go on, as JSON.
 
         No row's values are in it: of rows that wait for others it says where they lie.

@@ -16,6 +16,7 @@ from tsclust_model.errors import (
     PipelineError,
 )
 from tsclust_model.monitoring.metrics import Clock, utc_now
+from tsclust_model.results import ErrorStatistics
 
 _RECORDS = 1_000
 
@@ -140,7 +141,7 @@ class ErrorHandler:
         since = self._clock() - time_window
         return [component for component, when in self._open.items() if when >= since]
 
-    def get_error_statistics(self) -> dict[str, Any]:
+    def get_error_statistics(self) -> ErrorStatistics:
         """``total_errors``, ``by_type``, ``by_component``, ``refused_calls`` and
         ``graceful_degradation``.
 

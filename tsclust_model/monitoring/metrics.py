@@ -13,8 +13,14 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.errors import ConfigurationError, DataValidationError, suggestion
+from tsclust_model.files import State
 from tsclust_model.monitoring.drift import has_risen
-from tsclust_model.results import PerformanceAlert
+from tsclust_model.results import (
+    AlertSummary,
+    MetricSummaries,
+    PerformanceAlert,
+    RecordedValue,
+)
 
 ALERT_THRESHOLDS = {"noise_ratio": 0.3, "processing_time": 60.0, "memory_usage": 4096.0}
 """Highest value without an alert: a ratio, seconds, MB."""
@@ -141,7 +147,7 @@ class PerformanceMonitor:
         limit = self.alert_thresholds.get(record.metric_name)
         return [_alert(record, limit)] if limit is not None and record.value > limit else []
 
-    def get_performance_summary(self) -> dict[str, dict[str, float]]:
+    def get_performance_summary(self) -> MetricSummaries:
         """``count``, ``last``, ``mean``, ``min``, ``max`` of each metric that is kept."""
         return {
             name: {
@@ -201,15 +207,16 @@ class PerformanceMonitor:
 
     def by_metric(
         self, metric_names: Sequence[str] | None = None, time_window: timedelta | None = None
-    ) -> dict[str, list[dict[str, Any]]]:
+    ) -> dict[str, list[RecordedValue]]:
         """`records` by metric: ``value``, ``component``, ``timestamp``, oldest first."""
-        by_name: dict[str, list[dict[str, Any]]] = {}
+        by_name: dict[str, list[RecordedValue]] = {}
         for record in self.records(metric_names, time_window):
-            entry = asdict(record)
-            by_name.setdefault(entry.pop("metric_name"), []).append(entry)
+            value, component = record.value, record.component
+            entry = RecordedValue(value=value, component=component, timestamp=record.timestamp)
+            by_name.setdefault(record.metric_name, []).append(entry)
         return by_name
 
-    def alert_summary(self, time_window: timedelta | None = None) -> dict[str, Any]:
+    def alert_summary(self, time_window: timedelta | None = None) -> AlertSummary:
         """``total``, ``by_severity``, ``by_metric`` and the ``alerts``, oldest first."""
         alerts = self.alerts(time_window)
         return {
@@ -219,7 +226,7 @@ class PerformanceMonitor:
             "alerts": alerts,
         }
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """What the next process needs to go on, as JSON.
 
         Thresholds, the newest 100 alerts, and of each metric the newest 20 values.

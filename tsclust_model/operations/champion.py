@@ -94,7 +94,7 @@ def missed_thresholds(work: Workspace, figures: Figures, cases: Cases, version: 
     before = alias_version(work.name, PREVIOUS)
     if before is not None and before != version:
         previous = work.model(before)
-        if previous.roles.horizon == work.settings.data.horizon:
+        if work.task.forecasts_as(previous):
             fitted = previous.fitted_part(cases, work.storage.history) if len(cases) else None
             both = cases if fitted is None else previous.part(cases, ~fitted)
             if len(both):

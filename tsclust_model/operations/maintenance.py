@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import MLflowIntegrationError
-from tsclust_model.files import read_state, write_state
+from tsclust_model.files import State, read_state, write_state
 from tsclust_model.mlflow_integration.registry import CHAMPION, alias_version, registered_generation
 from tsclust_model.mlflow_integration.storage import open_storage
 from tsclust_model.models.base import BatchWindow, FittedPipeline
@@ -265,7 +264,7 @@ class _Monitor:
             self.watch.start_over(self.champion.reference, self.n_fresh)
         self._save()
 
-    def _saved(self) -> dict[str, Any]:
+    def _saved(self) -> State:
         state = read_state(self.path)
         if not state or state["version"] == self.version:
             return state

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict, cast
 
+from tsclust_model.data.quality import QualityProblem, QualityReport
+
 
 class Figures(TypedDict):
     """What the loop says of the serving model; None where it has no such figure."""
@@ -71,7 +73,7 @@ class Trained(TypedDict):
     promoted: bool
     model_version: str | None
     refused: str | None
-    compared: dict[str, Any] | None
+    compared: dict[str, float | None] | None
     message: str
 
 
@@ -91,6 +93,16 @@ class Evaluated(Figures):
     failures: list[str]
 
 
+class QualitySummary(TypedDict):
+    """What a summary says of the quality of the data; see `QualityReport`."""
+
+    decision: str
+    problems: list[QualityProblem]
+    removed: dict[str, int]
+    n_rows: int
+    n_kept: int
+
+
 class Summary(Figures):
     """Of `record` and of `run_pipeline`, which adds ``caught_up`` and ``durations``."""
 
@@ -104,7 +116,7 @@ class Summary(Figures):
     validation_status: str | None
     failures: list[str]
     not_evaluated: list[str]
-    quality: dict[str, Any] | None
+    quality: QualitySummary | None
     message: str
     caught_up: NotRequired[list[str]]
     durations: NotRequired[dict[str, float]]
@@ -113,7 +125,7 @@ class Summary(Figures):
 class Outcome(TypedDict, total=False):
     """The results of the steps that were taken, by their names."""
 
-    check_quality: dict[str, Any]
+    check_quality: QualityReport
     check_monitor: Decision
     train: Trained
     evaluate: Evaluated
@@ -143,7 +155,11 @@ def summary_of(outcome: Outcome, summary: Summary) -> Summary:
     """Fill the empty summary of a version with what its steps found."""
     quality = outcome["check_quality"]
     summary["quality"] = {
-        key: quality[key] for key in ("decision", "problems", "removed", "n_rows", "n_kept")
+        "decision": quality["decision"],
+        "problems": quality["problems"],
+        "removed": quality["removed"],
+        "n_rows": quality["n_rows"],
+        "n_kept": quality["n_kept"],
     }
     if quality["decision"] == "block":
         worst = [item["message"] for item in quality["problems"] if item["severity"] == "block"]

@@ -35,7 +35,10 @@ from tsclust_model.config_files import (
     first_problem,
     read_yaml,
 )
+from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, suggestion
+from tsclust_model.models.task import Task
+from tsclust_model.training.task import task_of
 
 # YAML reads a plain off as false.
 _Off = BeforeValidator(lambda value: "off" if value is False else value)
@@ -210,6 +213,24 @@ class LoopSettings(BaseSettings):
         return PipelineConfig.from_dict(self.model)
 
     @property
+    def task(self) -> Task:
+        """What is trained where there is no model yet."""
+        data = self.data
+        roles = Roles(
+            data.target,
+            data.features,
+            data.resources,
+            data.time,
+            data.id,
+            horizon=data.horizon,
+            frequency=data.frequency,
+            future=data.future,
+            static=data.static,
+            holidays=data.holidays,
+        )
+        return task_of(roles, self.pipeline, self.training.model_type, self.training.params)
+
+    @property
     def model_name(self) -> str:
         """The registered model."""
         return self.training.model_name or self.pipeline.registered_model_name
@@ -239,11 +260,10 @@ def load_settings(path: str | Path) -> LoopSettings:
         settings.pipeline  # noqa: B018  checked now, not when it is needed
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: section model: {error}") from error
-    if settings.data.horizon and settings.training.model_type != "lightgbm":
-        raise ConfigurationError(
-            f"{path}: training.model_type {settings.training.model_type} forecasts no series; take "
-            "lightgbm, or leave data.horizon out"
-        )
+    try:
+        settings.task  # noqa: B018
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
     return settings
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from tsclust_model.data.quality import validate_data_quality
+from tsclust_model.data.quality import QualityReport, validate_data_quality
 from tsclust_model.data.tables import mixed_as_texts, read_table
 from tsclust_model.errors import (
     DataLoadError,
@@ -88,7 +88,7 @@ def _step(function: Callable[..., _Result]) -> Callable[..., _Result]:
 
 def run_pipeline(
     config_path: str | Path, *, on_step: OnStep | None = None, closing_line: bool = True
-) -> dict[str, Any]:
+) -> Summary:
     """Ingest, check, retrain if needed, evaluate and record; safe to call at any time.
 
     What each step did is logged as the section ``logging`` says (``console: off`` for silence).
@@ -145,7 +145,7 @@ def run_pipeline(
             raise
         level = logging.INFO if is_good(summary) else logging.ERROR
         log.log(level, "%s", summary["message"], extra=_CLOSING | {"details": summary})
-    return dict(summary)
+    return summary
 
 
 def is_good(summary: Summary | Mapping[str, Any]) -> bool:
@@ -178,15 +178,15 @@ def _run(config_path: str | Path, settings: LoopSettings, on_step: OnStep) -> Su
 
     def process(version: str) -> Summary:
         """One version through all steps, in a run of its own."""
-        outcome: dict[str, Any] = {}
+        outcome: Outcome = {}
         experiments = ExperimentManager(work.config.experiment_name)
         with experiments.run("pipeline", {"phase": "pipeline", "data_version": version}):
             for name in STEPS[1:]:
                 started = time.perf_counter()
                 outcome = advance(name, config_path, version, outcome)
                 if name in outcome:
-                    took(name, started, outcome[name])
-        return cast(Summary, outcome["record"])
+                    took(name, started, cast(Mapping[str, Any], outcome)[name])
+        return outcome["record"]
 
     lock = retrain_lock(work.folder / ".loop.lock", "run of this loop is active")
     with mlflow_variables(settings.mlflow), lock:
@@ -209,9 +209,7 @@ def _run(config_path: str | Path, settings: LoopSettings, on_step: OnStep) -> Su
     return summary
 
 
-def advance(
-    step: str, config_path: str | Path, data_version: str, outcome: Mapping[str, Any]
-) -> dict[str, Any]:
+def advance(step: str, config_path: str | Path, data_version: str, outcome: Outcome) -> Outcome:
     """Take one of the `STEPS` after ``ingest``, if what the steps before it found calls for it.
 
     Parameters
@@ -231,7 +229,7 @@ def advance(
     blocked = "check_quality" in outcome and outcome["check_quality"]["decision"] == "block"
     untrained = step == "train" and not blocked and not outcome["check_monitor"]["retrain"]
     if untrained or (blocked and step != "record"):
-        return dict(outcome)
+        return outcome
     arguments: list[Any] = []
     if step == "train":
         arguments = [outcome["check_monitor"]["reasons"]]
@@ -250,7 +248,7 @@ def advance(
         failed = {"failed": type(error).__name__, "settings": work.digest}
         work.monitor().record_metrics(None, data_version, None, failed)
         raise
-    return dict(outcome) | {step: result}
+    return cast(Outcome, {**outcome, step: result})
 
 
 @_step
@@ -263,7 +261,7 @@ def processed(work: Workspace, data_version: str) -> Summary | None:
     serving = alias_version(work.name, CHAMPION)
     if last["status"] not in PROCESSED or last["model_version"] != serving:
         return None
-    message = f"nothing to do: data version {data_version} was dealt with at {when}"
+    message = f"nothing to do: data version {data_version} was processed at {when}"
     left = last.get("not_evaluated", [])
     if last["status"] != "done":
         why = "; ".join(last["failures"] or left) or "no outcomes"
@@ -300,7 +298,7 @@ def ingest(work: Workspace) -> Ingested:
 
 
 @_step
-def check_quality(work: Workspace, data_version: str) -> dict[str, Any]:
+def check_quality(work: Workspace, data_version: str) -> QualityReport:
     """Hold a version against the schema of the champion; see `validate_data_quality`.
 
     The report is kept, and the later steps read the rows that it leaves.
@@ -311,7 +309,7 @@ def check_quality(work: Workspace, data_version: str) -> dict[str, Any]:
         champion = work.model(version)
         work.require_horizon(champion)
         schema = champion.info.get("quality")
-    asked = work.settings.quality.model_dump() | work.task.quality_checks
+    asked = work.settings.quality.model_dump() | dict(work.task.quality_checks)
     frame, _ = work.versions.load(data_version)
     rows = work.task.observed(frame)
     report = validate_data_quality(
@@ -324,7 +322,7 @@ def check_quality(work: Workspace, data_version: str) -> dict[str, Any]:
     )
     report["removed_rows"] = rows[report["removed_rows"]].tolist()
     work.keep_report(data_version, report)
-    return dict(report)
+    return report
 
 
 @_step
@@ -461,7 +459,7 @@ def record(work: Workspace, data_version: str, outcome: Outcome) -> Summary:
     tags |= {"hospital_profile_id": work.config.hospital_profile_id}
     experiments = ExperimentManager(work.config.experiment_name)
     with experiments.active_or_new("pipeline", tags):
-        experiments.log_metrics(quality | dict(figures_of(summary)))
+        experiments.log_metrics(quality | cast("dict[str, float]", figures_of(summary)))
     work.monitor().record_metrics(
         score(summary),
         data_version,

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.history import DataVersioner
-from tsclust_model.data.quality import kept_rows, likely_rename
+from tsclust_model.data.quality import QualityReport, kept_rows, likely_rename
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, listed
 from tsclust_model.files import write_state
@@ -26,7 +26,6 @@ from tsclust_model.models.task import Task
 from tsclust_model.monitoring.model_monitor import ModelMonitor
 from tsclust_model.operations.settings import LoopSettings
 from tsclust_model.shown import one_line
-from tsclust_model.training.task import task_of
 
 
 @one_line
@@ -70,25 +69,12 @@ class Workspace:
 
     @property
     def roles(self) -> Roles:
-        data = self.settings.data
-        return Roles(
-            data.target,
-            data.features,
-            data.resources,
-            data.time,
-            data.id,
-            horizon=data.horizon,
-            frequency=data.frequency,
-            future=data.future,
-            static=data.static,
-            holidays=data.holidays,
-        )
+        return self.task.roles
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """What is trained where there is no model yet."""
-        training = self.settings.training
-        return task_of(self.roles, self.config, training.model_type, training.params)
+        return self.settings.task
 
     @cached_property
     def storage(self) -> ModelStorage:
@@ -133,9 +119,9 @@ class Workspace:
         frame, _ = self.versions.load(data_version)
         return kept_rows(frame, self.report(data_version))
 
-    def report(self, data_version: str) -> dict[str, Any]:
+    def report(self, data_version: str) -> QualityReport:
         """The quality report of a version."""
-        return dict(json.loads(self._report_path(data_version).read_bytes()))
+        return cast(QualityReport, json.loads(self._report_path(data_version).read_bytes()))
 
     def model(self, version: str) -> FittedModel:
         """The model of a registered version, of whichever type it is."""
@@ -149,8 +135,8 @@ class Workspace:
         ------
         ConfigurationError
         """
-        own, asked = model.roles.horizon, self.settings.data.horizon
-        if own != asked:
+        if not self.task.forecasts_as(model):
+            own, asked = model.roles.horizon, self.roles.horizon
             raise ConfigurationError(
                 f"'{self.name}' was trained with horizon {own} (0: rows) and data.horizon is "
                 f"{asked}; set it so, or take another training.model_name"

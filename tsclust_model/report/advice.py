@@ -37,7 +37,7 @@ def _on_generations(figures: Figures) -> list[str]:
         ]
     moves, changed = generations["moves"], ""
     if moves and moves["n_rows"]:
-        share = moves["moved"] / moves["n_rows"]
+        share = moves["changed"] / moves["n_rows"]
         changed = f"; {share:.0%} of the rows are in another segment, so tell who plans by them"
     return [f"Let the new generation serve: it saves {saved:.1%} of {n_rows} rows' error{changed}."]
 
@@ -45,10 +45,10 @@ def _on_generations(figures: Figures) -> list[str]:
 def _on_drift(figures: Figures) -> list[str]:
     drift, advice = figures["drift"], []
     newest = drift["newest"]
-    if newest and newest["moved"]:
+    if newest and newest["drifted"]:
         advice.append(
-            f"Look at {len(newest['moved'])} feature(s) that drifted in the newest "
-            f"{newest['n_rows']} rows, first {newest['moved'][0]}; retrain if the change stays."
+            f"Look at {len(newest['drifted'])} feature(s) that drifted in the newest "
+            f"{newest['n_rows']} rows, first {newest['drifted'][0]}; retrain if the change stays."
         )
     if newest:
         noise, limit = newest["noise_ratio"], drift["noise_threshold"]
@@ -85,9 +85,9 @@ def _on_segments(figures: Figures) -> list[str]:
             f"Lower hdbscan_params.min_cluster_size from {size} to {max(size // 2, 2)}, or cluster "
             f"on fewer columns: {segments['noise_ratio']:.0%} of the rows are noise."
         )
-    small = [item for item in segments["found"] if not item["own_model"]]
-    least, worth = segments["least_rows"], figures["worth"]
-    if small and least is not None and worth and worth["weight"]:
+    small = [item for item in segments["shown"] if not item["own_model"]]
+    least, gain = segments["least_rows"], figures["gain"]
+    if small and least is not None and gain and gain["weight"]:
         rows = sum(item["rows"] for item in small)
         advice.append(
             f"{len(small)} segment(s) with {rows} rows are served by the global model, because "
@@ -97,24 +97,24 @@ def _on_segments(figures: Figures) -> list[str]:
 
 
 def _on_gain(figures: Figures) -> list[str]:
-    worth = figures["worth"]
-    if not worth or not figures["segments"]["n_segments"]:
+    gain = figures["gain"]
+    if not gain or not figures["segments"]["n_segments"]:
         return []
-    ways = {item["way"]: item for item in worth["tables"][0]["ways"]}
+    ways = {item["way"]: item for item in gain["tables"][0]["ways"]}
     label = figures["measure"] and figures["measure"]["label"]
     before, alone = (ways[m]["value"] if m in ways else None for m in ("global", "cluster"))
-    if worth["weight"] == 0 and before and alone:
+    if gain["weight"] == 0 and before and alone:
         return [
             f"Read segments as description: they have weight 0 in the forecast, because their own "
             f"models alone have {alone / before - 1:+.1%} of the global {label} {before:.4g}. "
             "Other cluster_features may gain more."
         ]
-    gain = worth["gain"]
-    if gain is None:  # of an older build, or all by the global model
+    credit = gain["credit"]
+    if credit is None:  # of an older build, or all by the global model
         return []
-    if gain["earned"]:
-        return [f"Plan by segments. {gain['sentence']}, at weight {worth['weight']:.2g}."]
-    return [f"{gain['sentence']}."]
+    if credit["earned"]:
+        return [f"Plan by segments. {credit['sentence']}, at weight {gain['weight']:.2g}."]
+    return [f"{credit['sentence']}."]
 
 
 def _on_subgroups(figures: Figures) -> list[str]:

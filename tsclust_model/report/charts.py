@@ -6,6 +6,7 @@ no picture gives a row away.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from tsclust_model.errors import ConfigurationError, DataValidationError
+from tsclust_model.files import write_whole
 from tsclust_model.models.evidence import ShownForecast
 from tsclust_model.plots import COLOURS, DPI, GREY, SIZE, colour, marker, new_figure, shown_text
 from tsclust_model.results import NOISE
@@ -368,9 +370,9 @@ def save_figure(figure: Figure, save_path: str | Path) -> str:
     canvases = {".png": FigureCanvasAgg, ".svg": FigureCanvasSVG}
     if path.suffix.lower() not in canvases:
         raise ConfigurationError(f"{path.name} must end in .png or .svg")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas = canvases[path.suffix.lower()](figure)
-    canvas.print_figure(str(path), format=path.suffix.lower()[1:])
+    canvas, content = canvases[path.suffix.lower()](figure), io.BytesIO()
+    canvas.print_figure(content, format=path.suffix.lower()[1:])
+    write_whole(path, content.getvalue())
     return str(save_path)
 
 

@@ -30,6 +30,7 @@ from tsclust_model.report.groups import (
 )
 from tsclust_model.report.schema import (
     Accuracy,
+    Credit,
     Drift,
     Figures,
     Gain,
@@ -40,11 +41,10 @@ from tsclust_model.report.schema import (
     Segments,
     Subgroups,
     Totals,
-    Worth,
 )
 from tsclust_model.results import NOISE
 
-FORMAT = 1
+FORMAT = 2
 
 TOLD = (
     *("phase", "made_at", "model_name", "version", "run_id", "source", "period", "reason"),
@@ -116,7 +116,7 @@ def report_figures(
         "model": _model(model, inputs, about),
         "segments": _segments(model, inputs, names),
         "measure": None,
-        "worth": _worth(inputs, evidence, config["combine"]),
+        "gain": _gain(inputs, evidence, config["combine"]),
         "totals": None,
         "subgroups": [],
         "accuracy": None,
@@ -129,7 +129,7 @@ def report_figures(
         "next": [],
         "pictures": [],
     }
-    if figures["worth"] is not None:
+    if figures["gain"] is not None:
         metric = model.metric
         figures["measure"] = {
             "name": metric.name,
@@ -211,7 +211,7 @@ def _segments(model: FittedPipeline, inputs: ReportInputs, names: Mapping[int, s
         "features": rows.features,
         "silhouette": model.info["clustering"].get("silhouette_score"),
         "least_rows": inputs.traits.least_rows,
-        "found": shown,
+        "shown": shown,
         "rest": {
             "n": len(shown[SHOWN:]),
             "rows": sum(segment["rows"] for segment in shown[SHOWN:]),
@@ -220,7 +220,7 @@ def _segments(model: FittedPipeline, inputs: ReportInputs, names: Mapping[int, s
     }
 
 
-def _worth(inputs: ReportInputs, evidence: Evidence | None, combine: str) -> Worth | None:
+def _gain(inputs: ReportInputs, evidence: Evidence | None, combine: str) -> Gain | None:
     tables = [] if inputs.fold_methods is None else [inputs.fold_methods]
     tables += [] if evidence is None else [evidence.methods]
     if not tables:
@@ -228,12 +228,12 @@ def _worth(inputs: ReportInputs, evidence: Evidence | None, combine: str) -> Wor
     traits, gain = inputs.traits, inputs.traits.gain
     credit = None
     if gain is not None:
-        credit = cast("Gain", dict(gain) | {"sentence": gain_sentence(gain, traits.weight)})
+        credit = cast("Credit", dict(gain) | {"sentence": gain_sentence(gain, traits.weight)})
     saved = [score["saved"] for score in tables[-1]["ways"] if score["way"] == "blend"]
     return {
         "tables": tables,
         "saved": saved[0] if saved else None,
-        "gain": credit,
+        "credit": credit,
         "weight": traits.weight,
         "combine": combine,
         "n_own_models": len(traits.own_shares),
@@ -355,7 +355,7 @@ def _drift(model: FittedPipeline, inputs: ReportInputs, watched: Watched) -> Dri
         shown["newest"] = {
             "n_rows": len(newest.X),
             "noise_ratio": float(newest.is_noise.mean()),
-            "moved": reference.features.shifted(newest.X),
+            "drifted": reference.features.shifted(newest.X),
         }
     return shown
 

@@ -75,7 +75,7 @@ def segment_changes(old: np.ndarray, new: np.ndarray) -> Changes:
     shown = [i for i in order if counts[i] >= SMALLEST_GROUP][:SHOWN]
     return {
         "n_rows": len(old),
-        "moved": int((old != new).sum()),
+        "changed": int((old != new).sum()),
         "flows": [
             {"from": int(pairs[i, 0]), "to": int(pairs[i, 1]), "rows": int(counts[i])}
             for i in shown

@@ -27,7 +27,7 @@ from tsclust_model.report.tables import (
 SECTIONS = (
     ("model", "The model"),
     ("segments", "Segments"),
-    ("worth", "Gain"),
+    ("gain", "Gain"),
     ("totals", "Totals"),
     ("subgroups", "Subgroups"),
     ("accuracy", "Accuracy"),
@@ -49,7 +49,7 @@ def render(figures: Figures) -> str:
     """
     model, generations = figures["model"], figures["generations"]
     return _template().render(
-        **{key: figures[key] for key in ("model", "segments", "measure", "worth", "totals")},
+        **{key: figures[key] for key in ("model", "segments", "measure", "gain", "totals")},
         **{key: figures[key] for key in ("accuracy", "drift", "generations")},
         **_tables(figures),
         figures=figures,
@@ -59,7 +59,7 @@ def render(figures: Figures) -> str:
         rows=model["rows_are"].capitalize(),
         tiles=_tiles(figures),
         facts=_facts(model),
-        gain=_credited(figures),
+        credit=_credited(figures),
         about_segments=_about_segments(model, figures["segments"]),
         about_weight=_about_weight(figures),
         about_columns=_about_columns(figures),
@@ -136,7 +136,7 @@ def _count(n: int, what: str) -> str:
 
 def _tables(figures: Figures) -> dict[str, Any]:
     """The tables of each section, and what stands where there are none."""
-    model, measure, worth = figures["model"], figures["measure"], figures["worth"]
+    model, measure, gain = figures["model"], figures["measure"], figures["gain"]
     totals, accuracy, rows_are = figures["totals"], figures["accuracy"], model["rows_are"]
     moves = figures["generations"] and figures["generations"]["moves"]
     least = figures["smallest_group"]
@@ -149,8 +149,8 @@ def _tables(figures: Figures) -> dict[str, Any]:
         "changes_table": moves and changes_table(moves, rows_are),
         "no_planning": totals and len(totals["by"]) == 1 and model["has_groups"],
     }
-    if worth and measure:
-        tables["method_tables"] = [method_table(one, measure["label"]) for one in worth["tables"]]
+    if gain and measure:
+        tables["method_tables"] = [method_table(one, measure["label"]) for one in gain["tables"]]
     if totals and totals["all"]:
         tables["totals_tables"] = {
             name: [
@@ -171,7 +171,7 @@ def _tables(figures: Figures) -> dict[str, Any]:
 def _tiles(figures: Figures) -> list[tuple[str, str]]:
     """The headline: figures and what they are."""
     segments, accuracy, measure = figures["segments"], figures["accuracy"], figures["measure"]
-    rows_are, gain = figures["model"]["rows_are"], _credited(figures)
+    rows_are, credit = figures["model"]["rows_are"], _credited(figures)
     n_segments = segments["n_segments"]
     among = f"segment{'' if n_segments == 1 else 's'} in {number(segments['n_rows'])} {rows_are}"
     tiles = [
@@ -185,10 +185,10 @@ def _tiles(figures: Figures) -> list[tuple[str, str]]:
     if "accuracy" in overall:
         right = "of the rows: the likeliest class was right"
         tiles.append((percent(overall["accuracy"]), right))
-    if gain:
-        saved = percent(gain["beyond"] if gain["earned"] else 0)
-        saved += f" ± {percent(gain['error'])}" if gain["earned"] else ""
-        chance = "" if gain["earned"] else ": no more than chance"
+    if credit:
+        saved = percent(credit["beyond"] if credit["earned"] else 0)
+        saved += f" ± {percent(credit['error'])}" if credit["earned"] else ""
+        chance = "" if credit["earned"] else ": no more than chance"
         tiles.append((saved, f"of the error saved by segments beyond shuffled ones{chance}"))
     if overall.get("interval_coverage") is not None:
         wanted = percent(accuracy["coverage"], 0)
@@ -198,8 +198,8 @@ def _tiles(figures: Figures) -> list[tuple[str, str]]:
 
 def _credited(figures: Figures) -> Any:
     """What segments save beyond shuffled ones; None where there are no segments."""
-    worth = figures["worth"]
-    return worth["gain"] if worth and figures["segments"]["n_segments"] else None
+    gain = figures["gain"]
+    return gain["credit"] if gain and figures["segments"]["n_segments"] else None
 
 
 def _about_segments(model: Mapping[str, Any], segments: Segments) -> str:
@@ -220,20 +220,20 @@ def _about_segments(model: Mapping[str, Any], segments: Segments) -> str:
         " Strength is how firmly the rows belong to it, 0 to 1. Means are compared with those of "
         "all rows, in their standard deviations (SD)."
     )
-    if any(segment["representatives"] for segment in segments["found"]):
+    if any(segment["representatives"] for segment in segments["shown"]):
         by = "id" if model["show_ids"] else "number (oldest first)"
         text += f" Typical rows are given by {by} only."
     return text
 
 
 def _about_weight(figures: Figures) -> str:
-    worth = figures["worth"]
-    if not worth:
+    gain = figures["gain"]
+    if not gain:
         return ""
-    n_own, combine = worth["n_own_models"], worth["combine"]
+    n_own, combine = gain["n_own_models"], gain["combine"]
     setting = "" if combine == "blend" else f" (set by combine: {combine})"
     own = "has a model of its own" if n_own == 1 else "have models of their own"
-    weight = number(worth["weight"])
+    weight = number(gain["weight"])
     return f"Segments have weight {weight} in the forecast{setting}; {n_own} of them {own}."
 
 
@@ -295,8 +295,8 @@ def _period(model: Mapping[str, Any]) -> str:
 
 
 def _quality(figures: Figures) -> str:
-    accuracy, measure, worth = figures["accuracy"], figures["measure"], figures["worth"]
-    if not accuracy or not measure or not worth:
+    accuracy, measure, gain = figures["accuracy"], figures["measure"], figures["gain"]
+    if not accuracy or not measure or not gain:
         return "Not measured: no row with a known outcome was forecast out of sample."
     overall, label = accuracy["all"], measure["label"]
     text = f"{label} {number(overall['value'])}"
@@ -307,7 +307,7 @@ def _quality(figures: Figures) -> str:
     if "mae" in shown and overall["mae"] is not None:
         text += f"; MAE {number(overall['mae'])}"
         text += f", R² {number(overall['r2'])}" if overall["r2"] is not None else ""
-    naive = next((w for w in worth["tables"][-1]["ways"] if w["way"] == "naive"), None)
+    naive = next((w for w in gain["tables"][-1]["ways"] if w["way"] == "naive"), None)
     if naive is not None:
         what = "shares of the classes" if "accuracy" in overall else "median"
         text += f"; without a model, by the {what} of the training rows, {number(naive['value'])}"
@@ -317,9 +317,9 @@ def _quality(figures: Figures) -> str:
     if covered is not None:
         unit, wanted = figures["model"]["rows_are"], percent(accuracy["coverage"], 0)
         text += f"; {percent(covered)} of the {unit} inside their {wanted} intervals"
-    gain = worth["gain"]
-    if gain and figures["segments"]["n_segments"]:
-        text += f". {_md(gain['sentence'])}"
+    credit = gain["credit"]
+    if credit and figures["segments"]["n_segments"]:
+        text += f". {_md(credit['sentence'])}"
     return text + "."
 
 

@@ -61,7 +61,7 @@ def _picture(name: str, section: str, caption: str, alt: str, figure: Figure) ->
 
 
 def _map(rows: SegmentRows, segments: Segments) -> Picture:
-    names = {item["id"]: str(item["id"]) for item in segments["found"][: charts.MOST_LABELS]}
+    names = {item["id"]: str(item["id"]) for item in segments["shown"][: charts.MOST_LABELS]}
     most = charts.MAP_ROWS
     sample = f"{most:,} of {len(rows.X):,} rows, drawn at random; " if len(rows.X) > most else ""
     return _picture(
@@ -76,7 +76,7 @@ def _map(rows: SegmentRows, segments: Segments) -> Picture:
 
 def _silhouettes(rows: SegmentRows, segments: Segments) -> Iterator[Picture]:
     """Silhouettes of the largest segments; none of fewer than two."""
-    shown = [item["id"] for item in segments["found"][: charts.MOST_LABELS]]
+    shown = [item["id"] for item in segments["shown"][: charts.MOST_LABELS]]
     inside = np.flatnonzero(np.isin(rows.labels, shown) & (rows.labels != NOISE))
     sample = inside[silhouette_rows(rows.labels[inside])]
     labels = rows.labels[sample]
@@ -112,7 +112,7 @@ def _tree(model: FittedPipeline) -> Picture:
 
 
 def _heatmap(segments: Segments) -> Iterator[Picture]:
-    profiled = [i for i in segments["found"][: charts.MOST_LABELS] if i["differences"]]
+    profiled = [i for i in segments["shown"][: charts.MOST_LABELS] if i["differences"]]
     if not profiled:
         return
     differences = np.array([item["differences"] for item in profiled])

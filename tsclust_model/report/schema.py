@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from tsclust_model.clustering.profiles import Characteristic
 from tsclust_model.models.evidence import Column, MethodTable, Total
+from tsclust_model.results import LineageFigures
 
 
 class Segment(TypedDict):
@@ -17,13 +19,13 @@ class Segment(TypedDict):
     fallback_rows: int
     strength: float
     own_model: bool
-    profile: list[dict[str, Any]]
+    profile: list[Characteristic]
     differences: list[float]
     representatives: list[Any]
 
 
 class Segments(TypedDict):
-    """All segments, the largest first (`found`), and those beyond the twentieth together."""
+    """All segments, the largest first (`shown`), and those beyond the twentieth together."""
 
     n_rows: int
     n_segments: int
@@ -32,7 +34,7 @@ class Segments(TypedDict):
     features: list[str]
     silhouette: float | None
     least_rows: int | None
-    found: list[Segment]
+    shown: list[Segment]
     rest: dict[str, Any]
 
 
@@ -45,7 +47,7 @@ class MeasureShown(TypedDict):
     columns: list[Column]
 
 
-class Gain(TypedDict):
+class Credit(TypedDict):
     """What the segments save beyond shuffled ones; see `boosting.segment_gain.SegmentGain`."""
 
     saved: float | None
@@ -56,12 +58,12 @@ class Gain(TypedDict):
     sentence: str
 
 
-class Worth(TypedDict):
+class Gain(TypedDict):
     """The methods on each kind of rows; `saved` is of what is served on the last of them."""
 
     tables: list[MethodTable]
     saved: float | None
-    gain: Gain | None
+    credit: Credit | None
     weight: float
     combine: str
     n_own_models: int
@@ -136,10 +138,10 @@ Flow = TypedDict("Flow", {"from": int, "to": int, "rows": int})
 
 
 class Changes(TypedDict):
-    """How many rows changed their segment (`moved`), and the largest flows."""
+    """How many rows changed their segment (`changed`), and the largest flows."""
 
     n_rows: int
-    moved: int
+    changed: int
     flows: list[Flow]
     other_rows: int
 
@@ -147,11 +149,11 @@ class Changes(TypedDict):
 class Newest(TypedDict):
     n_rows: int
     noise_ratio: float
-    moved: list[str]
+    drifted: list[str]
 
 
 class Drift(TypedDict):
-    """Noise and drifted features (`moved`) of newer rows, and what batches have shown."""
+    """Noise and drifted features (`drifted`) of newer rows, and what batches have shown."""
 
     reference: dict[str, float]
     noise_threshold: float
@@ -163,7 +165,7 @@ class Drift(TypedDict):
 
 class Generations(TypedDict):
     comparison: dict[str, Any] | None
-    lineage: dict[str, Any]
+    lineage: LineageFigures
     moves: Changes | None
 
 
@@ -186,7 +188,7 @@ class Figures(TypedDict):
     model: dict[str, Any]
     segments: Segments
     measure: MeasureShown | None
-    worth: Worth | None
+    gain: Gain | None
     totals: Totals | None
     subgroups: list[Subgroups]
     accuracy: Accuracy | None

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from tsclust_model.config import PipelineConfig
+from tsclust_model.config import Params, PipelineConfig
 from tsclust_model.data.columns import OK
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import (
@@ -31,6 +31,7 @@ from tsclust_model.errors import (
 from tsclust_model.metrics import Metric
 from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG, NullableText
 from tsclust_model.models.state import Parts, pack_json, unpack_json
+from tsclust_model.results import Evaluation
 from tsclust_model.rows.cases import RowsModel, answer_column
 from tsclust_model.rows.estimators import estimator_bytes, estimator_of_bytes
 from tsclust_model.rows.schema import Schema
@@ -110,7 +111,7 @@ class Baseline(RowsModel):
         }
         return pd.DataFrame(columns)
 
-    def evaluate(self, cases: pd.DataFrame, known: Any = None) -> dict[str, Any]:
+    def evaluate(self, cases: pd.DataFrame, known: Any = None) -> Evaluation:
         status, values = self._forecast(cases)
         if not len(values):
             raise DataValidationError(f"none of {len(cases)} rows can be scored")
@@ -249,7 +250,7 @@ def about_baseline(
     }
 
 
-def _estimator(model_type: str, target: Target, params: dict[str, Any], random_state: int) -> Any:
+def _estimator(model_type: str, target: Target, params: Params, random_state: int) -> Any:
     if model_type == LOGISTIC and not target.classes:
         raise ConfigurationError(
             "a logistic regression needs a target of classes; take random_forest or lightgbm, or "

@@ -14,6 +14,7 @@ from tsclust_model.boosting.output_model import OutputModel
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import validate_batch_data, validate_target
 from tsclust_model.errors import DataValidationError, NotFittedError
+from tsclust_model.results import ClusterFigures
 
 
 class ClusterSpecificModelManager:
@@ -56,7 +57,7 @@ class ClusterSpecificModelManager:
 
     def fit_timeseries_models(
         self, cluster_data: Mapping[int, Mapping[str, Any]]
-    ) -> dict[int, dict[str, Any]]:
+    ) -> dict[int, ClusterFigures]:
         """Fit the target's models.
 
         Parameters
@@ -86,7 +87,7 @@ class ClusterSpecificModelManager:
 
     def fit_resource_models(
         self, cluster_data: Mapping[int, Mapping[str, Any]]
-    ) -> dict[int, dict[str, Any]]:
+    ) -> dict[int, dict[str, ClusterFigures]]:
         """Fit the resources' models.
 
         Parameters
@@ -150,7 +151,7 @@ class ClusterSpecificModelManager:
             for name, model in self.resources_.items()
         }
 
-    def get_model_metrics(self) -> dict[int, dict[str, Any]]:
+    def get_model_metrics(self) -> dict[int, ClusterFigures]:
         """``rmse``, ``mae``, ``r2`` of the target for each cluster, out of fold."""
         if not hasattr(self, "timeseries_"):
             raise NotFittedError("no target models; call fit_timeseries_models first")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from tsclust_model.boosting.boosters import rows_by_cluster
 from tsclust_model.data.columns import outcome
 from tsclust_model.errors import DataValidationError
 from tsclust_model.metrics import calculate_model_metrics
+from tsclust_model.results import Evaluation
 
 if TYPE_CHECKING:
     from tsclust_model.rows.model import Generation
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def evaluate_generation(
     generation: Generation, frame: pd.DataFrame, known: pd.DataFrame | None = None
-) -> dict[str, Any]:
+) -> Evaluation:
     """Compare forecasts with what happened.
 
     Parameters
@@ -106,7 +107,7 @@ def last_values(
     rows = [_keyed(generation, table, columns) for table in tables]
     answers = pd.concat(rows, ignore_index=True).dropna()
     asked = rows[-1].drop(columns="y").dropna().sort_values("time", kind="stable")
-    found = pd.merge_asof(
+    earlier = pd.merge_asof(
         asked.reset_index(names="row"),
         answers.sort_values("time", kind="stable"),
         on="time",
@@ -114,7 +115,7 @@ def last_values(
         allow_exact_matches=False,
     )
     last = np.full(len(frame), np.nan)
-    last[found["row"].to_numpy()] = found["y"].to_numpy(np.float64)
+    last[earlier["row"].to_numpy()] = earlier["y"].to_numpy(np.float64)
     return None if np.isnan(last).all() else last
 
 

@@ -39,11 +39,11 @@ def performance_figures(
     unseen: pd.DataFrame,
     control: OutputModel,
 ) -> dict[str, Any]:
-    """What was found and what it is worth, as JSON-ready figures.
+    """What a fit has found and what it gains, as JSON-ready figures.
 
     `known` is the table of `data`, in the same order; `unseen` was not fitted.
 
-    ``worth`` holds errors on the folds: of the global model, of clusters alone, of the blend that
+    ``folds`` holds their errors: of the global model, of clusters alone, of the blend that
     is served, and of a control, the same blend with the labels shuffled among the rows. ``gain`` is
     what the segments save beyond the control, and its standard error over rows, folds and whose
     rows they are.
@@ -60,7 +60,7 @@ def performance_figures(
     return {
         "clustering": fitted.clustering.metrics,
         "cluster_sizes": generation.info["cluster_sizes"],
-        "worth": {
+        "folds": {
             f"{scores.metric}_{way}": value
             for way, value in (scores.errors | {"control": control.scores.errors["blend"]}).items()
         }

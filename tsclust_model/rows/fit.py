@@ -78,7 +78,7 @@ def fit_generation(
     """
     with model_threads() as threads:
         target_fits, resource_fits = _begin_fits(threads, data, config)
-        found, segments = _fit_segments(data, config, stages)
+        density, segments = _fit_segments(data, config, stages)
         labels = segments.assignment.labels
         target_fits.add_clusters(labels)
         for rows, fits in resource_fits:
@@ -99,7 +99,7 @@ def fit_generation(
         "n_rows": len(data.y),
         "clustering": segments.result.metrics,
         "cluster_sizes": {str(c): len(rows) for c, rows in rows_by_cluster(labels)},
-        "fitted_rows": len(found.rows),
+        "fitted_rows": len(density.rows),
         "naive": data.target.naive(data.y),
         "lineage": first_lineage(segments.result.metrics["n_clusters"]).to_dict(),
     }
@@ -114,7 +114,7 @@ def fit_generation(
         data.fitted,
     )
     folds = list(target_fits.folds)
-    return FittedGeneration(generation, segments.result, segments.assignment, folds, found.rows)
+    return FittedGeneration(generation, segments.result, segments.assignment, folds, density.rows)
 
 
 @one_line
@@ -200,29 +200,29 @@ def _fit_segments(
 ) -> tuple[DensityFit, FittedSegmentation]:
     X = data.X[:, data.schema.cluster_columns]
     with stages("HDBSCAN") as stage:
-        found = fit_density(X, config.hdbscan_params, config.max_fit_rows, config.random_state)
-        stage.log({"fitted_rows": len(found.rows)})
+        density = fit_density(X, config.hdbscan_params, config.max_fit_rows, config.random_state)
+        stage.log({"fitted_rows": len(density.rows)})
     with stages("kNN-Fallback") as stage:
         segments = fit_fallback(
-            X, found, config.knn_params, config.max_reference_rows, config.random_state
+            X, density, config.knn_params, config.max_reference_rows, config.random_state
         )
         stage.log({"fallback_rows": int(segments.assignment.is_noise.sum())})
         stage.log(segments.result.metrics)
         if segments.segmentation.fallback is not None:
             accuracy = segments.segmentation.fallback.get_fallback_metrics()["accuracy"]
             stage.log({"fallback_accuracy": accuracy})
-    return found, segments
+    return density, segments
 
 
 def _by_known_rows(
     resources: Mapping[str, np.ndarray],
 ) -> list[tuple[list[str], np.ndarray]]:
     """Resources that are known in the same rows, and those rows: each set is fitted together."""
-    found: dict[bytes, tuple[list[str], np.ndarray]] = {}
+    together: dict[bytes, tuple[list[str], np.ndarray]] = {}
     for name, values in resources.items():
         known = np.isfinite(values)
-        found.setdefault(known.tobytes(), ([], np.flatnonzero(known)))[0].append(name)
-    return list(found.values())
+        together.setdefault(known.tobytes(), ([], np.flatnonzero(known)))[0].append(name)
+    return list(together.values())
 
 
 def _reference(data: TrainingData, segmentation: Segmentation, target: OutputModel) -> Reference:

@@ -32,7 +32,7 @@ from tsclust_model.models.state import (
     unpack_json,
 )
 from tsclust_model.monitoring.reference import Reference
-from tsclust_model.results import NOISE, Assignment
+from tsclust_model.results import NOISE, Assignment, Evaluation
 from tsclust_model.rows.cases import (
     RowsModel,
     answer_column,
@@ -142,7 +142,9 @@ class Generation(RowsModel, FittedPipeline):
         labels = assignment.labels
         sums = self._ensemble.predict(X, labels)
         values, weight = sums.pop(0) if self.target.summed else self.target.predict(X, labels)
-        resources = {name: found for name, (found, _) in zip(self.resources, sums, strict=True)}
+        resources = {
+            name: forecast for name, (forecast, _) in zip(self.resources, sums, strict=True)
+        }
         bounds = self.target.bounds(values, labels, coverage)
         prediction = self.outcome.prediction(values)
         return Forecast(assignment, values, prediction, bounds, weight, resources)
@@ -169,7 +171,7 @@ class Generation(RowsModel, FittedPipeline):
             losses[rows] = self.row_losses(y[rows], forecast)
         return losses
 
-    def evaluate(self, cases: pd.DataFrame, known: pd.DataFrame | None = None) -> dict[str, Any]:
+    def evaluate(self, cases: pd.DataFrame, known: pd.DataFrame | None = None) -> Evaluation:
         """See `evaluate_generation`."""
         return evaluate_generation(self, cases, known)
 
@@ -205,6 +207,9 @@ class Generation(RowsModel, FittedPipeline):
         forecasts = predict(frame)
         keys = [name for name in (self.roles.id, self.roles.time) if name in frame]
         return pd.concat([frame[keys], forecasts], axis=1), forecasts
+
+    def of_features(self, name: str) -> Generation:
+        return self
 
     def labelled_example(self) -> pd.DataFrame:
         frame = self.example()

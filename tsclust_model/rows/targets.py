@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from numbers import Number
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,14 @@ from tsclust_model.metrics import (
     true_probabilities,
     weighted_quantile_loss,
 )
+
+
+class Naive(TypedDict, total=False):
+    """What one would say without a model: of numbers `median`, of classes their `shares`."""
+
+    median: float
+    shares: list[float]
+
 
 _KINDS = {"text": "strings", "number": "numbers", "boolean": "booleans"}
 
@@ -156,12 +164,12 @@ class Target(ABC):
         return {"wql": weighted_quantile_loss(y, losses)}
 
     @abstractmethod
-    def naive(self, codes: np.ndarray) -> dict[str, Any]:
+    def naive(self, codes: np.ndarray) -> Naive:
         """What one would say without a model, from the codes that are fitted, as JSON."""
 
     @abstractmethod
     def naive_losses(
-        self, naive: Mapping[str, Any], codes: np.ndarray, last: np.ndarray | None = None
+        self, naive: Naive, codes: np.ndarray, last: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """Losses of simple forecasts by name, shape (n,): ``naive``, and of numbers ``last_value``.
 
@@ -176,7 +184,7 @@ class Target(ABC):
 
     @abstractmethod
     def naive_figures(
-        self, naive: Mapping[str, Any] | None, codes: np.ndarray, last: np.ndarray | None = None
+        self, naive: Naive | None, codes: np.ndarray, last: np.ndarray | None = None
     ) -> dict[str, float]:
         """What a model has to beat; empty without `naive`, as of models that are older.
 
@@ -243,12 +251,12 @@ class NumberTarget(Target):
     def prediction(self, values: np.ndarray) -> np.ndarray:
         return values
 
-    def naive(self, codes: np.ndarray) -> dict[str, Any]:
+    def naive(self, codes: np.ndarray) -> Naive:
         """``median`` of the outcomes."""
         return {"median": float(np.median(codes))}
 
     def naive_losses(
-        self, naive: Mapping[str, Any], codes: np.ndarray, last: np.ndarray | None = None
+        self, naive: Naive, codes: np.ndarray, last: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         losses = {"naive": np.square(codes - naive["median"])}
         if last is not None:
@@ -257,7 +265,7 @@ class NumberTarget(Target):
         return losses
 
     def naive_figures(
-        self, naive: Mapping[str, Any] | None, codes: np.ndarray, last: np.ndarray | None = None
+        self, naive: Naive | None, codes: np.ndarray, last: np.ndarray | None = None
     ) -> dict[str, float]:
         if naive is None or not len(codes):
             return {}
@@ -341,19 +349,19 @@ class ClassTarget(ClassLabels, Target):
     def prediction(self, values: np.ndarray) -> np.ndarray:
         return np.array(self.classes, dtype=object)[values.argmax(axis=1)]
 
-    def naive(self, codes: np.ndarray) -> dict[str, Any]:
+    def naive(self, codes: np.ndarray) -> Naive:
         """``shares`` of the classes."""
         counts = np.bincount(codes[codes >= 0].astype(np.int64), minlength=len(self.classes))
         return {"shares": (counts / max(counts.sum(), 1)).tolist()}
 
     def naive_losses(
-        self, naive: Mapping[str, Any], codes: np.ndarray, last: np.ndarray | None = None
+        self, naive: Naive, codes: np.ndarray, last: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         shares = np.broadcast_to(naive["shares"], (len(codes), len(naive["shares"])))
         return {"naive": log_losses(true_probabilities(shares, codes))}
 
     def naive_figures(
-        self, naive: Mapping[str, Any] | None, codes: np.ndarray, last: np.ndarray | None = None
+        self, naive: Naive | None, codes: np.ndarray, last: np.ndarray | None = None
     ) -> dict[str, float]:
         """The commonest class has ``accuracy_naive``, the class before ``accuracy_last_value``."""
         if naive is None or not len(codes):

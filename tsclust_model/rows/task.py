@@ -12,6 +12,7 @@ import pandas as pd
 
 from tsclust_model.clustering.lineage import match_clusters
 from tsclust_model.data.columns import in_time_order
+from tsclust_model.data.quality_schema import QualityChecks
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.window import Window
 from tsclust_model.errors import ConfigurationError, suggestion
@@ -54,7 +55,7 @@ class RowsTask(Task):
     """Segments and LightGBM models of rows."""
 
     @property
-    def quality_checks(self) -> dict[str, Any]:
+    def quality_checks(self) -> QualityChecks:
         return {
             "duplicates": bool(self.roles.time or self.roles.id),
             "allow_missing": self.config.missing_values == "impute",
@@ -231,8 +232,8 @@ class BaselineTask(RowsTask):
         evaluated: Any = None,
         champion: FittedModel | None = None,
     ) -> Findings:
-        found = None if holdout is None else (evaluated or fit.generation).evaluate(holdout)
-        return Findings(fit, {"clustering": {}, "worth": {}, "gain": None, "holdout": found})
+        figures = None if holdout is None else (evaluated or fit.generation).evaluate(holdout)
+        return Findings(fit, {"clustering": {}, "folds": {}, "gain": None, "holdout": figures})
 
     def numbered(self, champion: FittedModel, fit: Any, prepared: Prepared) -> Any:
         return fit

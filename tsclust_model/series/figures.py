@@ -14,9 +14,9 @@ from tsclust_model.series.panel import HeldBack
 def series_figures(
     fitted: FittedSeries, held: HeldBack | None, evaluated: SeriesGeneration | None = None
 ) -> dict[str, Any]:
-    """What was found and what it is worth, as JSON-ready figures.
+    """What a fit has found and what it gains, as JSON-ready figures.
 
-    ``worth`` holds errors at the rolling origins inside the training part, of what is served
+    ``folds`` holds errors at the rolling origins inside the training part, of what is served
     (``blend``) and of each way by itself, and of a control with the segments shuffled. ``holdout``
     is of `evaluated`, a model that was fitted without `held` (default: this one).
     """
@@ -26,7 +26,7 @@ def series_figures(
     return {
         "clustering": fitted.clustering.metrics,
         "cluster_sizes": generation.info["cluster_sizes"],
-        "worth": {f"{name}_{way}": value for way, value in scores[name].items()}
+        "folds": {f"{name}_{way}": value for way, value in scores[name].items()}
         | {"cluster_weight": scores["cluster_weight"]},
         "gain": scores["gain"],
         "clusters": scores["clusters"],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import pandas as pd
 from tsclust_model.boosting.quantiles import checked_quantiles
 from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.data.fitted_rows import FittedPeriods
-from tsclust_model.errors import MLflowIntegrationError, PredictionError
+from tsclust_model.errors import ConfigurationError, MLflowIntegrationError, PredictionError
 from tsclust_model.metrics import MASE, METRICS, Metric
 from tsclust_model.models.base import (
     BatchWindow,
@@ -182,6 +182,12 @@ class SeriesGeneration(FittedPipeline):
     ) -> dict[str, np.ndarray]:
         panel = self.panel(up_to_batch(self, history, batch_id, config).frame, config)
         return dict(zip(SHAPE_FEATURES, self.shapes(panel.right_aligned()).T, strict=True))
+
+    def of_features(self, name: str) -> NoReturn:
+        raise ConfigurationError(
+            f"'{name}' is a model of series, and this class takes rows of features; ask it through "
+            "mlflow.pyfunc.load_model with series_rows(...), and retrain it with maintain(...)"
+        )
 
     def batch(
         self, history: DataVersioner, batch_id: str, batches: list[str], config: PipelineConfig

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tsclust_model.config import CLASS_OBJECTIVES
 from tsclust_model.data.columns import without_markers
+from tsclust_model.data.quality_schema import QualityChecks
 from tsclust_model.data.window import Window
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.models.base import FittedModel
@@ -53,9 +54,9 @@ class SeriesTask(Task):
         return [self.roles.id] if self.roles.id else []
 
     @property
-    def quality_checks(self) -> dict[str, Any]:
+    def quality_checks(self) -> QualityChecks:
         # Copies count once, and what is missing is a gap, or yet to come.
-        checks: dict[str, Any] = {"duplicates": False, "allow_missing": True}
+        checks: QualityChecks = {"duplicates": False, "allow_missing": True}
         if self.config.gap_policy == "error":
             checks["max_removed_share"] = 0.0  # without a row, its series has a gap
         return checks

@@ -43,29 +43,29 @@ def require(holds: Any, problem: str) -> None:
         raise AssertionError(problem)
 
 
-def require_same(found: pd.DataFrame, expected: pd.DataFrame, what: str = "the answer") -> None:
+def require_same(actual: pd.DataFrame, expected: pd.DataFrame, what: str = "the answer") -> None:
     """Equal to the last bit: columns, index, types and cells."""
-    require(isinstance(found, pd.DataFrame), f"{what} is a {type(found).__name__}, no table")
-    require(list(found.columns) == list(expected.columns), f"{what} has other columns")
-    require(found.index.equals(expected.index), f"{what} has another index")
-    differing = [name for name in expected if not _equal(found[name], expected[name])]
+    require(isinstance(actual, pd.DataFrame), f"{what} is a {type(actual).__name__}, no table")
+    require(list(actual.columns) == list(expected.columns), f"{what} has other columns")
+    require(actual.index.equals(expected.index), f"{what} has another index")
+    differing = [name for name in expected if not _equal(actual[name], expected[name])]
     require(not differing, f"{what} differs in: {listed(differing)}")
 
 
-def _equal(found: pd.Series, expected: pd.Series) -> bool:
-    if found.dtype != expected.dtype or not found.isna().equals(expected.isna()):
+def _equal(actual: pd.Series, expected: pd.Series) -> bool:
+    if actual.dtype != expected.dtype or not actual.isna().equals(expected.isna()):
         return False
     if pd.api.types.is_float_dtype(expected):
-        bits = [c.to_numpy(np.float64, na_value=np.nan).tobytes() for c in (found, expected)]
+        bits = [c.to_numpy(np.float64, na_value=np.nan).tobytes() for c in (actual, expected)]
         return bits[0] == bits[1]
-    return all(map(equal_cells, found, expected))
+    return all(map(equal_cells, actual, expected))
 
 
-def equal_cells(found: Any, expected: Any) -> bool:
+def equal_cells(actual: Any, expected: Any) -> bool:
     if isinstance(expected, (list, np.ndarray)):
-        arrays = [np.asarray(cell, dtype=np.float64) for cell in (found, expected)]
+        arrays = [np.asarray(cell, dtype=np.float64) for cell in (actual, expected)]
         return arrays[0].shape == arrays[1].shape and arrays[0].tobytes() == arrays[1].tobytes()
-    return bool(pd.isna(expected)) or found == expected
+    return bool(pd.isna(expected)) or actual == expected
 
 
 def numbers(column: pd.Series) -> np.ndarray:

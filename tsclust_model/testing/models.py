@@ -83,8 +83,8 @@ def losses_depend_on_their_row_alone(subject: Subject) -> None:
     """Splitting a holdout changes no loss."""
     losses, n = subject.losses(subject.holdout), len(subject.holdout)
     for rows in (np.arange(n // 2), np.arange(n)[::-1], np.arange(0)):
-        found = subject.losses(subject.part(subject.holdout, rows))
-        require(found.tobytes() == losses[rows].tobytes(), "a loss differs")
+        losses_of_part = subject.losses(subject.part(subject.holdout, rows))
+        require(losses_of_part.tobytes() == losses[rows].tobytes(), "a loss differs")
 
 
 @check("cases")
@@ -109,22 +109,22 @@ def losses_agree_with_the_evaluation(subject: Subject) -> None:
 def losses_agree_with_the_report(subject: Subject) -> None:
     """The report's evidence has the loss of each row that can be scored."""
     losses = subject.losses(subject.holdout)
-    found = subject.report_losses(subject.holdout)
+    reported = subject.report_losses(subject.holdout)
     expected = losses[~np.isnan(losses)]
-    require(found.tobytes() == expected.tobytes(), "the report's losses differ")
+    require(reported.tobytes() == expected.tobytes(), "the report's losses differ")
 
 
 @check()
 def an_evaluation_is_strict_json(subject: Subject) -> None:
     """Counts, the metric, also of the global model alone, and shares between 0 and 1."""
-    found = subject.evaluate(subject.holdout)
-    json.dumps(found, allow_nan=False)
+    figures = subject.evaluate(subject.holdout)
+    json.dumps(figures, allow_nan=False)
     name = subject.model.metric.name
-    missing = {name, f"{name}_global", f"{name}_cluster", "n_rows", "n_not_scored"} - set(found)
+    missing = {name, f"{name}_global", f"{name}_cluster", "n_rows", "n_not_scored"} - set(figures)
     require(not missing, f"the evaluation lacks {listed(sorted(missing))}")
-    require(0 < found["n_rows"] <= len(subject.holdout), "n_rows is another")
+    require(0 < figures["n_rows"] <= len(subject.holdout), "n_rows is another")
     for share in ("noise_ratio", "interval_coverage"):
-        require(0 <= found.get(share, 0) <= 1, f"{share} is outside 0 to 1")
+        require(0 <= figures.get(share, 0) <= 1, f"{share} is outside 0 to 1")
 
 
 @check()
@@ -156,12 +156,12 @@ def drift_is_measured_on_columns_of_the_reference(subject: Subject) -> None:
 @check()
 def segments_of_the_report_are_the_models(subject: Subject) -> None:
     """Each row of a picture has an id of the model, and no id of a row unless asked for."""
-    found = subject.segments()
-    require(set(found.served) <= {NOISE, *subject.model.cluster_ids}, "another id occurs")
-    require(set(found.labels) <= set(found.served) | {NOISE}, "labels and served disagree")
+    segments = subject.segments()
+    require(set(segments.served) <= {NOISE, *subject.model.cluster_ids}, "another id occurs")
+    require(set(segments.labels) <= set(segments.served) | {NOISE}, "labels and served disagree")
     column, config = subject.model.roles.id, subject.model.info["config"]
     if column in subject.table and not config.get("show_ids", False):
-        named = set(map(str, found.sample_ids)) & set(map(str, subject.table[column]))
+        named = set(map(str, segments.sample_ids)) & set(map(str, subject.table[column]))
         require(not named, "the report names rows by their id")
 
 

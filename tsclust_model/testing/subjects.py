@@ -18,6 +18,7 @@ from tsclust_model.mlflow_integration.pyfunc import (
 from tsclust_model.mlflow_integration.registry import load_generation
 from tsclust_model.models.evidence import SegmentRows
 from tsclust_model.models.state import Parts
+from tsclust_model.results import Evaluation
 from tsclust_model.rows.model import Generation
 from tsclust_model.series.model import SeriesGeneration
 from tsclust_model.series.panel import LARGEST_LOSS, HeldBack
@@ -132,7 +133,7 @@ class Subject(ABC):
     def losses(self, holdout: Any) -> np.ndarray:
         return self.model.losses(holdout)
 
-    def evaluate(self, holdout: Any) -> dict[str, Any]:
+    def evaluate(self, holdout: Any) -> Evaluation:
         return self.model.evaluate(holdout)
 
     @cached_property

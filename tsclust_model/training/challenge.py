@@ -218,7 +218,7 @@ class _Challenge:
                     fit = task.watched_by_newest(fit, prepared, compared, split)
                     stage.log(prepared.figures)
             with experiments.stage("Performance-Report") as stage:
-                found = task.findings(
+                findings = task.findings(
                     fit,
                     prepared,
                     split.newest if len(split.newest) else None,
@@ -226,9 +226,9 @@ class _Challenge:
                     evaluated=compared,
                     champion=champion.model,
                 )
-                challenger = found.fit.generation
-                report = self._report(found, comparison)
-                page = self._page(found, comparison, run_id)
+                challenger = findings.fit.generation
+                report = self._report(findings, comparison)
+                page = self._page(findings, comparison, run_id)
                 stage.log(headline(report) | {"improvement": comparison.improvement})
             experiments.log_metrics(comparison.figures | {"improvement": comparison.improvement})
             version = publish(experiments, challenger, report, page, config, champion.name)
@@ -264,21 +264,21 @@ class _Challenge:
             groups = champion.groups(split.compared)
             return compare(champion, compared, split.compared, margin, groups)
 
-    def _report(self, found: Findings, comparison: Comparison) -> dict[str, Any]:
-        return found.figures | {
+    def _report(self, findings: Findings, comparison: Comparison) -> dict[str, Any]:
+        return findings.figures | {
             "comparison": comparison.to_dict(),
             "refitted": comparison.better,
-            "lineage": found.fit.generation.info.get("lineage"),
+            "lineage": findings.fit.generation.info.get("lineage"),
             "reason": self.reason,
         }
 
-    def _page(self, found: Findings, comparison: Comparison, run_id: str) -> Figures | None:
-        if found.inputs is None:
+    def _page(self, findings: Findings, comparison: Comparison, run_id: str) -> Figures | None:
+        if findings.inputs is None:
             return None
         name, version = self.champion.name, self.champion.version
         return build_report(
-            found.fit.generation,
-            found.inputs,
+            findings.fit.generation,
+            findings.inputs,
             about_run(name, run_id, "retraining", version, "history") | {"reason": self.reason},
             comparison=comparison,
             watched=self.watched,

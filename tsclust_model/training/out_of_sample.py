@@ -7,11 +7,11 @@ and the in-sample ones under a key of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tsclust_model.models.base import Cases, FittedModel
+from tsclust_model.results import Evaluation
 from tsclust_model.shown import one_line
 
 _PER_ROW = ("resources", "clusters")
@@ -66,7 +66,7 @@ def apart(model: FittedModel, cases: Cases, baseline: FittedModel | None = None)
     )
 
 
-def evaluate_apart(model: FittedModel, parts: Apart) -> dict[str, Any]:
+def evaluate_apart(model: FittedModel, parts: Apart) -> Evaluation:
     """Figures of the cases no model was fitted on, and in-sample ones apart.
 
     Returns
@@ -90,6 +90,6 @@ def evaluate_apart(model: FittedModel, parts: Apart) -> dict[str, Any]:
     }
 
 
-def _without_rows(report: dict[str, Any]) -> dict[str, Any]:
+def _without_rows(report: Evaluation) -> Evaluation:
     none = dict.fromkeys(report) | {name: {} for name in _PER_ROW}
     return none | {"n_rows": 0, "n_not_scored": 0}

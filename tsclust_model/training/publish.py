@@ -25,7 +25,7 @@ from tsclust_model.mlflow_integration.registry import (
 )
 from tsclust_model.mlflow_integration.runs import ExperimentManager, log_page
 from tsclust_model.mlflow_integration.stores import translated
-from tsclust_model.models.base import LIGHTGBM, MODEL_TYPE_TAG, FittedModel
+from tsclust_model.models.base import MODEL_TYPE_TAG, FittedModel
 from tsclust_model.monitoring.metrics import PerformanceMonitor
 from tsclust_model.report.build import now
 from tsclust_model.report.figures import Watched
@@ -99,8 +99,7 @@ def publish(
         logged = log_generation(model, config.serialization)
     digest = (logged.metadata or {})["state_sha256"]
     version = str(register(logged.model_uri, name, digest).version)
-    if model.model_type != LIGHTGBM:
-        tag_version(name, version, {MODEL_TYPE_TAG: model.model_type})
+    tag_version(name, version, {MODEL_TYPE_TAG: model.model_type})
     tag_training_data(name, version, model.info["trained_on"])
     if page is not None:
         page["model"]["version"] = version
@@ -131,7 +130,7 @@ def headline(report: Mapping[str, Any]) -> dict[str, Any]:
     clustering = report["clustering"]
     names = ("n_clusters", "noise_ratio", "silhouette_score")
     figures = {name: clustering[name] for name in names if name in clustering}
-    figures |= {f"fold_{name}": value for name, value in report["worth"].items()}
+    figures |= {f"fold_{name}": value for name, value in report["folds"].items()}
     if report["gain"] is not None:
         figures["fold_saved_beyond_control"] = report["gain"]["beyond"]
         figures["fold_saved_beyond_control_error"] = report["gain"]["error"]

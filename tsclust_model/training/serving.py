@@ -14,7 +14,6 @@ import numpy as np
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.errors import (
-    ConfigurationError,
     DataValidationError,
     MLflowIntegrationError,
     PredictionError,
@@ -32,7 +31,7 @@ from tsclust_model.monitoring.detectors import DriftWindow, Source
 from tsclust_model.monitoring.error_handler import ErrorHandler
 from tsclust_model.monitoring.metrics import PerformanceMonitor
 from tsclust_model.report.build import build_report
-from tsclust_model.results import PerformanceReport
+from tsclust_model.results import ModelInfo, PerformanceReport, Purged
 from tsclust_model.rows.batches import (
     Batch,
     chunked_forecast,
@@ -105,15 +104,10 @@ class Serving:
         ConfigurationError
             It is no model of rows.
         """
-        if not isinstance(generation, Generation):
-            raise ConfigurationError(
-                f"'{model_name}' is a model of series, and this class takes rows of "
-                "features; ask it through mlflow.pyfunc.load_model with series_rows(...), and "
-                "retrain it with maintain(...)"
-            )
-        costs = None if generation.resources else measured_costs(generation, config.batch_size)
+        rows: Generation = generation.of_features(model_name)
+        costs = None if rows.resources else measured_costs(rows, config.batch_size)
         storage = open_storage(config, model_name)
-        return cls(generation, version, model_name, trained_at, costs, storage)
+        return cls(rows, version, model_name, trained_at, costs, storage)
 
     @cached_property
     def _target(self) -> Generation:
@@ -181,7 +175,7 @@ class Serving:
         require_server()
         return waits_for(self.generation, self.version, self.model_name, config, since)
 
-    def purge(self, ids: Collection[Any] | None, before: str | None) -> dict[str, Any]:
+    def purge(self, ids: Collection[Any] | None, before: str | None) -> Purged:
         """See `TimeSeriesClusteringPipeline.purge`."""
         require_server()
         generation, history = self.generation, self.storage.history
@@ -234,7 +228,7 @@ class Serving:
             self.version,
         )
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> ModelInfo:
         """See `TimeSeriesClusteringPipeline.get_model_info`."""
         require_server()
         generation, fallback = self.generation, self.generation.segmentation.fallback

@@ -34,9 +34,14 @@ def task_of(
     Raises
     ------
     ConfigurationError
-        Covariates of series without a horizon.
+        Covariates of series without a horizon, or an estimator that forecasts no series.
     """
     if roles.horizon:
+        if model_type != LIGHTGBM:
+            raise ConfigurationError(
+                f"training.model_type {model_type} forecasts no series; take lightgbm, or leave "
+                "data.horizon out"
+            )
         return SeriesTask(roles, config)
     if roles.future or roles.static or roles.holidays:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""A table in, one registered MLflow model out; and again, when the data has moved on."""
+"""A table in, one registered MLflow model out; and again, when the data has changed."""
 
 from __future__ import annotations
 
@@ -126,17 +126,17 @@ def train(
             stage.log(prepared.figures)
         fit = fit_logged(experiments, task, prepared, {"source": source}, list(frame))
         with experiments.stage("Performance-Report") as stage:
-            found = task.findings(fit, prepared, prepared.holdout)
+            findings = task.findings(fit, prepared, prepared.holdout)
             page = None
-            if found.inputs is not None:
+            if findings.inputs is not None:
                 told = about_run(name, run_id, "training", alias_version(name, CHAMPION), source)
-                page = build_report(found.fit.generation, found.inputs, told)
-            stage.log(headline(found.figures))
+                page = build_report(findings.fit.generation, findings.inputs, told)
+            stage.log(headline(findings.figures))
         # Only now: a training that fails leaves no patients behind.
-        model = _with_history(task, found.fit.generation, prepared, name)
-        version = publish(experiments, model, found.figures, page, config, name)
+        model = _with_history(task, findings.fit.generation, prepared, name)
+        version = publish(experiments, model, findings.figures, page, config, name)
         replaced = set_champion(name, version, f"training ({trigger})")
-    return Training(model, fit.clustering, name, version, replaced, run_id, found.figures)
+    return Training(model, fit.clustering, name, version, replaced, run_id, findings.figures)
 
 
 def fit_logged(

@@ -17,6 +17,7 @@ from tsclust_model.errors import (
     RetrainingError,
     listed,
 )
+from tsclust_model.files import State
 from tsclust_model.metrics import RMSE
 from tsclust_model.models.compare import Comparison
 from tsclust_model.monitoring.detectors import DriftWindow, Source
@@ -24,7 +25,7 @@ from tsclust_model.monitoring.drift import DriftMonitor, ReadRows
 from tsclust_model.monitoring.metrics import Clock, utc_now
 from tsclust_model.monitoring.reference import Reference
 from tsclust_model.monitoring.watch import DriftWatch
-from tsclust_model.results import BatchResult
+from tsclust_model.results import BatchResult, RetrainingStatus
 
 
 class AdaptiveRetrainingManager:
@@ -199,7 +200,7 @@ class AdaptiveRetrainingManager:
         """Keep how the last challenger did against the model that served, after `start_over`."""
         self.last_comparison, self._outcompeted = comparison.reason, not promoted
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """What the next process needs to go on, as JSON; no row's values are in it."""
         return {
             "n_batches": self.n_batches,
@@ -261,7 +262,7 @@ class AdaptiveRetrainingManager:
             return False
         return self._run(f"schedule: every {schedule_interval}")
 
-    def get_retraining_status(self) -> dict[str, Any]:
+    def get_retraining_status(self) -> RetrainingStatus:
         """``last_training_time``, ``batches_seen``, ``cooldown_batches_left``,
         ``drift_detected``, ``waits_for`` (what a retrain that drift calls for waits for),
         ``last_reason``, ``last_refusal`` (why the last retrain could not be run) and

@@ -129,6 +129,7 @@ def window(which: SeriesSet, cutoff: int, seed: int) -> dict[str, Any]:
         "sql": float(np.nanmean(sql(held.y, quantiles, scale))),
         "wql": wql(held.y, quantiles),
         "inside_80": float(inside[~np.isnan(held.y)].mean()),
+        "segments": scores["gain"],
         "folds": folds | {f"share_{way}": share for way, share in scores["shares"]["-1"].items()},
         "fit_s": seconds,
     }
@@ -137,7 +138,8 @@ def window(which: SeriesSet, cutoff: int, seed: int) -> dict[str, Any]:
 def mean_of(parts: Sequence[Any]) -> Any:
     """The mean of figures, key by key; of those that all parts have."""
     if not isinstance(parts[0], dict):
-        return float(np.mean(parts))
+        known = [part for part in parts if part is not None and not isinstance(part, dict)]
+        return float(np.mean(known)) if known else None
     shared = [key for key in parts[0] if all(key in part for part in parts)]
     return {key: mean_of([part[key] for part in parts]) for key in shared}
 
@@ -158,6 +160,8 @@ def series_set(name: str, seeds: Sequence[int]) -> dict[str, Any]:
     per_seed = [w["mase"]["blend"] for w in windows]
     print(f"  MASE of the windows, seed by seed: {', '.join(f'{v:.4f}' for v in per_seed)}")
     print(f"  inside the 80% intervals: {ours['inside_80']:.1%}")
+    for found in windows[: len(which.cutoffs)]:
+        print(f"  {segment_gain(found['segments'])}")
     print("  on the folds: " + ", ".join(f"{k} {v:.4f}" for k, v in ours["folds"].items()))
     return ours | {"windows": windows, "published": rows["MASE"].to_dict()}
 
@@ -207,7 +211,15 @@ def prescriptions() -> dict[str, Any]:
         )
         print(f"  {way:<16}{row[0]:>22.4f}{row[1]:>8.4f}{row[2]:>20.4f}{row[3]:>8.4f}")
     print(f"  on the folds: {shown_control(fit.scores['median_mase'])} (median MASE of Scripts)")
-    return figures | {"folds": fit.scores["median_mase"]}
+    print(f"  {segment_gain(fit.scores['gain'])}")
+    return figures | {"folds": fit.scores["median_mase"], "segments": fit.scores["gain"]}
+
+
+def segment_gain(found: dict[str, Any] | None) -> str:
+    """What the segments save beyond shuffled ones on the folds, beside its standard error."""
+    if found is None or found["error"] is None:
+        return "segments: no comparison with shuffled ones"
+    return f"segments beyond shuffled ones: {found['beyond']:.4f} (error {found['error']:.4f})"
 
 
 def shown_control(folds: dict[str, float]) -> str:

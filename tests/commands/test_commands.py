@@ -585,3 +585,36 @@ def test_the_last_screen_counts_the_series_that_carry_the_means_away():
         "  clipped  1 series has an error above 10 on the folds; with 10 at most: "
         "global 0.9123   blend 0.9"
     )
+
+
+def test_a_model_with_plans_is_scored_by_what_train_says(run, tmp_path):
+    days, rng = pd.date_range("2025-01-01", periods=77, freq="D"), np.random.default_rng(0)
+    wards = pd.DataFrame(
+        {
+            "ward": np.repeat([f"w{i:02}" for i in range(10)], len(days)),
+            "day": np.tile(days, 10),
+            "planned": rng.poisson(2, 10 * len(days)),
+        }
+    )
+    wards["beds"] = 30 + 5 * wards["planned"] + rng.normal(0, 1, len(wards))
+    known = wards["day"] < days[-7]
+    wards[known].to_csv(tmp_path / "known.csv", index=False)
+    wards.assign(beds=wards["beds"].where(known)).to_csv(tmp_path / "plans.csv", index=False)
+    columns = {"id": "ward", "time": "day", "target": "beds", "future": "planned", "horizon": 7}
+    with pytest.warns(UserWarning, match="no cluster was found"):
+        trained = run("train", data=tmp_path / "known.csv", model_name="cli-plans", **columns)
+    assert (
+        "  score  give 'score' a table that goes on for 7 periods with planned and without beds"
+        in trained.output
+    )
+    scored = run(
+        "score",
+        data=tmp_path / "plans.csv",
+        model_uri="models:/cli-plans@champion",
+        output=tmp_path / "out.csv",
+    )
+    assert "0.0% noise, served by the nearest segment (cluster_source 'knn')" in scored.output
+    assert (
+        "100.0% without a segment, served by the global model (cluster_source 'none')"
+        in scored.output
+    )

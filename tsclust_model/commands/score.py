@@ -29,7 +29,8 @@ def run(data: str, model_uri: str, output: str, quantiles: tuple[str, ...] = ())
     replaced = int(status.str.startswith(REPLACED).sum())
     without = int(status.str.startswith(SET_ASIDE).sum())
     refused = int((status != OK).sum()) - replaced - without
-    noise = (forecasts["cluster_source"] == "knn").mean()
+    source = forecasts["cluster_source"]
+    noise, alone = (source == "knn").mean(), (source == "none") & (status == OK)
     click.echo(
         f"{output}: {len(forecasts)} {unit}, {refused} not scored (column 'status' says why)"
     )
@@ -38,6 +39,11 @@ def run(data: str, model_uri: str, output: str, quantiles: tuple[str, ...] = ())
     if without:
         click.echo(f"{without} {unit}: {SET_ASIDE} (column 'status' says which)")
     click.echo(f"{noise:.1%} noise, served by the nearest segment (cluster_source 'knn')")
+    if alone.any():
+        click.echo(
+            f"{alone.mean():.1%} without a segment, served by the global model "
+            "(cluster_source 'none')"
+        )
 
 
 def score(

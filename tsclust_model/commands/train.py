@@ -131,6 +131,13 @@ def _show_next(training: Training, data: str) -> None:
     if first is not None:
         click.echo(f"  once   {first}")
     click.echo(f"  serve  {steps.serve(uri)}")
-    score = steps.command("score", data=data, model_uri=uri, output="scored.csv")
+    roles = training.generation.roles
+    if roles.future:
+        score = (
+            f"give 'score' a table that goes on for {roles.horizon} periods with "
+            f"{', '.join(roles.future)} and without {roles.target}"
+        )
+    else:
+        score = steps.command("score", data=data, model_uri=uri, output="scored.csv")
     click.echo(f"  score  {score}")
     click.echo(f"  look   {steps.look()}")

@@ -335,8 +335,8 @@ class _OutputFit:
     def _widened(self) -> float:
         """Factor of all widths where the folds hold fewer than two whole horizons.
 
-        On panels of 36 periods (three data sets), 76% of outcomes were inside 80% intervals
-        without it and 80% are with it.
+        It was chosen on eight panels of 36 periods (hospital, pbs, m1): 76% of their outcomes
+        were inside 80% intervals without it and 80% with it. Other data have not been tried.
         """
         examples = self._examples
         tested = sum(int(examples.steps[examples.evaluated_at(f)].max()) for f in examples.folds)

@@ -413,7 +413,7 @@ def test_series_without_a_shape_at_the_folds_have_a_reference_of_their_ends():
 
 def test_series_of_which_none_varies_have_no_figures(ward_model, wards):
     held = series_panel(wards.assign(beds=7.0), WARD_ROLES).held_back(6, 6)
-    with pytest.raises(DataValidationError, match="no scale to judge errors by"):
+    with pytest.raises(DataValidationError, match="so that errors have no scale"):
         evaluate_series(ward_model, held)
 
 

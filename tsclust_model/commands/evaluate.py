@@ -83,12 +83,7 @@ def run(
         if not report["n_rows"]:
             lines = [_nothing_left(report, generation.unit)]
         elif settings is not None:
-            lines = _missed(settings, report, before, generation)
-            undefined = _undefined(settings, report, generation)
-            if lines or not undefined:
-                name, version = name_and_version(model_uri)
-                click.echo(f"thresholds: {tag_validation(name, version, lines)}")
-            lines += undefined
+            lines = _by_thresholds(settings, report, before, generation, model_uri)
         elif limit is not None and report[metric.name] > limit:
             error = report[metric.name]
             lines = [
@@ -130,6 +125,22 @@ def _require_same_task(generation: FittedPipeline, baseline: FittedPipeline | No
             f"the model is judged by {generation.metric.label} and the baseline by "
             f"{baseline.metric.label}; give a baseline of the same task"
         )
+
+
+def _by_thresholds(
+    settings: MonitoringSettings,
+    report: Evaluation,
+    before: Evaluation | None,
+    generation: FittedPipeline,
+    model_uri: str,
+) -> list[str]:
+    """What misses its threshold, or has no figure to compare; the version is tagged with it."""
+    missed = _missed(settings, report, before, generation)
+    undefined = _undefined(settings, report, generation)
+    if missed or not undefined:
+        name, version = name_and_version(model_uri)
+        click.echo(f"thresholds: {tag_validation(name, version, missed)}")
+    return missed + undefined
 
 
 def _missed(

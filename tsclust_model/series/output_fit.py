@@ -58,7 +58,7 @@ _PARAMS = {
 _ROUNDS = (10, 20, 30, 40, 60, 80, 100, 150)
 
 _WIDENED, _ENOUGH_HORIZONS = 0.3, 2.0
-_MORE_ROUNDS = (200, 300)  # tried where the folds like the most of these
+_MORE_ROUNDS = (200, 300)  # tried with a longer season, where the folds like the most of these
 
 _FEWEST_ROWS, _CLUSTER_ROWS = 300, 1_500
 
@@ -412,7 +412,8 @@ class _Corrections:
             np.mean([error(fold, i) for fold in examples.folds]) for i in range(len(self._rounds))
         ]
         best = int(np.argmin(errors))
-        if self._rounds == _ROUNDS and best == len(_ROUNDS) - 1:
+        likes_most = self._rounds == _ROUNDS and best == len(_ROUNDS) - 1
+        if likes_most and examples.scaling.longer:
             self._rounds = _MORE_ROUNDS
             return self.everywhere()
         return self._rounds[best], {fold: made[fold][best] for fold in examples.folds}

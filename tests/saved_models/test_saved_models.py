@@ -29,7 +29,14 @@ from tsclust_model.mlflow_integration.pyfunc import (
 )
 from tsclust_model.mlflow_integration.registry import load_fitted, load_generation
 from tsclust_model.mlflow_integration.sealed_models import open_model, seal_model
-from tsclust_model.models.state import MANIFEST, Parts, digest, seal
+from tsclust_model.models.state import (
+    MANIFEST,
+    Parts,
+    digest,
+    pack_arrays,
+    seal,
+    unpack_arrays,
+)
 
 FOLDER = Path(__file__).parent
 MODELS = sorted(path.parent for path in FOLDER.glob("*/*/MLmodel"))
@@ -202,15 +209,18 @@ def test_a_state_that_is_read_and_written_again_is_the_same_to_the_last_bit(fold
             "package_version": tsclust_model.__version__,
             "code_digest": code_digest(),
             "sha256": {
-                name: hashlib.sha256(_repacked(part)).hexdigest()
+                name: hashlib.sha256(_repacked(name, part)).hexdigest()
                 for name, part in saved.items()
                 if name != MANIFEST
             },
         }
 
 
-def _repacked(part: bytes) -> bytes:
-    """The same content as this machine's zlib packs it: the bytes themselves, as a rule."""
+def _repacked(name: str, part: bytes) -> bytes:
+    """The same content as this machine packs it (zlib, and the headers that Python gives a zip
+    file, differ): the bytes themselves, as a rule."""
+    if name.endswith(".npz"):
+        return pack_arrays(unpack_arrays(part))
     return zlib.compress(zlib.decompress(part), 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -154,12 +155,9 @@ class Calibration:
             Above 0 and below 1, in any order.
         """
         clusters, inverse = np.unique(labels, return_inverse=True)
-        offsets = np.array(
-            [
-                _offsets(self.residuals.get(int(c), self.residuals[_ALL]), probabilities)
-                for c in clusters
-            ]
-        ).reshape(len(clusters), len(probabilities))
+        known = [self.residuals.get(int(c), self.residuals[_ALL]) for c in clusters]
+        table = [[_offset(residuals, p) for p in probabilities] for residuals in known]
+        offsets = np.array(table).reshape(len(clusters), len(probabilities))
         return np.asarray(prediction + offsets[inverse].T)
 
     def renumbered(self, ids: Mapping[int, int]) -> Calibration:
@@ -174,7 +172,9 @@ def renumbered_keys(by_cluster: Mapping[int, Value], ids: Mapping[int, int]) -> 
 
 def _side(probability: float) -> int:
     """Where a quantile lies: -1 below the prediction, 0 on it, 1 above."""
-    return 0 if abs(probability - 0.5) < _ROUNDING else int(np.sign(probability - 0.5))
+    if abs(probability - 0.5) < _ROUNDING:
+        return 0
+    return -1 if probability < 0.5 else 1
 
 
 def _offsets(residuals: np.ndarray, probabilities: Sequence[float]) -> np.ndarray:
@@ -189,10 +189,10 @@ def _offset(residuals: np.ndarray, probability: float) -> np.ndarray:
     n, side = residuals.shape[-1], _side(probability)
     # 1e-9: (n + 1) * p is often a whole number that floating point misses by a hair.
     if side < 0:
-        rank = int(np.floor((n + 1) * probability + _ROUNDING)) - 1
+        rank = math.floor((n + 1) * probability + _ROUNDING) - 1
         return np.minimum(residuals[..., max(rank, 0)], 0.0)
     if side > 0:
-        rank = int(np.ceil((n + 1) * probability - _ROUNDING)) - 1
+        rank = math.ceil((n + 1) * probability - _ROUNDING) - 1
         return np.maximum(residuals[..., min(rank, n - 1)], 0.0)
     return np.zeros(residuals.shape[:-1])
 

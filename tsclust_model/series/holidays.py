@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tsclust_model.errors import ConfigurationError, suggestion
+from tsclust_model.errors import ConfigurationError, closest, suggestion
 from tsclust_model.series.frequency import Frequency
 from tsclust_model.shown import one_line
 
@@ -97,6 +97,5 @@ def _by_name(country: str) -> str:
     from holidays.registry import COUNTRIES
 
     codes = {name.replace("_", " "): names[1] for name, names in COUNTRIES.items()}
-    near = suggestion(country.lower().replace("_", " "), codes)
-    found = near.partition("'")[2].partition("'")[0]
-    return f" (did you mean '{codes[found]}'?)" if found else ""
+    name = closest(country.lower().replace("_", " "), codes)
+    return "" if name is None else f" (did you mean '{codes[name]}'?)"

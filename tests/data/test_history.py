@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 
 from tests.data.batches import batch
+from tsclust_model.data.digest import content_digest
 from tsclust_model.data.history import DataVersioner
-from tsclust_model.data.tables import content_digest, read_table
+from tsclust_model.data.tables import read_table
 from tsclust_model.data.window import Window
 from tsclust_model.errors import ConfigurationError, DataValidationError
 

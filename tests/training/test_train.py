@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 
 from tests.support import HOSPITAL_CONFIG, HOSPITAL_ROLES
 from tsclust_model.config import PipelineConfig
+from tsclust_model.data.digest import content_digest
 from tsclust_model.data.roles import Roles
-from tsclust_model.data.tables import content_digest
 from tsclust_model.errors import ConfigurationError, DataValidationError
 from tsclust_model.mlflow_integration.registry import load_generation
 from tsclust_model.mlflow_integration.storage import open_storage

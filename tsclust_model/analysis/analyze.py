@@ -50,6 +50,7 @@ from tsclust_model.analysis.tendency import Tendency, clustering_tendency
 from tsclust_model.clustering import profiles as cluster_profiles
 from tsclust_model.clustering.profiles import Prepared, Profile
 from tsclust_model.config import Params, PipelineConfig
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.errors import ClusteringError, PreprocessingError, counted
 from tsclust_model.results import NOISE
 
@@ -141,7 +142,7 @@ def _analyze(
     _require_possible(asked)
     wanted = asked.clustering_configuration
     seed = wanted.random_state
-    frame = load_table(asked.clustering_data) if table is None else table
+    frame = load_table(asked.clustering_data) if table is None else as_pandas(table)
     require_rows(wanted.n_clusters, len(frame))
     data = prepare(frame, asked.clustering_data, asked.preprocessing_configuration, seed)
     evaluation = asked.evaluation_configuration

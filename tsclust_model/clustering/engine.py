@@ -22,6 +22,7 @@ from tsclust_model.clustering.fallback import KNNFallback
 from tsclust_model.clustering.hdbscan_tree import DensityTree
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import validate_batch_data, validate_input_data
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.errors import DataValidationError, ModelTrainingError, NotFittedError, caution
 from tsclust_model.metrics import calculate_clustering_metrics
 from tsclust_model.results import NOISE, Assignment, ClusteringMetrics, ClusteringResult
@@ -369,6 +370,7 @@ class AdaptiveClusteringEngine:
         ------
         DataValidationError, ConfigurationError, ModelTrainingError
         """
+        X = as_pandas(X)
         config, (values, _) = self._config(), validate_input_data(X)
         fit = fit_density(values, config.hdbscan_params, config.max_fit_rows, config.random_state)
         fitted = fit_fallback(

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from tsclust_model.commands.figures import beside, held_line, interval_line, naive_line
-from tsclust_model.data.tables import content_digest, read_table
+from tsclust_model.data.delta import pinned
+from tsclust_model.data.digest import content_digest
+from tsclust_model.data.tables import read_table
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.metrics import Metric
 from tsclust_model.mlflow_integration.artifacts import ArtifactManager
@@ -52,6 +54,7 @@ def run(
     generation = load_generation(model_uri)
     baseline = load_generation(baseline_uri) if baseline_uri else None
     _require_same_task(generation, baseline)
+    data = pinned(data)
     frame = read_table(data, generation.text_columns, generation.schema.missing_markers)
     fitted_with = generation.config
     experiments = ExperimentManager(fitted_with.experiment_name)

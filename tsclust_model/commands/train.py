@@ -12,6 +12,7 @@ from tsclust_model.boosting.segment_gain import gain_sentence
 from tsclust_model.commands.figures import beside, change, fold_line, held_line, interval_line
 from tsclust_model.commands.next_steps import NextSteps
 from tsclust_model.config import PipelineConfig
+from tsclust_model.data.delta import pinned
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.tables import read_table
 from tsclust_model.training.task import task_of
@@ -35,11 +36,12 @@ def run(
     roles = Roles(**columns)
     task_ = task_of(roles, settings)
     task_.check_roles()
-    frame = read_table(data, task_.text_columns, settings.missing_markers)
+    source = pinned(data)
+    frame = read_table(source, task_.text_columns, settings.missing_markers)
     if roles.time is None:
         click.echo("no time column: the order of the rows counts as time; name one with time")
     training = fit(
-        task_, frame, source=data, holdout=holdout, model_name=model_name, trigger="train"
+        task_, frame, source=source, holdout=holdout, model_name=model_name, trigger="train"
     )
     show(training, data)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.errors import DataValidationError, listed, suggestion
 
 OK = "ok"
@@ -20,6 +21,9 @@ RESERVED = frozenset(
     | {"cluster_strength", "cluster_weight", "status"}
 )
 """Names of the forecast's columns, which no key of the rows may have."""
+
+MIXED = frozenset({"mixed", "mixed-integer"})
+"""What pandas calls columns of numbers and texts."""
 
 _AS_BOOLEAN = {"1": "true", "1.0": "true", "0": "false", "0.0": "false"}
 
@@ -44,6 +48,7 @@ def validate_input_data(
     DataValidationError
         Not two-dimensional, empty, not numbers, missing or infinite; the columns are named.
     """
+    X = as_pandas(X)
     values = _as_float(X, "X")
     if values.ndim != 2:
         raise DataValidationError(f"X has {values.ndim} dimension(s); give (n_samples, n_features)")
@@ -83,7 +88,7 @@ def validate_batch_data(
     DataValidationError
         The features do not fit, or see `validate_input_data`.
     """
-    names = None
+    X_batch, names = as_pandas(X_batch), None
     if not isinstance(expected_features, (int, np.integer)):
         names = [str(name) for name in expected_features]
     if isinstance(X_batch, pd.DataFrame) and names is not None:

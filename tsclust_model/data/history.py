@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.config import NAME_CHARACTERS, NAME_PATTERN
-from tsclust_model.data.tables import content_digest
+from tsclust_model.data.digest import content_digest
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.data.version_files import OUTCOMES, Content, Entry, VersionFiles
 from tsclust_model.data.window import Window
 from tsclust_model.errors import DataValidationError
@@ -79,6 +80,7 @@ class DataVersioner:
 
     def registered(self, df: pd.DataFrame, version_id: str | None = None) -> tuple[str, bool]:
         """As `register`, and whether the content is new to the folder."""
+        df = as_pandas(df)
         if df.empty:
             raise DataValidationError("an empty batch cannot be registered; give rows")
         digest = content_digest(df, self.hash_algorithm)

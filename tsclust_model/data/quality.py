@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from tsclust_model.data.columns import OK, is_nested, named_strings, numbers_or_times
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.data.quality_schema import (
     QualitySchema,
     as_seconds,
@@ -150,6 +151,7 @@ def validate_data_quality(
     for asked in (mode, *(checks or {}).values()):
         if asked not in MODES:
             raise DataValidationError(f"quality mode {asked!r} must be one of {', '.join(MODES)}")
+    df = as_pandas(df)
     if not isinstance(df, pd.DataFrame):
         raise DataValidationError(f"{step_name} was given a {type(df).__name__}; give a DataFrame")
     limits = _Limits(

@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from tsclust_model.data.tables import content_digest
+from tsclust_model.data.digest import content_digest
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed
 from tsclust_model.files import whole_file, write_whole
 from tsclust_model.shown import one_line

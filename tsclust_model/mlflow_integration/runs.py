@@ -20,6 +20,8 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.data.dataset_source import DatasetSource
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import RunStatus
 from mlflow.utils.mlflow_tags import (
@@ -31,6 +33,7 @@ from mlflow.utils.mlflow_tags import (
 from tqdm import tqdm
 
 from tsclust_model.config import PipelineConfig
+from tsclust_model.data.delta import delta_version
 from tsclust_model.errors import MLflowIntegrationError
 from tsclust_model.mlflow_integration.artifacts import check_artifact_path
 from tsclust_model.mlflow_integration.metric_writer import metric_name
@@ -208,13 +211,21 @@ def log_input(frame: pd.DataFrame, source: str, digest: str, context: str, targe
         warnings.simplefilter("ignore", UserWarning)
         dataset = from_pandas(
             frame,
-            source=source,
+            source=_dataset_source(source),
             name=PurePosixPath(source).name[:64] or "table",
             targets=target,
             digest=digest[:_DIGEST_LENGTH],
         )
         mlflow.log_input(dataset, context=context)
         mlflow.set_tag("data.sha256", digest)
+
+
+def _dataset_source(source: str) -> str | DatasetSource:
+    """What mlflow keeps of where a table came from: of a Delta table the version as well."""
+    found = delta_version(source)
+    if found is None:
+        return source
+    return DeltaDatasetSource(path=found[0], delta_table_version=found[1])
 
 
 def active_run_id() -> str | None:

@@ -21,6 +21,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from tsclust_model.config import Params, PipelineConfig
 from tsclust_model.data.columns import OK
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import (
     ConfigurationError,
@@ -96,6 +97,7 @@ class Baseline(RowsModel):
             raise PredictionError(
                 "a scikit-learn baseline has no quantiles; leave quantiles out, or train lightgbm"
             )
+        frame = as_pandas(frame)
         status, values = self._forecast(frame)
         prediction = answer_column(self._answered.prediction(values), status == OK)
         columns = {"prediction": prediction, "status": NullableText(status)}

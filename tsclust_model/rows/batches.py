@@ -11,6 +11,7 @@ import pandas as pd
 
 from tsclust_model.data.class_labels import holds_classes
 from tsclust_model.data.columns import validate_target
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.errors import DataValidationError
 from tsclust_model.results import Assignment
 from tsclust_model.rows.model import Forecast, Generation
@@ -23,6 +24,7 @@ def training_frame(
 ) -> tuple[pd.DataFrame, str]:
     """Features, target (numbers, or classes as they come) and resources as one table, and the
     target's name there."""
+    y = as_pandas(y)
     refuse_other_order(X, y, resources)
     frame = feature_frame(X, None)
     named = isinstance(y, pd.Series) and y.name is not None
@@ -83,6 +85,7 @@ def _permuted(index: pd.Index, rows: pd.Index) -> bool:
 
 def feature_frame(X: np.ndarray | pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
     """The batch as a table with text names; arrays get the model's, or ``feature_<i>``."""
+    X = as_pandas(X)
     if isinstance(X, pd.DataFrame):
         return X.rename(columns=str).reset_index(drop=True)
     values = np.asarray(X)

@@ -19,6 +19,7 @@ from tsclust_model.boosting.output_model import Ensemble, NumberModel, OutputMod
 from tsclust_model.boosting.quantiles import checked_quantiles
 from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.data.fitted_rows import FittedRows
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.errors import MLflowIntegrationError, PredictionError
 from tsclust_model.metrics import METRICS, Metric
 from tsclust_model.models.base import BatchWindow, FittedPipeline, NullableLong, NullableText
@@ -249,6 +250,7 @@ class Generation(RowsModel, FittedPipeline):
         if not 0 < wanted < 1:
             raise PredictionError("coverage must be above 0 and below 1")
         asked = checked_quantiles(quantiles)
+        frame = as_pandas(frame)
         encoded = self.schema.encode(frame)
         columns = self._answer(encoded, wanted, asked)
         answer = pd.DataFrame(dict(enumerate(columns)), index=frame.index, copy=False)

@@ -15,6 +15,7 @@ import pandas as pd
 from tsclust_model.boosting.quantiles import checked_quantiles
 from tsclust_model.clustering.engine import Segmentation
 from tsclust_model.data.fitted_rows import FittedPeriods
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.errors import ConfigurationError, MLflowIntegrationError, PredictionError
 from tsclust_model.metrics import MASE, METRICS, Metric
 from tsclust_model.models.base import (
@@ -315,7 +316,7 @@ class SeriesGeneration(FittedPipeline):
         wanted = self.coverage if coverage is None else coverage
         if not 0 < wanted < 1:
             raise PredictionError("coverage must be above 0 and below 1")
-        asked = checked_quantiles(quantiles)
+        asked, frame = checked_quantiles(quantiles), as_pandas(frame)
         answers = [self._answer(part, wanted, asked) for part in self._chunks(frame)]
         answer = answers[0] if len(answers) == 1 else pd.concat(answers, ignore_index=True)
         answer.index = frame.index

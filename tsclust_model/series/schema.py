@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tsclust_model.data.columns import LARGEST, OK, numbers_or_times, row_status
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, DataValidationError, listed, suggestion
 from tsclust_model.series.covariates import Covariates
@@ -304,6 +305,7 @@ def series_rows(
     >>> series_rows(long, "ward", "month", "beds").loc[0, "y"]
     [3.0, 4.0]
     """
+    frame = as_pandas(frame)
     markers: Sequence[str] = ("",)
     if model is not None:
         generation = model.unwrap_python_model().generation if _is_loaded(model) else model

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.series.frequency import Frequency
 from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID, Y, last_times, panel_rows
@@ -45,7 +46,7 @@ def score_series(
     ------
     DataValidationError
     """
-    schema = generation.schema
+    schema, frame = generation.schema, as_pandas(frame)
     if LAST_TIMESTAMP in frame and Y in frame:
         rows = frame.reset_index(drop=True)
     else:

@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from tsclust_model.config import PipelineConfig
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, DataValidationError, suggestion
 from tsclust_model.models.base import LIGHTGBM
@@ -83,7 +84,7 @@ def train_model(
 
 def _table(X: pd.DataFrame | np.ndarray, y: np.ndarray) -> tuple[pd.DataFrame, str]:
     """Features and outcomes as one table, and the name of the outcomes."""
-    frame = X
+    frame = as_pandas(X)
     if not isinstance(frame, pd.DataFrame):
         array = np.asarray(X)
         if array.ndim != 2:

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from tsclust_model.config import PipelineConfig
+from tsclust_model.data.digest import content_digest
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.data.roles import Roles
-from tsclust_model.data.tables import content_digest
 from tsclust_model.errors import ConfigurationError
 from tsclust_model.mlflow_integration.registry import (
     CHAMPION,
@@ -113,7 +114,7 @@ def train(
     trigger: str = "manual",
 ) -> Training:
     """`train_table` of a task, which may be that of a scikit-learn estimator."""
-    config = task.config
+    config, frame = task.config, as_pandas(frame)
     name = check_model_name(model_name or config.registered_model_name)
     if not 0 <= holdout < 1:
         raise ConfigurationError(f"holdout is {holdout!r}; it must be a share from 0 to below 1")

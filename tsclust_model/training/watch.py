@@ -11,6 +11,7 @@ import pandas as pd
 
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import validate_target
+from tsclust_model.data.frames import as_pandas
 from tsclust_model.errors import (
     ConfigurationError,
     DataValidationError,
@@ -347,6 +348,7 @@ def _matrix(batch: Any, names: Sequence[str]) -> np.ndarray:
     """A batch as the model's matrix, shape (n, n_features); NaN is missing."""
     if isinstance(batch, Mapping):
         batch = batch["X"] if "X" in batch else pd.DataFrame(dict(batch))
+    batch = as_pandas(batch)
     if isinstance(batch, pd.DataFrame):
         batch = batch.rename(columns=str)
         absent = [name for name in names if name not in batch]

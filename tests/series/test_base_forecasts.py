@@ -12,6 +12,8 @@ from tsclust_model.series.base_forecasts import (
     THETA_ALPHAS,
     RegressionPrior,
     bank_forecasts,
+    filter_prior,
+    mean_filter_weights,
     regression_forecasts,
     regression_lags,
     seasonal_naive,
@@ -29,8 +31,8 @@ def series(n_periods: int, season: int, seed: int) -> np.ndarray:
     return np.maximum(60 + 0.3 * t + pattern + rng.normal(0, 8, n_periods), 0.0)
 
 
-def bank_of_one(y: np.ndarray, season: int, on_logs: bool) -> np.ndarray:
-    """Every filter as a loop over the periods of one series, one filter at a time."""
+def filters_of_one(y: np.ndarray, season: int, on_logs: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Forecasts and weights of every filter, as a loop over the periods of one series."""
     scales = [y, np.log1p(y)] if on_logs else [y]
     found, errors = [], []
     for scale, z in enumerate(scales):
@@ -52,8 +54,15 @@ def bank_of_one(y: np.ndarray, season: int, on_logs: bool) -> np.ndarray:
             errors.append(error)
     forecasts, losses = np.array(found), np.array(errors)
     losses = losses + losses.mean() * 1e-9 + 1e-300
-    weights = (losses.min() / losses) ** (min(max(len(y) - season, 0), 16) / 2)
+    return forecasts, (losses.min() / losses) ** (min(max(len(y) - season, 0), 16) / 2)
+
+
+def bank_of_one(
+    y: np.ndarray, season: int, on_logs: bool, prior: np.ndarray | float = 1.0
+) -> np.ndarray:
+    forecasts, weights = filters_of_one(y, season, on_logs)
     n = FILTERS.shape[1]
+    weights = weights * (np.ones((2, n)) * prior)[: 1 + on_logs].ravel()
     total = weights[:n] @ forecasts[:n]
     if on_logs:
         total = total + weights[n:].sum() * np.expm1(
@@ -172,6 +181,41 @@ def test_the_bank_is_every_filter_weighed_by_its_errors(n_periods, season, on_lo
     found = bank_forecasts(y, np.array([n_periods]), season, HORIZON, on_logs)[:, 0]
     expected = np.array([bank_of_one(row, season, on_logs) for row in y])
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("on_logs", [False, True])
+def test_a_prior_multiplies_the_weights_of_the_filters(on_logs):
+    prior = np.random.default_rng(1).uniform(0.1, 3, (2, FILTERS.shape[1]))
+    y = np.array([series(30, 12, seed) for seed in range(3)])
+    for n_periods in (9, 30):  # in the first season the prior alone decides
+        found = bank_forecasts(y, np.array([n_periods]), 12, HORIZON, on_logs, prior)[:, 0]
+        expected = np.array([bank_of_one(row[:n_periods], 12, on_logs, prior) for row in y])
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_weights_of_a_panel_are_the_mean_of_its_series_in_three_rounds():
+    panel = np.array([series(30, 4, seed) for seed in range(6)])
+    panel[0] -= 90.0  # no logarithms
+    panel[1, :7], panel[2, :27], panel[3] = np.nan, np.nan, np.nan  # late, too short, nothing
+    of_series = [filters_of_one(row, 4, on_logs=True)[1] for row in (panel[1, 7:], *panel[4:])]
+    of_series.append(np.append(filters_of_one(panel[0], 4, on_logs=False)[1], np.zeros(90)))
+    prior = np.ones(180)
+    for _ in range(3):
+        own = [weights * prior / (weights @ prior) for weights in of_series]
+        prior = 0.9 * 180 * np.mean(own, axis=0) + 0.1
+    found = mean_filter_weights(panel, 4, on_logs=True)
+    np.testing.assert_allclose(found, prior.reshape(2, 90), rtol=1e-9)
+    np.testing.assert_array_equal(mean_filter_weights(panel[2:4], 4, on_logs=True), 1.0)
+
+
+def test_a_panel_has_a_prior_where_its_folds_are_better_with_it():
+    """Short noisy wards gain; those that begin to walk away lose by what was said of them."""
+    rng, t = np.random.default_rng(3), np.arange(40)
+    alike = 100 + 20 * np.sin(2 * np.pi * t / 12) + rng.normal(0, 8, (60, 40))
+    prior = filter_prior(alike, np.array([22, 28]), 12, 6, on_logs=True)
+    np.testing.assert_array_equal(prior, mean_filter_weights(alike[:, :22], 12, on_logs=True))
+    walks = alike + np.cumsum(rng.normal(0, 30, (60, 40)) * (t > 21), axis=1)
+    assert filter_prior(walks, np.array([22, 28]), 12, 6, on_logs=True) is None
 
 
 @pytest.mark.parametrize("shift", [0.0, -70.0])

@@ -101,11 +101,13 @@ def test_many_series_are_read_in_chunks_that_change_nothing(panel, monkeypatch):
 def test_the_newest_values_change_no_example_of_an_older_fold(panel):
     folds = rolling_origins(48, 6, 12)
     changed = panel.y.copy()
-    changed[:, 36:] *= 3
+    changed[:, 36:] += 50
     other = panel.__class__(**(vars(panel) | {"values": {"y": changed}}))
     before, after = (make_examples(p, "y", folds, 42) for p in (panel, other))
     known = before.known_at(36)
-    # The usual scale is a fact of the whole panel, and only short histories use it.
+    # The usual scale is a fact of the whole panel, and only short histories use it; whether the
+    # filters have a prior is chosen on the folds.
+    np.testing.assert_array_equal(before.scaling.filters, after.scaling.filters)
     np.testing.assert_array_equal(before.rows.X[known], after.rows.X[known])
     np.testing.assert_array_equal(before.truth[known], after.truth[known])
 
@@ -134,8 +136,8 @@ def test_segments_of_series_are_credited_beyond_their_shuffled_control(fit):
     gain, mase = fit.scores["gain"], fit.scores["mase"]
     assert (gain["saved"], gain["control"]) == (None, None)  # the bases are blended in, too
     assert gain["beyond"] == pytest.approx((mase["control"] - mase["blend"]) / mase["global"])
-    assert 0 < gain["error"] < 0.1
-    assert gain["earned"] == (gain["beyond"] > 2 * gain["error"])
+    assert 0 < gain["error"] < gain["beyond"] < 0.1
+    assert gain["earned"]
 
 
 def test_intervals_cover_about_as_much_as_they_say(panel, fit):

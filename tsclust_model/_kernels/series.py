@@ -51,12 +51,12 @@ def _step(value, unit, counts, filters, memory, state, scale, place):
 
 
 @inlined
-def _weights(errors, power, weights):
-    """Weights that fall with the filters' squared errors."""
+def _weights(errors, power, prior, weights):
+    """Weights that start from `prior` and fall with the filters' squared errors."""
     floor = errors.mean() * 1e-9 + _TINY
     least = errors.min() + floor
     for f in range(len(errors)):
-        weights[f] = (least / (errors[f] + floor)) ** (0.5 * power)
+        weights[f] = prior[f] * (least / (errors[f] + floor)) ** (0.5 * power)
 
 
 @inlined
@@ -84,7 +84,7 @@ def _ahead(state, weights, damped, t, season, on_logs, out):
 
 
 @inlined
-def _run(series, ends, season, filters, limits, on_logs, state, weights, damped, out):
+def _run(series, ends, season, filters, limits, prior, on_logs, state, weights, damped, out):
     """One pass of the filters; forecasts where `ends` says how many values are known, rising."""
     memory, most = limits
     level, trend, error, seasonal = state
@@ -98,7 +98,8 @@ def _run(series, ends, season, filters, limits, on_logs, state, weights, damped,
         while at < len(ends) and ends[at] < t:
             at += 1
         if at < len(ends) and ends[at] == t:
-            _weights(error.ravel(), min(max(t - season, 0), most), weights.ravel())
+            power = min(max(t - season, 0), most)
+            _weights(error.ravel(), power, prior.ravel(), weights.ravel())
             _ahead(state, weights, damped, t, season, on_logs, out[at])
         if t == len(series):
             break
@@ -110,13 +111,13 @@ def _run(series, ends, season, filters, limits, on_logs, state, weights, damped,
 
 
 @kernel
-def bank(values, starts, stops, rows, origins, season, filters, limits, on_logs, out):
+def bank(values, starts, stops, rows, origins, season, filters, limits, prior, on_logs, out):
     """Forecasts of many exponential filters, averaged by how well each has done so far.
 
     See `series.base_forecasts.bank_forecasts`. `filters` has shape (5, n_filters): alpha, beta,
-    phi,
-    gamma and the share of the first season's pattern; `limits` are the memory of the errors and
-    the most periods that count. `out` has shape (n, n_origins, horizon).
+    phi, gamma and the share of the first season's pattern; `limits` are the memory of the errors
+    and the most periods that count. `prior` has shape (2, n_filters): the weights before any error,
+    on the values and on their logarithms. `out` has shape (n, n_origins, horizon).
     """
     n_filters, horizon = filters.shape[1], out.shape[2]
     level = np.empty((2 if on_logs else 1, n_filters))
@@ -133,11 +134,35 @@ def bank(values, starts, stops, rows, origins, season, filters, limits, on_logs,
         own = (ends > 0) & (ends < season) & (ends <= len(series))
         for at in np.flatnonzero(own):  # the first season starts the filters: nothing after it may
             known, end, found = series[: ends[at]], ends[at : at + 1], out[i, at : at + 1]
-            _run(known, end, season, filters, limits, on_logs, state, weights, damped, found)
+            _run(known, end, season, filters, limits, prior, on_logs, state, weights, damped, found)
         first = np.searchsorted(ends, max(season, 1))
         if first < len(ends) and len(series) >= season:
             ends, found = ends[first:], out[i, first:]
-            _run(series, ends, season, filters, limits, on_logs, state, weights, damped, found)
+            _run(
+                series, ends, season, filters, limits, prior, on_logs, state, weights, damped, found
+            )
+
+
+@kernel
+def filter_weights(values, starts, stops, rows, season, filters, limits, on_logs, out):
+    """Weights of the filters of `bank` at the end of each series, without a prior.
+
+    `out` has shape (n, 2, n_filters); without `on_logs` its second half stays as it is.
+    """
+    n_filters = filters.shape[1]
+    level = np.empty((2 if on_logs else 1, n_filters))
+    trend, error, weights = np.empty_like(level), np.empty_like(level), np.empty_like(level)
+    state = (level, trend, error, np.empty((len(level), season, n_filters)))
+    never, nothing = np.empty(0, dtype=np.int64), np.empty((0, 0))
+    for i in rows:
+        series = values[i, starts[i] : stops[i]]
+        prior = np.ones_like(level)
+        _run(
+            series, never, season, filters, limits, prior, on_logs, state, weights, nothing, nothing
+        )
+        power = min(max(len(series) - season, 0), limits[1])
+        _weights(error.ravel(), power, prior.ravel(), weights.ravel())
+        out[i, : len(level)] = weights
 
 
 @inlined

@@ -6,7 +6,7 @@ a period a column; an origin is the number of columns that are known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -24,7 +24,9 @@ _TRENDS = ((0.0, 0.0), (0.1, 0.9), (0.05, 0.98))  # beta and damping
 
 _SEASONS = ((0.0, 0.0), (0.05, 0.5), (0.05, 0.9), (0.15, 0.7), (0.3, 1.0))  # gamma, first share
 
-_MEMORY, _MOST_COUNTED = 0.97, 16.0
+_LIMITS = (0.97, 16.0)  # memory of errors, most periods that count
+
+_ROUNDS, _PANEL_SHARE, _LARGEST = 3, 0.9, 10.0
 
 FILTERS = np.array(
     [(a, *trend, *season) for a, trend, season in product(_ALPHAS, _TRENDS, _SEASONS)]
@@ -51,13 +53,18 @@ def spans_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bank_forecasts(
-    values: np.ndarray, origins: np.ndarray, season: int, horizon: int, on_logs: bool
+    values: np.ndarray,
+    origins: np.ndarray,
+    season: int,
+    horizon: int,
+    on_logs: bool,
+    prior: np.ndarray | None = None,
 ) -> np.ndarray:
     """Forecasts of a bank of additive-season exponential filters.
 
     Every filter runs once over the series; at an origin the forecasts are averaged with weights
-    ``SSE ** (-min(n, 16) / 2)``, where SSE are squared one-step errors with memory 0.97 and n is
-    the number of periods after the first season, which only starts the filters.
+    ``prior * SSE ** (-min(n, 16) / 2)``, where SSE are squared one-step errors with memory 0.97 and
+    n is the number of periods after the first season, which only starts the filters.
 
     Parameters
     ----------
@@ -70,23 +77,85 @@ def bank_forecasts(
     on_logs : bool
         Run the same filters on log(1 + y), too, whose forecasts are averaged as logarithms; not of
         a series with values below 0, which have none.
+    prior : ndarray of float64, shape (2, 90), optional
+        See `mean_filter_weights`; None is the same for every filter.
 
     Returns
     -------
     ndarray of float64, shape (n, n_origins, horizon)
         NaN where an origin is outside a series.
     """
+    start = np.ones((2, FILTERS.shape[1])) if prior is None else prior
 
     def run(rows: np.ndarray, starts: np.ndarray, stops: np.ndarray, out: np.ndarray) -> None:
-        limits = (_MEMORY, _MOST_COUNTED)
-        has_logs = on_logs & ~(np.fmin.reduce(values[rows], axis=1) < 0)
-        for logs in (True, False):
-            some = rows[has_logs == logs]
-            if len(some):
-                spans = (starts, stops, some, origins)
-                series_kernels.bank(values, *spans, season, FILTERS, limits, logs, out)
+        for some, logs in _by_logs(values, rows, on_logs):
+            spans, settings = (starts, stops, some, origins), (season, FILTERS, _LIMITS)
+            used = start[: 1 + logs]
+            series_kernels.bank(values, *spans, *settings, used, logs, out)
 
     return _at_origins(values, origins, horizon, run)
+
+
+def mean_filter_weights(values: np.ndarray, season: int, on_logs: bool) -> np.ndarray:
+    """What a panel says of the filters of `bank_forecasts` before a series has shown anything.
+
+    The mean weight of each filter over the series, counted 0.9, and 0.1 of equal weights: three
+    rounds, in each of which a series' weights start from those of the round before.
+
+    The parameters are those of `bank_forecasts`.
+
+    Returns
+    -------
+    ndarray of float64, shape (2, 90)
+        On the values and on their logarithms; the mean is 1.
+    """
+    starts, stops = spans_of(values)
+    own = np.zeros((len(values), 2, FILTERS.shape[1]))
+
+    def run(rows: np.ndarray) -> None:
+        for some, logs in _by_logs(values, rows, on_logs):
+            spans, settings = (starts, stops, some), (season, FILTERS, _LIMITS)
+            series_kernels.filter_weights(values, *spans, *settings, logs, own)
+
+    in_parts(run, np.flatnonzero(stops - starts > season))
+    own = own[stops - starts > season]
+    prior = np.ones(own.shape[1:])
+    for _ in range(_ROUNDS if len(own) else 0):
+        weights = own * prior
+        weights /= weights.sum(axis=(1, 2), keepdims=True)
+        prior = _PANEL_SHARE * prior.size * weights.mean(axis=0) + 1.0 - _PANEL_SHARE
+    return prior
+
+
+def filter_prior(
+    values: np.ndarray, folds: np.ndarray, season: int, horizon: int, on_logs: bool
+) -> np.ndarray | None:
+    """`mean_filter_weights` of what is known at the first fold, if the folds are better with it.
+
+    The mean scaled error of the series, at most 10 each, has to fall by more than its standard
+    error; None is no better. (On M1, whose errors fall for most series and rise for a few, what
+    LightGBM makes of it is worse.)
+    """
+    prior = mean_filter_weights(values[:, : folds[0]], season, on_logs)
+    asked = (values, folds, season, horizon, on_logs)
+    before, after = (
+        np.minimum(_scaled_errors(values, folds, season, bank_forecasts(*asked, weights)), _LARGEST)
+        for weights in (None, prior)
+    )
+    saved = before - after
+    certain = len(saved) > 1 and saved.mean() > saved.std(ddof=1) / np.sqrt(len(saved))
+    return prior if certain else None
+
+
+def _by_logs(
+    values: np.ndarray, rows: np.ndarray, on_logs: bool
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """The rows whose filters run on logarithms, too, and the others."""
+    has_logs = on_logs & ~(np.fmin.reduce(values[rows], axis=1) < 0)
+    for logs in (True, False):
+        some = rows[has_logs == logs]
+        if len(some):
+            yield some, logs
 
 
 def theta_forecasts(
@@ -144,8 +213,12 @@ class RegressionPrior:
         tried = [cls(lags, moments, counted) for counted in _COUNTED]
         if not len(origins):
             return tried[1]
-        errors = [_scaled_error(values, origins, season, horizon, prior) for prior in tried]
-        return tried[int(np.argmin(errors))] if np.isfinite(errors).all() else tried[1]
+        asked = (values, origins, season, horizon)
+        found = [regression_forecasts(*asked, prior) for prior in tried]
+        scaled = [_scaled_errors(values, origins, season, forecasts) for forecasts in found]
+        errors = [float(of_series.mean()) for of_series in scaled if len(of_series)]
+        certain = len(errors) == len(tried) and np.isfinite(errors).all()
+        return tried[int(np.argmin(errors))] if certain else tried[1]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, which keeps every bit."""
@@ -211,19 +284,18 @@ def _pooled_moments(values: np.ndarray, lags: np.ndarray, season: int) -> np.nda
     return np.tril(total / n_rows) if n_rows else None
 
 
-def _scaled_error(
-    values: np.ndarray, origins: np.ndarray, season: int, horizon: int, prior: RegressionPrior
-) -> float:
-    """Mean absolute error of the regression over that of the seasonal naive forecast's steps."""
-    found = regression_forecasts(values, origins, season, horizon, prior)
-    ahead = origins[:, None] + np.arange(horizon)
+def _scaled_errors(
+    values: np.ndarray, origins: np.ndarray, season: int, forecasts: np.ndarray
+) -> np.ndarray:
+    """Mean absolute errors of forecasts, shape (n, n_origins, horizon), over the mean change of a
+    season; of the series where both are known."""
+    ahead = origins[:, None] + np.arange(forecasts.shape[2])
     truth = values[:, np.minimum(ahead, values.shape[1] - 1)]
-    missed = np.abs(np.where(ahead < values.shape[1], truth, np.nan) - found).reshape(
-        len(values), -1
-    )
+    missed = np.abs(np.where(ahead < values.shape[1], truth, np.nan) - forecasts)
+    errors = row_means(missed.reshape(len(values), -1))
     changes = row_means(np.abs(values[:, season:] - values[:, :-season]))
-    known = (changes > 0) & ~np.isnan(missed).all(axis=1)
-    return float((row_means(missed[known]) / changes[known]).mean()) if known.any() else np.nan
+    known = (changes > 0) & ~np.isnan(errors)
+    return np.asarray(errors[known] / changes[known])
 
 
 def _at_origins(values: np.ndarray, origins: np.ndarray, horizon: int, run: Any) -> np.ndarray:

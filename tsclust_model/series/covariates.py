@@ -65,6 +65,9 @@ class Effects:
     future : mapping of str to ndarray of float64, shape (n, n_periods + horizon)
     origins : ndarray of int64, sorted
     season, horizon : int
+    filters : ndarray of float64, shape (2, 90), or None
+        The prior of the filters that forecast the values: what a covariate's past lets expect is
+        what they would make of it.
     """
 
     def __init__(
@@ -74,13 +77,14 @@ class Effects:
         origins: np.ndarray,
         season: int,
         horizon: int,
+        filters: np.ndarray | None = None,
     ) -> None:
         self._season, self._origins = season, origins
         self._future = list(future.values())
         self._known = [filled(found[:, : values.shape[1]]) for found in self._future]
         self._slopes = slopes(values, self._known, origins, season)
         self._expected = [
-            bank_forecasts(known, origins, season, horizon, False) for known in self._known
+            bank_forecasts(known, origins, season, horizon, False, filters) for known in self._known
         ]
 
     def of(

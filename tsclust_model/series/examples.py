@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from tsclust_model.errors import DataValidationError
-from tsclust_model.series.base_forecasts import RegressionPrior
+from tsclust_model.series.base_forecasts import RegressionPrior, filter_prior
 from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import (
     Rows,
@@ -135,12 +135,14 @@ def make_examples(
     values, covariates = panel.values[name], covariates or Covariates()
     season, horizon = panel.frequency.season, panel.horizon
     longer = longer_season(panel, folds[0])
+    on_logs = clip and bool(np.nanmin(values) >= 0)
     scaling = Scaling(
-        clip and bool(np.nanmin(values) >= 0),
+        on_logs,
         usual_scale(values, season),
         least_scale(values, season),
         longer,
         RegressionPrior.fit(values[:, : folds[0]], season, longer, horizon),
+        filter_prior(values, np.array(folds), season, horizon, on_logs),
     )
     first = _first_origin(folds[0], horizon, season)
     training = _sampled(values, first, horizon, random_state)

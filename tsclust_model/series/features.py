@@ -135,6 +135,8 @@ class Scaling:
         Periods in a longer season, such as the week of hours; 0 is none.
     prior : RegressionPrior or None
         None has no regression.
+    filters : ndarray of float64, shape (2, 90), or None
+        See `tsclust_model.series.base_forecasts.filter_prior`.
     """
 
     on_logs: bool = True
@@ -142,6 +144,7 @@ class Scaling:
     least: float = NO_FLOOR
     longer: int = 0
     prior: RegressionPrior | None = None
+    filters: np.ndarray | None = None
 
 
 def corrected_bases(longer: int) -> tuple[str, str]:
@@ -193,10 +196,12 @@ class Windows:
         lags = np.concatenate(ago if scaling.longer else ago[:1])
         asked = np.unique(origins - lags[:, None])
         self._asked = asked[asked > 0]
-        self._bank = bank_forecasts(values, self._asked, season, horizon, scaling.on_logs)
+        filters = (scaling.on_logs, scaling.filters)
+        self._bank = bank_forecasts(values, self._asked, season, horizon, *filters)
         self._theta = theta_forecasts(values, origins, season, horizon)
         planned = self.covariates.future
-        self._effects = Effects(values, planned, origins, season, horizon) if planned else None
+        asked_of = (values, planned, origins, season, horizon, scaling.filters)
+        self._effects = Effects(*asked_of) if planned else None
         self._regression = self._bank[:, np.searchsorted(self._asked, origins)]
         if scaling.prior is not None:
             found = regression_forecasts(values, origins, season, horizon, scaling.prior)

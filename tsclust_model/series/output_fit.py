@@ -328,6 +328,7 @@ class _OutputFit:
             widths,
             examples.scaling.longer,
             examples.scaling.prior,
+            examples.scaling.filters,
         )
         scores = backtest.scores(losses, shares, rounds) | {"replaced": float(replaced.mean())}
         return _FittedOutput(model, scores, backtest, np.minimum(losses["blend"], LARGEST_LOSS))

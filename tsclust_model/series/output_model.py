@@ -91,8 +91,9 @@ class SeriesModel:
         See `tsclust_model.series.features.Scaling`.
     widths : Widths
     longer_season : int
-        See `tsclust_model.series.features.Scaling`, as for `prior`.
+        See `tsclust_model.series.features.Scaling`, as for `prior` and `filters`.
     prior : RegressionPrior or None
+    filters : ndarray of float64, shape (2, 90), or None
     packed : Forest or None
         What packing the texts gave when they were written; None packs them when asked.
     """
@@ -109,6 +110,7 @@ class SeriesModel:
     widths: Widths = field(default_factory=Widths)
     longer_season: int = 0
     prior: RegressionPrior | None = None
+    filters: np.ndarray | None = None
     packed: Forest | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -231,7 +233,8 @@ class SeriesModel:
         n, n_periods = values.shape
         origins = np.array([n_periods])
         scales = (self.usual_scale, self.least_scale)
-        scaling = Scaling(self.never_negative, *scales, self.longer_season, self.prior)
+        panel = (self.longer_season, self.prior, self.filters)
+        scaling = Scaling(self.never_negative, *scales, *panel)
         windows = Windows(values, ends, origins, self.season, self.horizon, scaling, covariates)
         series = np.repeat(np.arange(n), self.horizon)
         steps = np.tile(np.arange(1, self.horizon + 1), n)
@@ -303,6 +306,8 @@ class SeriesModel:
             values["longer_season"] = self.longer_season
         if self.prior is not None:
             values["prior"] = self.prior.to_dict()
+        if self.filters is not None:
+            values["filters"] = self.filters.tolist()
         residuals = {str(c): found for c, found in self.calibration.residuals.items()}
         texts = {str(cluster): list(found) for cluster, found in self.texts.items()}
         return {
@@ -336,6 +341,7 @@ class SeriesModel:
             Widths.from_dict(values.get("widths", {})),
             values.get("longer_season", 0),
             RegressionPrior.from_dict(values.get("prior")),
+            np.array(values["filters"]) if "filters" in values else None,
             None if forest is None else Forest.from_arrays(forest),
         )
 

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from scipy.stats import norm
 
-from tests.support import HOSPITAL_CONFIG, HOSPITAL_ROLES
+from tests.support import HOSPITAL_CONFIG, HOSPITAL_ROLES, PLAN_ROLES, planned_wards
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.data.synthetic import make_hospital
@@ -41,7 +41,7 @@ from tsclust_model.rows.fit import fit_generation
 from tsclust_model.rows.report import fit_inputs, frame_segments, period, table_inputs
 from tsclust_model.rows.table import training_data
 from tsclust_model.series.long_table import series_panel
-from tsclust_model.series.report import series_evidence
+from tsclust_model.series.report import series_evidence, series_inputs
 from tsclust_model.training.challenge import retrain_model
 from tsclust_model.training.train import train_table
 
@@ -548,10 +548,19 @@ def test_series_are_reported_by_mase_with_forecasts_and_intervals(registered_war
     assert "shuffled segments" in sentence or "weight 0" in sentence
     assert sentence in model_card(figures)
     assert figures["model"]["rows_are"] == "series"
+    assert figures["model"]["covariates"] == "temperature (known up to the last period)"
     assert [picture["name"] for picture in figures["pictures"]][-1] == "forecasts"
     read = Page(mlflow.artifacts.load_text(uri.replace(".json", ".html")))
     assert {name for name, _ in SECTIONS} <= set(read.ids)
     assert "sums over those periods" in read.text
+
+
+def test_the_covariates_of_series_are_named(plan_model):
+    panel = series_panel(planned_wards(), PLAN_ROLES)
+    figures = build_report(plan_model, series_inputs(plan_model, panel, None), ABOUT)
+    named = "planned (known for the future); kind, size (one value for each series); holidays (AU)"
+    assert f"Covariates {named}" in Page(render(figures)).text
+    assert figures["model"]["covariates"] == named
 
 
 def test_the_total_of_a_series_adds_up_its_known_steps(ward_model, wards):

@@ -68,7 +68,7 @@ def test_a_plan_that_moves_the_target_more_than_halves_the_error(table):
         evaluate_series(generation, cases)["mase"]
         for generation, cases in ((without, held), (planned, held_with))
     ]
-    assert errors == pytest.approx([0.858, 0.148], abs=0.01)  # a sixth; the bar is a half
+    assert errors == pytest.approx([0.902, 0.148], abs=0.01)  # a sixth; the bar is a half
 
 
 def test_the_effect_is_forecast_where_it_is_planned(model, rows):

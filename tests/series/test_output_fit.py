@@ -17,7 +17,7 @@ from tsclust_model.series.features import least_scale, shape_features
 from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.output_fit import SeriesFit, changed_params, fit_series
 from tsclust_model.series.output_model import WAYS, SeriesModel
-from tsclust_model.series.panel import row_means
+from tsclust_model.series.panel import Panel, row_means
 from tsclust_model.series.segments import assign_shapes, density_params
 
 ROLES = Roles("y", (), (), "month", "ward", horizon=6)
@@ -169,8 +169,9 @@ def test_a_model_comes_back_from_its_parts_with_the_same_bits(panel, fit):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.filterwarnings("ignore:no cluster was found")
-def test_a_week_of_quarter_days_is_learned_beside_the_day_and_survives_its_parts():
+@pytest.fixture(scope="module")
+def quarter_days() -> Panel:
+    """Wards of 55 days in steps of six hours: a day is a season, a week the longer one."""
     rng, t = np.random.default_rng(5), np.arange(220)
     weekend = 30.0 * (t % 28 >= 20)
     days = 10 * np.sin(np.pi * t / 2)
@@ -179,7 +180,12 @@ def test_a_week_of_quarter_days_is_learned_beside_the_day_and_survives_its_parts
         {"ward": f"w{i}", "month": times, "y": 80 + i + days + weekend + rng.normal(0, 1, 220)}
         for i in range(12)
     ]
-    whole = series_panel(pd.concat(map(pd.DataFrame, tables)), ROLES)
+    return series_panel(pd.concat(map(pd.DataFrame, tables)), ROLES)
+
+
+@pytest.mark.filterwarnings("ignore:no cluster was found")
+def test_a_week_of_quarter_days_is_learned_beside_the_day_and_survives_its_parts(quarter_days):
+    whole = quarter_days
     fit = fit_series(whole.known(6), QUICK, silent)
     model = fit.models["y"]
     assert (model.season, model.longer_season) == (4, 28)
@@ -192,6 +198,19 @@ def test_a_week_of_quarter_days_is_learned_beside_the_day_and_survives_its_parts
     truth = whole.y[:, -6:]  # it is the night before the weekend ends
     naive = np.abs(held.y[:, -4:].mean(axis=1, keepdims=True) - truth).mean()
     assert np.abs(made - truth).mean() < 0.3 * naive
+
+
+@pytest.mark.filterwarnings("ignore:no cluster was found")
+def test_more_trees_are_tried_with_a_longer_season_only(panel, quarter_days, monkeypatch):
+    monkeypatch.setattr("tsclust_model.series.output_fit._ROUNDS", (1, 2))
+    monkeypatch.setattr("tsclust_model.series.output_fit._MORE_ROUNDS", (4, 6))
+
+    def n_trees(whole: Panel, **params: int) -> int:
+        config = PipelineConfig(lgb_timeseries_params=params)
+        return fit_series(whole, config, silent).scores["n_trees"]
+
+    assert (n_trees(panel), n_trees(quarter_days)) == (2, 6)
+    assert n_trees(quarter_days, n_estimators=2) == 2  # as somebody says
 
 
 @pytest.mark.parametrize("combine", ["global", "cluster"])

@@ -49,6 +49,7 @@ FORMAT = 2
 TOLD = (
     *("phase", "made_at", "model_name", "version", "run_id", "source", "period", "reason"),
     *("replaced", "baseline", "n_holdout", "n_evaluated", "n_trained_on", "n_not_scored"),
+    "covariates",
 )
 """What only the caller of `report_figures` knows; None is not shown."""
 

@@ -277,6 +277,7 @@ def _facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Digest of the data", f"sha256 {sha256[:16]}…" if sha256 else None),
         ("Rows belong to", model["id"]),
         ("Ordered by", model["time"]),
+        ("Covariates", model["covariates"]),
         ("Previous version", model.get("replaced")),
         ("Compared with", model.get("baseline")),
         (

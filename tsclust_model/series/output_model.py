@@ -232,9 +232,14 @@ class SeriesModel:
         """The rows of every series and step, and the ways' scaled forecasts, (5, n * horizon)."""
         n, n_periods = values.shape
         origins = np.array([n_periods])
-        scales = (self.usual_scale, self.least_scale)
-        panel = (self.longer_season, self.prior, self.filters)
-        scaling = Scaling(self.never_negative, *scales, *panel)
+        scaling = Scaling(
+            self.never_negative,
+            self.usual_scale,
+            self.least_scale,
+            self.longer_season,
+            self.prior,
+            self.filters,
+        )
         windows = Windows(values, ends, origins, self.season, self.horizon, scaling, covariates)
         series = np.repeat(np.arange(n), self.horizon)
         steps = np.tile(np.arange(1, self.horizon + 1), n)

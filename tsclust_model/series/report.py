@@ -29,6 +29,7 @@ from tsclust_model.series.output_model import WAYS, SeriesForecast
 from tsclust_model.series.panel import LARGEST_LOSS, HeldBack, Panel, row_means, scaled_errors
 
 if TYPE_CHECKING:
+    from tsclust_model.data.roles import Roles
     from tsclust_model.series.model import SeriesGeneration
 
 _SHOWN_SEGMENTS = 3
@@ -75,11 +76,25 @@ def series_inputs(
         evidence,
         {
             "period": [str(t)[:10] for t in shown],
+            "covariates": _covariates(generation.roles),
             "n_holdout": 0 if holdout is None else len(holdout),
         },
         _rolling_methods(generation),
         charts=charts,
     )
+
+
+def _covariates(roles: Roles) -> str | None:
+    """The covariates that a model uses, and what is known of each; None without any."""
+    kinds = (
+        (roles.features, "known up to the last period"),
+        (roles.future, "known for the future"),
+        (roles.static, "one value for each series"),
+    )
+    told = [f"{', '.join(names)} ({what})" for names, what in kinds if names]
+    if roles.holidays is not None:
+        told.append(f"holidays ({roles.holidays})")
+    return "; ".join(told) or None
 
 
 def traits(generation: SeriesGeneration) -> Traits:

@@ -23,6 +23,7 @@ from tsclust_model.rows.baseline import Baseline, about_baseline, fit_baseline
 from tsclust_model.rows.cases import RowsModel
 from tsclust_model.rows.figures import performance_figures, shuffled_control, with_gain
 from tsclust_model.rows.fit import FittedGeneration, OutOfSample, fit_generation, with_newest
+from tsclust_model.rows.memory import require_memory
 from tsclust_model.rows.model import Generation
 from tsclust_model.rows.report import fit_inputs
 from tsclust_model.rows.table import training_data
@@ -64,6 +65,7 @@ class RowsTask(Task):
     def check(self, frame: pd.DataFrame) -> None:
         if self.roles.frequency is not None:
             raise ConfigurationError("frequency is of series; give a horizon too, or leave it out")
+        require_memory(*frame.shape, self.config)
 
     def prepare(self, frame: pd.DataFrame, holdout: float) -> Prepared:
         known, later = split_newest(frame, self.roles.time, holdout)

@@ -14,6 +14,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import tomllib
 import warnings
 from collections.abc import Callable, Iterator
@@ -44,10 +45,10 @@ INTEGRATION = {"analysis", "commands", "contract", "report", "mlflow_integration
 INTEGRATION |= {"saved_models", "system", "training"}
 
 # Found by the processes that tests start.
-_STARTED = str(Path(__file__).parent / "started")
-if _STARTED not in os.environ.get("PYTHONPATH", ""):
+_STARTED = Path(__file__).parent / "started"
+if str(_STARTED) not in os.environ.get("PYTHONPATH", ""):
     others = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
-    os.environ["PYTHONPATH"] = os.pathsep.join([*others, _STARTED])
+    os.environ["PYTHONPATH"] = os.pathsep.join([*others, str(_STARTED)])
 
 # What is imported stays until the end: without this a third of the time of the imports, and of some
 # tests, goes into looking for garbage among the two million objects of mlflow and the others.
@@ -192,7 +193,32 @@ def tsclust(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python() -> Iterator[Path]:
+    """An interpreter that has imported the libraries already: a process costs a tenth of a second.
+
+    It knows ``-m``, ``-c`` and a file; with any other option it is `sys.executable`.
+    """
+    # A socket's path has a hundred characters at most, which a folder of pytest may exceed.
+    with tempfile.TemporaryDirectory(prefix="tsclust-") as folder:
+        program = Path(folder) / "python"
+        program.write_text(f"#!{sys.executable} -IS\n{(_STARTED / 'python').read_text()}")
+        program.chmod(0o755)
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        server = subprocess.Popen(
+            [sys.executable, str(_STARTED / "preloaded.py"), str(program.with_name("socket"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield program
+        server.communicate()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory, python: Path) -> Path:
     """A folder with the program that pip installs, over the package that is tested."""
     from tests.support import PROJECT
 
@@ -201,7 +227,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module, _, function = scripts["tsclust"].partition(":")
     program = folder / "tsclust"
     program.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(PROJECT)!r})\n"
+        f"#!{python}\nimport sys\nsys.path.insert(0, {str(PROJECT)!r})\n"
         f"from {module} import {function}\nsys.exit({function}())\n"
     )
     program.chmod(0o755)
@@ -209,16 +235,16 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mlflow_run() -> Callable[..., subprocess.CompletedProcess]:
+def mlflow_run(python: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Run this project as a user does: ``mlflow_run(folder, "-e", "score", data=...)``."""
     from tests.support import PROJECT
 
     def call(
         folder: Path, *words: str, project: object = PROJECT, **given: object
     ) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "mlflow", "run", str(project), "--env-manager", "local"]
+        command = [str(python), "-m", "mlflow", "run", str(project), "--env-manager", "local"]
         command += [word for key, value in given.items() for word in ("-P", f"{key}={value}")]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": path}
         environment.pop("MLFLOW_RUN_ID", None)
         return subprocess.run(
@@ -234,13 +260,13 @@ def mlflow_run() -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture
-def project(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def project(monkeypatch: pytest.MonkeyPatch, python: Path) -> Callable[..., None]:
     """``mlflow run <uri> -e <name> --env-manager local`` with this process as mlflow's."""
     import mlflow
 
     from tests.support import PROJECT
 
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{python.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
 
     def call(

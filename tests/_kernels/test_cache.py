@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,27 +105,42 @@ def change(package: Path, module: str, old: str, new: str) -> None:
     source.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def run(package: Path, *kernels: str, before: str = "", **env: str | Path) -> dict[str, Any]:
-    """A fresh process that imports this copy, with no cache but the one given."""
-    others = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("NUMBA_") and name not in ("XDG_CACHE_HOME", "HOME", "PYTHONPATH")
-    }
-    given = {name: str(value) for name, value in env.items()}
-    process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", before + DRIVER, *kernels],
-        env=others | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(package)} | given,
-        cwd=package.parent,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    report: dict[str, Any] = json.loads(process.stdout)
-    assert Path(report["source"]).is_relative_to(package)
-    return report
+# The process has imported numba already, in another environment.
+FRESH = """
+import sys, warnings, numba
+warnings.simplefilter("error")
+sys.dont_write_bytecode = True
+numba.config.reload_config()
+"""
+
+
+@pytest.fixture(scope="module")
+def run(python: Path) -> Callable[..., dict[str, Any]]:
+    """A process of its own that imports this copy, with no cache but the one given."""
+
+    def call(package: Path, *kernels: str, before: str = "", **env: str | Path) -> dict[str, Any]:
+        others = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("NUMBA_")
+            and name not in ("XDG_CACHE_HOME", "HOME", "PYTHONPATH")
+        }
+        given = {name: str(value) for name, value in env.items()}
+        process = subprocess.run(
+            [str(python), "-c", FRESH + before + DRIVER, *kernels],
+            env=others | {"PYTHONPATH": str(package)} | given,
+            cwd=package.parent,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        report: dict[str, Any] = json.loads(process.stdout)
+        assert Path(report["source"]).is_relative_to(package)
+        return report
+
+    return call
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
@@ -143,7 +158,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, Any]:
+def first(
+    run: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory, cache: Path
+) -> dict[str, Any]:
     """The first process of all, which fills the cache, and its package before and after."""
     package = copy_package(tmp_path_factory.mktemp("first"))
     before = files(package)
@@ -161,7 +178,7 @@ def test_the_first_process_compiles_each_kernel_once(first, cache):
     }
 
 
-def test_every_kernel_is_found_where_this_process_keeps_it(tmp_path):
+def test_every_kernel_is_found_where_this_process_keeps_it(run, tmp_path):
     """In the user's own cache, which the other tests have filled."""
     here: dict[str, Any] = {}
     exec(DRIVER.partition("wanted = ")[0], here)
@@ -175,7 +192,7 @@ def test_every_kernel_is_found_where_this_process_keeps_it(tmp_path):
     assert report["signatures"] == dict.fromkeys(ALL, 1)
 
 
-def test_another_copy_of_the_package_compiles_nothing(first, cache, tmp_path):
+def test_another_copy_of_the_package_compiles_nothing(run, first, cache, tmp_path):
     package = copy_package(tmp_path)
     for path in package.rglob("*.py"):
         os.utime(path, (1e9, 1e9))  # a download is as old as it likes
@@ -196,7 +213,7 @@ def test_nothing_is_written_beside_the_package_or_beside_its_cache_folder(first,
     assert all(name.startswith(f"{kept}/") for name in first["cached"])
 
 
-def test_numbas_settings_stay_as_they_were(first, cache, tmp_path):
+def test_numbas_settings_stay_as_they_were(run, first, cache, tmp_path):
     assert first["changed"] == {}
     report = run(
         copy_package(tmp_path),
@@ -208,7 +225,7 @@ def test_numbas_settings_stay_as_they_were(first, cache, tmp_path):
     assert report["found"] == {"pack_trees": 1}
 
 
-def test_a_function_of_somebody_else_keeps_its_own_cache(first, cache, tmp_path):
+def test_a_function_of_somebody_else_keeps_its_own_cache(run, first, cache, tmp_path):
     """Numba's own folders, named after the source's, for what is compiled later."""
     package = copy_package(tmp_path / "package")
     (package / "theirs.py").write_text(
@@ -223,7 +240,7 @@ def test_a_function_of_somebody_else_keeps_its_own_cache(first, cache, tmp_path)
     assert any(path.name.startswith("theirs.twice") for path in theirs.iterdir())
 
 
-def test_a_changed_kernel_has_a_folder_of_its_own(first, cache, tmp_path):
+def test_a_changed_kernel_has_a_folder_of_its_own(run, first, cache, tmp_path):
     """The text of the whole file counts, as numba does not see a change in a helper."""
     package = copy_package(tmp_path)
     change(package, "_kernels/rows.py", "total += outside * outside", "total -= outside * outside")
@@ -238,7 +255,7 @@ def test_a_changed_kernel_has_a_folder_of_its_own(first, cache, tmp_path):
     assert files(Path(report["folder"]))
 
 
-def test_another_way_to_compile_has_a_folder_of_its_own(first, cache, tmp_path):
+def test_another_way_to_compile_has_a_folder_of_its_own(run, first, cache, tmp_path):
     """Numba takes code that was compiled with other options for the same."""
     package = copy_package(tmp_path)
     change(package, "_kernels/cache.py", 'error_model="numpy"', 'error_model="python"')
@@ -253,14 +270,14 @@ def test_another_way_to_compile_has_a_folder_of_its_own(first, cache, tmp_path):
         ({"XDG_CACHE_HOME": "", "HOME": "c"}, "c/.cache"),
     ],
 )
-def test_the_cache_is_where_the_user_keeps_caches(variables, expected, tmp_path):
+def test_the_cache_is_where_the_user_keeps_caches(run, variables, expected, tmp_path):
     given = {name: tmp_path / value if value else "" for name, value in variables.items()}
     report = run(copy_package(tmp_path / "package"), **given)
     assert Path(report["folder"]).parent == tmp_path / expected / "tsclust_model"
 
 
 @pytest.mark.parametrize("name", ["NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME"])
-def test_without_a_folder_to_write_to_kernels_are_compiled_in_memory(first, tmp_path, name):
+def test_without_a_folder_to_write_to_kernels_are_compiled_in_memory(run, first, tmp_path, name):
     file = tmp_path / "file"
     file.touch()
     package = copy_package(tmp_path / "package")
@@ -273,7 +290,7 @@ def test_without_a_folder_to_write_to_kernels_are_compiled_in_memory(first, tmp_
     assert files(tmp_path) == before
 
 
-def test_a_package_in_an_archive_is_compiled_in_memory(first, tmp_path):
+def test_a_package_in_an_archive_is_compiled_in_memory(run, first, tmp_path):
     """As Spark ships it."""
     copy_package(tmp_path / "package")
     archive = Path(shutil.make_archive(str(tmp_path / "archive"), "zip", tmp_path / "package"))
@@ -291,7 +308,7 @@ pwd.getpwuid = nobody
 """
 
 
-def test_a_user_without_a_home_compiles_in_memory(first, tmp_path):
+def test_a_user_without_a_home_compiles_in_memory(run, first, tmp_path):
     report = run(copy_package(tmp_path), "pack_trees", before=NOBODY)
     assert report["folder"] is None
     assert report["results"]["pack_trees"] == first["results"]["pack_trees"]
@@ -305,14 +322,14 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 """
 
 
-def test_a_full_disk_stops_no_kernel(first, tmp_path):
+def test_a_full_disk_stops_no_kernel(run, first, tmp_path):
     package, cache = copy_package(tmp_path / "package"), tmp_path / "cache"
     report = run(package, "pack_trees", before=FULL_DISK, NUMBA_CACHE_DIR=cache)
     assert report["results"]["pack_trees"] == first["results"]["pack_trees"]
 
 
 @pytest.mark.parametrize(("kind", "size"), [("nbi", 0), ("nbc", 40)])
-def test_a_damaged_cache_is_compiled_anew(first, cache, tmp_path, kind, size):
+def test_a_damaged_cache_is_compiled_anew(run, first, cache, tmp_path, kind, size):
     """A machine that lost its power leaves files that are cut short."""
     kept = tmp_path / "cache"
     shutil.copytree(cache, kept)

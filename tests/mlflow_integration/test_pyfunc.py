@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -66,37 +67,36 @@ def logged(store: str, generation, logged_once, request) -> str:
     return logged_once[request.param]
 
 
-def run_elsewhere(code: str, *arguments: str, folder: Path, **environment: str) -> str:
-    """Run code in a fresh process and another folder, without this project on its path."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=_without_project(folder) | environment,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.strip().splitlines()[-1]
+# The finder of an editable install is a .pth file of site-packages.
+WITHOUT_PROJECT = f"""
+import sys
+assert not any(name.startswith("tsclust_model") for name in sys.modules)
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+sys.path[:] = [p for p in sys.path if p not in ("", {str(PROJECT)!r})]
+"""
 
 
-def _without_project(folder: Path) -> dict[str, str]:
-    """An environment in which the (editable) install of this project is shadowed by nothing.
+@pytest.fixture
+def run_elsewhere(python, tmp_path) -> Callable[..., str]:
+    """Run code in a process of its own and another folder, without this project on its path."""
 
-    The finder of an editable install is a .pth file of site-packages; -S would take all of
-    site-packages away, so a sitecustomize that drops the finder stands in for it.
-    """
-    (folder / "sitecustomize.py").write_text(
-        "import gc, sys\n"
-        "gc.disable()\n"
-        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
-        f"sys.path[:] = [p for p in sys.path if p != {str(PROJECT)!r}]\n"
-    )
-    return os.environ | {"PYTHONPATH": str(folder)}
+    def call(code: str, *arguments: str, **environment: str) -> str:
+        done = subprocess.run(
+            [python, "-c", WITHOUT_PROJECT + code, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | environment,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.strip().splitlines()[-1]
+
+    return call
 
 
 @pytest.mark.parametrize("logged", ["cloudpickle", "code"], indirect=True)
 def test_both_kinds_load_in_a_fresh_process_without_the_package_installed(
-    logged, rows, generation, ward_model, series_frame, tmp_path, request
+    logged, rows, generation, ward_model, series_frame, run_elsewhere, tmp_path, request
 ):
     serialization = request.node.callspec.params["logged"]
     with mlflow.start_run():
@@ -107,7 +107,7 @@ def test_both_kinds_load_in_a_fresh_process_without_the_package_installed(
         arguments += [uri, str(tmp_path / name)]
     forbidden = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     environment = forbidden if serialization == "code" else {}
-    answer = run_elsewhere(PREDICT, *arguments, folder=tmp_path, **environment)
+    answer = run_elsewhere(PREDICT, *arguments, **environment)
     home, prediction, cluster, forecasts = json.loads(answer)
     expected = generation.predict(rows)
     assert home.endswith("artifacts/code/tsclust_model/__init__.py")
@@ -241,7 +241,7 @@ except Exception as error:
 
 @pytest.mark.parametrize("logged", ["cloudpickle"], indirect=True)
 def test_a_second_build_in_one_process_refuses_instead_of_running_the_firsts_code(
-    logged, rows, generation, tmp_path
+    logged, rows, generation, run_elsewhere, tmp_path
 ):
     """mlflow issue 12395: two code_paths with one module name run the code that came first."""
     rows.to_parquet(tmp_path / "rows.parquet")
@@ -262,9 +262,9 @@ def test_a_second_build_in_one_process_refuses_instead_of_running_the_firsts_cod
         "cloudpickle.dump(model, open(path, 'wb'))\n"
         "print('relogged')\n"
     )
-    assert run_elsewhere(relog, str(second), folder=tmp_path) == "relogged"
+    assert run_elsewhere(relog, str(second)) == "relogged"
     arguments = (str(first), str(second), str(tmp_path / "rows.parquet"))
-    answer = json.loads(run_elsewhere(TWO_VERSIONS, *arguments, folder=tmp_path))
+    answer = json.loads(run_elsewhere(TWO_VERSIONS, *arguments))
     assert answer[0] == generation.predict(rows)["prediction"].tolist()
     assert "load the model in a process of its own" in answer[1]
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-import sys
 
 import lightgbm as lgb
 import mlflow
@@ -240,11 +239,11 @@ print(ExperimentManager().create_experiment("x") if sys.argv[2] == "run" else st
 """
 
 
-def test_two_processes_at_once_make_one_store(tmp_path):
+def test_two_processes_at_once_make_one_store(tmp_path, python):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", FIRST_USE, uri, what],
+            [python, "-c", FIRST_USE, uri, what],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

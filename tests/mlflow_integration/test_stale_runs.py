@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -25,6 +26,8 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.synthetic import make_hospital
 from tsclust_model.training.train import train_table
 from tsclust_model.rows.table import Roles
+
+print(os.getpid(), flush=True)
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -48,9 +51,9 @@ with ExperimentManager("stale-waiting").run("training") as run_id:
 """
 
 
-def start(code: str) -> subprocess.Popen:
+def start(code: str, python: Path | str = sys.executable) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code],
+        [python, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -65,8 +68,10 @@ def statuses(experiment_id: str) -> dict[str, str]:
     }
 
 
-def test_what_a_killed_training_left_is_closed_by_the_next_one():
-    with start(KILLED_WHILE_IT_LOGS_ITS_MODEL) as killed:
+def test_what_a_killed_training_left_is_closed_by_the_next_one(python):
+    with start(KILLED_WHILE_IT_LOGS_ITS_MODEL, python) as killed:
+        assert killed.stdout is not None
+        pid = int(killed.stdout.readline())
         assert killed.wait() == -signal.SIGKILL
     experiments = ExperimentManager("stale-training")
     experiment_id = experiments.create_experiment("stale-training")
@@ -81,7 +86,7 @@ def test_what_a_killed_training_left_is_closed_by_the_next_one():
     assert statuses(experiment_id)["training"] == "KILLED"
     (run,) = MlflowClient().search_runs([experiment_id], "attributes.status = 'KILLED'")
     host = process_tags()["process.host"]
-    assert run.data.tags["closed.reason"] == f"process {killed.pid} on {host} is gone"
+    assert run.data.tags["closed.reason"] == f"process {pid} on {host} is gone"
     assert str(mlflow.get_logged_model(model.model_id).status) == "FAILED"
 
 

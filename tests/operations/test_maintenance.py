@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -369,7 +368,7 @@ def test_a_retrain_that_runs_elsewhere_is_one_line(run, files, name):
     assert found == "Error: another retrain of this model is running; wait for it"
 
 
-def test_what_was_seen_goes_on_in_the_next_process(name, moved, tmp_path):
+def test_what_was_seen_goes_on_in_the_next_process(name, moved, python, tmp_path):
     assert maintain(name, moved[:100], if_due=True).message.startswith("nothing is due: ")
     state = open_storage(CONFIG, name).folder / ".monitor.json"
     assert json.loads(state.read_text())["version"] == "1"
@@ -378,7 +377,7 @@ def test_what_was_seen_goes_on_in_the_next_process(name, moved, tmp_path):
     options = {"data": data, "model_name": name, "if_due": "true"}
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     done = subprocess.run(
-        [sys.executable, "-m", "entrypoints.retrain", *words],
+        [python, "-m", "entrypoints.retrain", *words],
         capture_output=True,
         text=True,
         timeout=120,

@@ -124,7 +124,10 @@ def test_every_step_of_the_loop_has_its_place_and_none_is_cached(compile_kfp, se
 @pytest.mark.filterwarnings("ignore:You may be attemping to run a task:RuntimeWarning")
 # the names of steps that a cluster shows mean nothing to the local runner
 @pytest.mark.filterwarnings("ignore:.*have no effect in the current local runner")
-def test_kfp_runs_the_pipeline_and_the_loop_goes_on_from_there(settings, tmp_path, store):
+def test_kfp_runs_the_pipeline_and_the_loop_goes_on_from_there(
+    settings, tmp_path, store, python, monkeypatch
+):
+    monkeypatch.setattr(sys, "executable", str(python))
     settings["mlflow"] = {"tracking_uri": store}
     text = json.dumps(settings)
     runner = local.SubprocessRunner(use_venv=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import runpy
+import sys
 
 import nbformat
 import pytest
@@ -30,7 +31,8 @@ def test_an_example_runs_and_shows_what_it_promises(path, tmp_path, monkeypatch,
     assert EXPECTED[path.name] in capsys.readouterr().out
 
 
-def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, python):
+    monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(PROJECT / "examples" / "hospital.ipynb", as_version=4)

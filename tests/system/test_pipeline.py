@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -1244,7 +1243,7 @@ print(json.dumps([pipeline.current_model_version, done.comparison.n_rows, done.p
 """
 
 
-def test_another_process_goes_on_with_the_registered_model(fit, stream, moved, store, tmp_path):
+def test_another_process_goes_on_with_the_registered_model(fit, moved, python, tmp_path):
     pipeline = fit()
     pipeline.name_segment(1, "short stay")
     batch = moved[:300]
@@ -1252,7 +1251,7 @@ def test_another_process_goes_on_with_the_registered_model(fit, stream, moved, s
     batch[[*VITALS, TARGET]].astype(float).to_parquet(tmp_path / "batch.parquet")
     done = subprocess.run(
         [
-            sys.executable,
+            python,
             "-c",
             GO_ON,
             f"models:/{name_of(pipeline)}@champion",
@@ -1282,10 +1281,10 @@ print(pipeline.config.experiment_name)
 """
 
 
-def test_a_script_that_ends_without_close_loses_no_metric(fit):
+def test_a_script_that_ends_without_close_loses_no_metric(fit, python):
     pipeline = fit()
     done = subprocess.run(
-        [sys.executable, "-c", END_AT_ONCE, f"models:/{name_of(pipeline)}@champion"],
+        [python, "-c", END_AT_ONCE, f"models:/{name_of(pipeline)}@champion"],
         capture_output=True,
         text=True,
         timeout=120,

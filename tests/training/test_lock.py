@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import signal
 import subprocess
@@ -10,15 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 
-from tests.support import PROJECT
+from tests.support import ON_PATH, PROJECT
 from tests.training.retrains import CONFIG, again, aliases, history_files, rows, versions
 from tsclust_model.errors import RetrainingError
-from tsclust_model.mlflow_integration.registry import load_generation
 from tsclust_model.mlflow_integration.storage import open_storage
-from tsclust_model.training.challenge import retrain_model
 from tsclust_model.training.lock import retrain_lock
 from tsclust_model.training.watch import AdaptiveRetrainingManager
 
@@ -96,32 +93,41 @@ def test_a_retrain_beside_another_process_is_refused_and_changes_nothing(trainin
     assert any("refused" in line for line in manager.get_retraining_recommendations())
 
 
-def retrain_when_told(uri: str, name: str, start, answers) -> None:
-    """In a process of its own: retrain `name` as a person asks for it."""
-    mlflow.set_tracking_uri(uri)
-    champion = load_generation(f"models:/{name}/1")
-    manager = AdaptiveRetrainingManager(
-        champion.reference,
-        CONFIG,
-        lambda reason: retrain_model(champion, "1", name, CONFIG, reason),
-    )
-    start.wait(60)
-    answers.put((manager.request_manual_retraining("both"), manager.last_refusal))
+RETRAIN_WHEN_TOLD = """
+import json, sys
+from tests.training.retrains import CONFIG
+from tsclust_model.mlflow_integration.registry import load_generation
+from tsclust_model.training.challenge import retrain_model
+from tsclust_model.training.watch import AdaptiveRetrainingManager
+name = sys.argv[1]
+champion = load_generation(f"models:/{name}/1")
+manager = AdaptiveRetrainingManager(
+    champion.reference, CONFIG, lambda reason: retrain_model(champion, "1", name, CONFIG, reason)
+)
+print("ready", flush=True)
+sys.stdin.readline()
+print(json.dumps([manager.request_manual_retraining("both"), manager.last_refusal]))
+"""
 
 
-def test_of_two_retrains_at_once_one_runs(store, training, stream):
+def test_of_two_retrains_at_once_one_runs(training, stream, python):
     name = training.model_name
     open_storage(CONFIG, name).history.register(rows(stream[500:700]))
-    context = multiprocessing.get_context("spawn")
-    start, answers = context.Barrier(2), context.Queue()
     workers = [
-        context.Process(target=retrain_when_told, args=(store, name, start, answers))
+        subprocess.Popen(
+            [python, "-c", RETRAIN_WHEN_TOLD, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": ON_PATH},
+        )
         for _ in range(2)
     ]
     for worker in workers:
-        worker.start()
-    found = sorted(answers.get(timeout=60) for _ in workers)
+        assert worker.stdout.readline() == "ready\n"
     for worker in workers:
-        worker.join(30)
-    assert found == [(False, "another retrain of this model is running; wait for it"), (True, "")]
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    found = sorted(json.loads(worker.communicate(timeout=60)[0]) for worker in workers)
+    assert found == [[False, "another retrain of this model is running; wait for it"], [True, ""]]
     assert versions(name) == 2

@@ -97,6 +97,8 @@ def test_every_kind_and_serialization_is_here():
         "baseline/skops",
         "classes/cloudpickle",
         "classes/code",
+        "plans/cloudpickle",
+        "plans/code",
         "regression/cloudpickle",
         "regression/code",
         "series/cloudpickle",
@@ -138,7 +140,8 @@ def test_the_answers_are_worth_holding(folder):
     assert {float.fromhex(w) > 0 for w in found["cluster_weight"]["cells"] if w} == {True, False}
     assert "resource_nursing_hours" in found
     assert found["prediction"]["cells"].count(None) == sum(
-        status.startswith(("missing", "infinite")) for status in found["status"]["cells"]
+        status.startswith(("missing", "infinite", "after the last year"))
+        for status in found["status"]["cells"]
     )
 
 

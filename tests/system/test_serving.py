@@ -15,10 +15,13 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.pyfunc import scoring_server
 
+from tests.support import PROJECT
 from tsclust_model.mlflow_integration.private_replies import _public_text
 from tsclust_model.series.schema import series_rows
 
@@ -375,3 +378,69 @@ def test_a_broken_series_request_is_one_line_without_its_values(ward_server, war
     if "series_id" not in change:
         assert status == 400
         assert "\n" not in strict(text)["message"]
+
+
+# -- plans: mlflow's scoring app in this process, with a saved model ----------------------
+
+
+@pytest.fixture(scope="module")
+def with_plans() -> Iterator[tuple[mlflow.pyfunc.PyFuncModel, pd.DataFrame]]:
+    """A model with plans, types of wards and holidays, and rows that it can score."""
+    folder = PROJECT / "tests/saved_models/plans"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring_server, "invocations", scoring_server.invocations)
+        rows = pd.read_parquet(folder / "inputs.parquet").tail(4).reset_index(drop=True)
+        yield mlflow.pyfunc.load_model(str(folder / "code")), rows
+
+
+def posted(model: mlflow.pyfunc.PyFuncModel, rows: pd.DataFrame, **params: object) -> list[dict]:
+    body = json.dumps(
+        {"dataframe_records": rows.to_dict("records"), "params": params}, default=list
+    )
+    schema = model.metadata.get_input_schema()
+    answer = scoring_server.invocations(body, "application/json", model, schema)
+    assert (answer.status, answer.mimetype) == (200, "application/json")
+    return strict(answer.response)["predictions"]
+
+
+def test_plans_and_quantiles_over_rest_give_the_bits_of_python(with_plans):
+    model, rows = with_plans
+    params = {"quantiles": [0.1, 0.5, 0.9], "coverage": 0.8}
+    found = pd.DataFrame(posted(model, with_time_texts(rows), **params))
+    expected = model.predict(rows, params)
+    assert list(found.columns) == list(expected.columns)
+    for name in expected:
+        want = [v.tolist() if isinstance(v, np.ndarray) else v for v in expected[name]]
+        assert found[name].tolist() == want, name
+    assert found["q0.1"].tolist() == found["prediction_lower"].tolist()
+    assert found["q0.9"].tolist() == found["prediction_upper"].tolist()
+
+
+def test_what_is_planned_changes_the_forecast_of_its_step_alone(with_plans):
+    model, rows = with_plans
+    idle, busy = (with_time_texts(rows.head(1)) for _ in range(2))
+    known = list(rows["planned"][0][:-4])
+    idle["planned"], busy["planned"] = (
+        [[*known, 0.0, 0.0, 0.0, 0.0]],
+        [[*known, 0.0, 0.0, 1.0, 0.0]],
+    )
+    one, other = (posted(model, asked)[0]["prediction"] for asked in (idle, busy))
+    assert other[2] > one[2] + 4
+    assert [other[k] for k in (0, 1, 3)] == [one[k] for k in (0, 1, 3)]
+
+
+def test_a_plan_that_ends_too_early_or_is_absent_is_told(with_plans):
+    model, rows = with_plans
+    short = with_time_texts(rows).assign(
+        planned=[list(p[: len(p) - 4 * (i == 1)]) for i, p in enumerate(rows["planned"])]
+    )
+    found = posted(model, short)
+    told = [row["status"] for row in found]
+    assert told[0] == told[2] == told[3] == "ok"
+    assert "planned" in told[1]
+    assert {value for name, value in found[1].items() if name != "status"} == {None}
+    with pytest.raises(mlflow.MlflowException) as refused:
+        posted(model, with_time_texts(rows).drop(columns="planned"))
+    assert refused.value.message == (
+        "Model is missing inputs ['planned']; compare it with the model's signature"
+    )

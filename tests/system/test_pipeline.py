@@ -107,15 +107,21 @@ def fitted_once() -> set[str]:
 
 @pytest.fixture
 def fit(make, stream, fitted_once) -> Callable[..., TimeSeriesClusteringPipeline]:
-    """fit(config) -> a pipeline of the first 500 admissions' vitals: a copy, fitted once."""
+    """fit(config) -> a pipeline of the first 500 admissions' vitals: a copy, fitted once.
 
-    def call(config: PipelineConfig = CONFIG, with_resources: bool = False, **options):
+    With `more`, of "resources", or "roles": time and id, too.
+    """
+
+    def call(config: PipelineConfig = CONFIG, more: str = "", **options):
         known = stream.head(500)
-        outcomes = resources(known) if with_resources else None
-        name = f"fitted-{with_resources}"
+        X, y = parts(known)
+        outcomes = resources(known) if more == "resources" else None
+        roles = {"time": "admission_time", "id": "patient_id"} if more == "roles" else {}
+        name = f"fitted-{more}"
         if name not in fitted_once:
+            X = X.join(known[[*roles.values()]])
             TimeSeriesClusteringPipeline(CONFIG, model_name=name).fit_initial(
-                *parts(known), outcomes
+                X, y, outcomes, **roles
             )
             fitted_once.add(name)
         return make(config, copy_of=name, **options)
@@ -207,9 +213,17 @@ def test_the_constructor_touches_no_file_and_no_store(tmp_path, monkeypatch):
 # -- the first fit -----------------------------------------------------------------------------
 
 
-def test_the_first_fit_registers_a_champion(make, stream):
+def test_the_first_fit_registers_a_champion_and_keeps_the_callers_data(make, stream):
     pipeline = make(clock=Clock())
-    pipeline.fit_initial(*parts(stream.head(500)))
+    X, y = parts(stream.head(500))
+    before = X.copy(), y.copy()
+    result = pipeline.fit_initial(X, y)
+    assert isinstance(result, ClusteringResult)
+    assert result.labels.shape == (500,)
+    assert result.cluster_centers.shape == (result.metrics["n_clusters"], 8)
+    assert result.noise_ratio == (result.labels == -1).mean()
+    pd.testing.assert_frame_equal(X, before[0])
+    pd.testing.assert_series_equal(y, before[1])
     assert pipeline.is_fitted
     assert pipeline.is_batch_processing_enabled
     assert pipeline.current_model_version == "1"
@@ -220,22 +234,9 @@ def test_the_first_fit_registers_a_champion(make, stream):
     assert pipeline.current_health_status == "healthy"
 
 
-def test_the_first_fit_returns_the_clustering_and_keeps_the_callers_data(make, stream):
-    X, y = parts(stream.head(500))
-    before = X.copy(), y.copy()
-    result = make().fit_initial(X, y)
-    assert isinstance(result, ClusteringResult)
-    assert result.labels.shape == (500,)
-    assert result.cluster_centers.shape == (result.metrics["n_clusters"], 8)
-    assert result.noise_ratio == (result.labels == -1).mean()
-    pd.testing.assert_frame_equal(X, before[0])
-    pd.testing.assert_series_equal(y, before[1])
-
-
-def test_arrays_and_tables_give_the_same_bits(make, stream):
+def test_arrays_and_tables_give_the_same_bits(fit, make, stream):
     known, new = stream.head(500), features(stream[500:600])
-    tables, arrays = make(), make()
-    tables.fit_initial(*parts(known))
+    tables, arrays = fit(), make()
     arrays.fit_initial(features(known).to_numpy(), known[TARGET].to_numpy())
     expected = tables.process_batch(new)
     for pipeline, batch in (
@@ -287,7 +288,7 @@ def test_a_matrix_keeps_its_width_where_a_constant_column_is_left_out(make, stre
 
 
 def test_a_batch_gets_what_the_logged_model_forecasts_bit_for_bit(fit, stream):
-    pipeline = fit(with_resources=True)
+    pipeline = fit(more="resources")
     X = features(stream[500:700])
     result = pipeline.process_batch(X)  # in chunks of 64 rows
     logged = mlflow.pyfunc.load_model(f"models:/{name_of(pipeline)}@champion").predict(X)
@@ -393,7 +394,7 @@ def test_a_batch_of_another_shape_is_refused_and_not_kept(fit, stream, arguments
 
 
 def test_a_batch_is_kept_once_with_its_outcomes(fit, stream):
-    pipeline = fit(with_resources=True)
+    pipeline = fit(more="resources")
     batch = stream[500:600]
     first = pipeline.process_batch(*parts(batch), resources(batch))
     assert pipeline.process_batch(*parts(batch), resources(batch)).version_id == first.version_id
@@ -446,7 +447,7 @@ def test_the_same_batch_again_is_forecast_and_counts_once(fit, stream):
 
 
 def test_outcomes_come_bit_by_bit_and_each_row_counts_once(fit, stream):
-    pipeline = fit(with_resources=True)
+    pipeline = fit(more="resources")
     history = open_storage(CONFIG, name_of(pipeline)).history
     batch = stream[500:620]
     stay, hours = batch[TARGET].to_numpy(), batch["nursing_hours"].to_numpy()
@@ -587,7 +588,7 @@ def raises(*arguments) -> None:
 
 
 def test_a_failing_resource_model_costs_no_prediction(fit, stream):
-    pipeline = fit(with_resources=True)
+    pipeline = fit(more="resources")
     X = features(stream[500:600])
     expected = pipeline.process_batch(X)
     break_resources(pipeline)
@@ -610,7 +611,7 @@ def strict(pipeline: TimeSeriesClusteringPipeline) -> TimeSeriesClusteringPipeli
 
 
 def test_a_failing_resource_model_raises_without_degradation_after_the_batch(fit, stream):
-    pipeline = strict(fit(with_resources=True))
+    pipeline = strict(fit(more="resources"))
     break_resources(pipeline)
     with pytest.raises(PredictionError, match="nursing_hours"):
         pipeline.process_batch(features(stream[500:600]))
@@ -972,7 +973,7 @@ def test_the_report_is_a_page_with_pictures_of_rows_the_model_has_not_seen(fit, 
 
 
 def test_the_model_is_described(fit):
-    pipeline = fit(with_resources=True)
+    pipeline = fit(more="resources")
     info = pipeline.get_model_info()
     assert set(info) == {"clustering", "timeseries_models", "resource_models", "fallback_model"}
     assert info["clustering"]["cluster_ids"] == [0, 1, 2, 3, 4]
@@ -1059,12 +1060,18 @@ def test_drift_retrains_and_promotes_the_better_challenger(fit, moved):
     assert pipeline.get_model_info()["clustering"]["lineage"]["next_id"] >= 5
 
 
-def test_the_last_comparison_is_in_the_status_and_the_recommendations(fit, stream):
+def test_what_decides_about_retrains_is_reached_from_the_pipeline_and_says_why(fit, stream):
     pipeline = fit(replace(CONFIG, promotion_margin=0.9))
     pipeline.process_batch(*parts(stream[500:600]))
     assert pipeline.get_retraining_status()["last_comparison"] == ""
-    reason = pipeline.retrain().comparison.reason
-    assert pipeline.get_retraining_status()["last_comparison"] == reason
+    assert pipeline.retraining_manager.request_manual_retraining("a new ward") is True
+    status = pipeline.get_retraining_status()
+    assert (status["last_reason"], status["last_refusal"]) == ("a new ward", "")
+    assert status["batches_seen"] == 1
+    assert pipeline.last_retraining.reason == "a new ward"
+    reason = pipeline.last_retraining.comparison.reason
+    assert reason.startswith("RMSE ")
+    assert status["last_comparison"] == reason
     assert pipeline.get_retraining_recommendations() == [
         f"The last challenger was not promoted: {reason}; label more rows, or lower "
         "expanding_window_size if the data has changed."
@@ -1088,16 +1095,6 @@ def test_a_challenger_that_is_not_better_changes_no_served_bit(fit, stream, move
     np.testing.assert_array_equal(after.timeseries_predictions, before.timeseries_predictions)
     np.testing.assert_array_equal(after.cluster_assignments, before.cluster_assignments)
     assert pipeline.current_model_version == "1"
-
-
-def test_a_retrain_says_what_it_compared(fit, moved):
-    pipeline = fit()
-    pipeline.process_batch(*parts(moved[:300]))
-    done = pipeline.retrain()
-    assert done.reason == "Manual request"
-    assert done.promoted
-    assert done.comparison.n_rows == 160  # the newest fifth of 800
-    assert pipeline.current_model_version == done.version == "2"
 
 
 def test_a_champion_that_somebody_moved_refuses_the_retrain(fit, moved):
@@ -1140,18 +1137,6 @@ def test_a_retrain_that_fails_in_a_batch_costs_no_prediction(fit, moved):
     assert aliases(pipeline)["challenger"] is None
 
 
-def test_what_decides_about_retrains_is_reached_from_the_pipeline(fit, stream):
-    pipeline = fit()
-    pipeline.process_batch(*parts(stream[500:600]))
-    assert pipeline.retraining_manager.request_manual_retraining("a new ward") is True
-    status = pipeline.get_retraining_status()
-    assert (status["last_reason"], status["last_refusal"]) == ("a new ward", "")
-    assert status["batches_seen"] == 1
-    assert pipeline.last_retraining.reason == "a new ward"
-    (line,) = pipeline.get_retraining_recommendations()
-    assert line.startswith("The last challenger was not promoted: RMSE ")
-
-
 def test_right_after_the_fit_a_challenger_is_registered_but_not_promoted(fit):
     pipeline = fit()
     done = pipeline.retrain("curious")
@@ -1161,20 +1146,21 @@ def test_right_after_the_fit_a_challenger_is_registered_but_not_promoted(fit):
     assert pipeline.current_model_version == "1"
 
 
-def test_batches_without_resources_do_not_stop_retrains(fit, moved):
-    pipeline = fit(with_resources=True)
+def test_a_retrain_on_batches_without_resources_says_what_it_compared(fit, moved):
+    pipeline = fit(more="resources")
     pipeline.process_batch(*parts(moved[:300]))  # the outcome is known, the resources are not
     done = pipeline.retrain()
+    assert done.reason == "Manual request"
     assert done.promoted
+    assert done.comparison.n_rows == 160  # the newest fifth of 800
+    assert pipeline.current_model_version == done.version == "2"
     assert set(done.generation.resources) == set(RESOURCES)
 
 
 @pytest.mark.parametrize("absent", ["admission_time", "patient_id"])
-def test_batches_without_time_or_id_do_not_stop_retrains(make, stream, absent):
-    pipeline = make()
+def test_batches_without_time_or_id_do_not_stop_retrains(fit, stream, absent):
+    pipeline = fit(more="roles")
     columns = [*VITALS, "admission_time", "patient_id"]
-    known = stream.head(500)
-    pipeline.fit_initial(known[columns], known[TARGET], time="admission_time", id="patient_id")
     batch = stream[500:700]
     pipeline.process_batch(batch[columns].drop(columns=absent), batch[TARGET])
     assert pipeline.retrain().comparison.n_rows == 140
@@ -1377,11 +1363,10 @@ def test_a_reset_forgets_the_model_until_the_next_fit(fit, stream):
     assert pipeline.process_batch(features(stream[1000:1100])).degraded == ()
 
 
-def test_a_purge_removes_patients_and_says_which_models_know_them(make, stream):
-    pipeline = make()
-    columns = [*VITALS, "patient_id"]
+def test_a_purge_removes_patients_and_says_which_models_know_them(fit, stream):
+    pipeline = fit(more="roles")
+    columns = [*VITALS, "admission_time", "patient_id"]
     known, batch = stream.head(500), stream[500:700]
-    pipeline.fit_initial(known[columns], known[TARGET], id="patient_id")
     (first,) = open_storage(CONFIG, name_of(pipeline)).history.list_versions()
     second = pipeline.process_batch(batch[columns], batch[TARGET]).version_id
     pipeline.retrain()  # fitted on 560 rows: all of the first batch, and 60 of the second

@@ -17,7 +17,8 @@ from tsclust_model.mlflow_integration.registry import (
     segment_names,
     set_challenger,
     set_champion,
-    tag_training_data,
+    tag_version,
+    training_data_tags,
     versions_trained_on,
 )
 
@@ -138,8 +139,8 @@ def test_segments_of_an_absent_model_are_refused_in_one_line(call):
 
 def test_versions_are_found_by_the_batches_they_were_trained_on(name):
     many = [f"{i:016x}" for i in range(200)]  # more than one tag may hold
-    tag_training_data(name, "1", many)
-    tag_training_data(name, "3", ["a" * 16, many[199]])
+    tag_version(name, "1", training_data_tags(many))
+    tag_version(name, "3", training_data_tags(["a" * 16, many[199]]))
     assert versions_trained_on(name, [many[0]]) == ["1"]
     assert versions_trained_on(name, [many[199], "f" * 16]) == ["1", "3"]
     assert versions_trained_on(name, ["a" * 16]) == ["3"]
@@ -149,7 +150,7 @@ def test_versions_are_found_by_the_batches_they_were_trained_on(name):
 
 def test_the_longest_version_ids_fit_into_the_tags(name):
     ids = [f"{i:064d}" for i in range(130)]
-    tag_training_data(name, "2", ids)
+    tag_version(name, "2", training_data_tags(ids))
     assert all(versions_trained_on(name, [version]) == ["2"] for version in (ids[0], ids[-1]))
 
 
@@ -157,7 +158,7 @@ def test_versions_are_in_the_order_they_were_made(name):
     for _ in range(8):
         MlflowClient().create_model_version(name, "file:///nowhere")
     for version in ("11", "2", "9"):
-        tag_training_data(name, version, ["b" * 16])
+        tag_version(name, version, training_data_tags(["b" * 16]))
     assert versions_trained_on(name, ["b" * 16]) == ["2", "9", "11"]
 
 

@@ -72,11 +72,14 @@ def check_model_name(name: str) -> str:
     return name
 
 
-def register(model_uri: str, name: str, state_digest: str) -> ModelVersion:
+def register(
+    model_uri: str, name: str, state_digest: str, tags: Mapping[str, str] | None = None
+) -> ModelVersion:
     """Register a logged model as the next version of `name`, tagged with its state's digest."""
+    tags = {STATE_TAG: state_digest, **(tags or {})}
     # mlflow prints two lines of its own on every version.
     with translated(f"model '{name}' cannot be registered"), redirect_stderr(io.StringIO()):
-        return mlflow.register_model(model_uri, name, tags={STATE_TAG: state_digest})
+        return mlflow.register_model(model_uri, name, tags=tags)
 
 
 def storage_folder(name: str) -> str | None:
@@ -345,11 +348,11 @@ def _registered_digest(model_uri: str) -> str | None:
     return client.get_model_version(name, version).tags.get(STATE_TAG) if slash else None
 
 
-def tag_training_data(name: str, version: str, ranges: Iterable[str]) -> None:
-    """Say which batches of the history a version was trained on, in tags of limited length."""
+def training_data_tags(ranges: Iterable[str]) -> dict[str, str]:
+    """Which batches of the history a version was trained on, in tags of limited length."""
     ids = sorted(ranges)
     parts = [ids[i : i + _IDS_A_TAG] for i in range(0, len(ids), _IDS_A_TAG)]
-    tag_version(name, version, {f"{_DATA}{i}": ",".join(part) for i, part in enumerate(parts)})
+    return {f"{_DATA}{i}": ",".join(part) for i, part in enumerate(parts)}
 
 
 def trained_batches(name: str) -> set[str]:

@@ -20,8 +20,7 @@ from tsclust_model.mlflow_integration.registry import (
     name_and_version,
     register,
     segment_names,
-    tag_training_data,
-    tag_version,
+    training_data_tags,
 )
 from tsclust_model.mlflow_integration.runs import ExperimentManager, log_page
 from tsclust_model.mlflow_integration.stores import translated
@@ -98,9 +97,8 @@ def publish(
     with translated("the model cannot be logged"):
         logged = log_generation(model, config.serialization)
     digest = (logged.metadata or {})["state_sha256"]
-    version = str(register(logged.model_uri, name, digest).version)
-    tag_version(name, version, {MODEL_TYPE_TAG: model.model_type})
-    tag_training_data(name, version, model.info["trained_on"])
+    tags = {MODEL_TYPE_TAG: model.model_type} | training_data_tags(model.info["trained_on"])
+    version = str(register(logged.model_uri, name, digest, tags).version)
     if page is not None:
         page["model"]["version"] = version
         describe_version(name, version, model_card(page))

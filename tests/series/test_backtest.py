@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tsclust_model.series.backtest import Backtest
+from tsclust_model.series.ces import CesForecast
 from tsclust_model.series.examples import Examples
 from tsclust_model.series.output_model import WAYS
 
@@ -67,3 +69,37 @@ def test_a_base_that_is_better_by_more_than_noise_serves_alone():
 def test_a_fold_a_horizon_older_counts_half():
     found = backtest(noisy(2, USUAL), 2)
     assert found.weights.tolist() == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
+
+
+def with_ces(losses: dict[str, np.ndarray], n_series: int, errors: np.ndarray) -> Backtest:
+    """The same, with forecasts by complex exponential smoothing that miss by `errors`."""
+    found = backtest(losses, n_series)
+    trust = np.where(found.origins == 10, 0.0, 1.0)  # the oldest fold is too short for it
+    ces = CesForecast(errors, trust)
+    return replace(found, examples=replace(found.examples, ces=ces))
+
+
+@pytest.mark.parametrize(("errors", "expected"), [(-1.0, 0.3), (3.0, 0.0)])
+def test_complex_smoothing_has_the_share_that_the_folds_like_best(errors, expected):
+    flat = {way: np.full(3000, loss) for way, loss in USUAL.items()}
+    found = with_ces(flat, 1000, errors * np.where(np.arange(3000) % 2, 1.0, -1.0))
+    blend = found.blend(dict.fromkeys([NO_SEGMENT], (1.0, 0.0, 0.0, 0.0, 0.0)))
+    served, share = found.served({NO_SEGMENT: (1.0, 0.0, 0.0, 0.0, 0.0)})
+    assert share == pytest.approx(expected, abs=0.003)
+    old = found.origins == 10
+    np.testing.assert_array_equal(served[old], blend[old])
+    weight = share * ~old
+    np.testing.assert_allclose(served, (1 - weight) * blend + weight * found.examples.ces.forecast)
+
+
+def test_few_forecasts_leave_complex_smoothing_near_a_tenth():
+    flat = {way: np.full(9, loss) for way, loss in USUAL.items()}
+    alone = {NO_SEGMENT: (1.0, 0.0, 0.0, 0.0, 0.0)}
+    few = with_ces(flat, 3, 3.0 * np.where(np.arange(9) % 2, 1.0, -1.0)).served(alone)[1]
+    assert few == pytest.approx(0.1 * 20 / (20 + 5.4))
+    none = with_ces(flat, 3, np.zeros(9))
+    untrusted = CesForecast(np.full(9, np.nan), np.zeros(9))
+    none = replace(none, examples=replace(none.examples, ces=untrusted))
+    served, share = none.served(alone)
+    assert share == 0.1
+    np.testing.assert_array_equal(served, none.blend(alone))

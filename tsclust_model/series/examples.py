@@ -6,13 +6,14 @@ horizon after it judges. Nothing is split at random.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 
 from tsclust_model.errors import DataValidationError
 from tsclust_model.series.base_forecasts import RegressionPrior, filter_prior
+from tsclust_model.series.ces import CesForecast, ces_forecasts
 from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import (
     Rows,
@@ -77,6 +78,9 @@ class Examples:
     scaling : Scaling
     n_categories : int
         How many columns of the rows, the last, are codes of categories.
+    ces : CesForecast or None
+        Of the rows of the folds, scaled; None with a longer season or future covariates, of which
+        it knows nothing.
     """
 
     rows: Rows
@@ -88,6 +92,7 @@ class Examples:
     folds: tuple[int, ...]
     scaling: Scaling
     n_categories: int = 0
+    ces: CesForecast | None = None
 
     @cached_property
     def targets(self) -> dict[str, np.ndarray]:
@@ -169,7 +174,12 @@ def make_examples(
     truth = rows.scaled(values[series, origins + steps - 1])
     n_train = len(training[0])
     n_codes = covariates.n_categories
-    return Examples(rows, truth, series, origins, steps, n_train, folds, scaling, n_codes)
+    ces = None
+    if not longer and not covariates.future:
+        ces = ces_forecasts(values, *judged, season, horizon)
+        evaluated = rows.take(slice(n_train, None))
+        ces = replace(ces, forecast=evaluated.scaled(ces.forecast))
+    return Examples(rows, truth, series, origins, steps, n_train, folds, scaling, n_codes, ces)
 
 
 def longer_season(panel: Panel, first_fold: int) -> int:

@@ -299,7 +299,8 @@ class _OutputFit:
         examples, panel, config = self._examples, self._panel, self._config
         rows, values = examples.evaluated_rows, panel.values[self._name]
         shares = backtest.shares(texts, config.combine)
-        served, replaced = rows.within_reach(backtest.blend(shares), backtest.case)
+        found, ces_share = backtest.served(shares)
+        served, replaced = rows.within_reach(found, backtest.case)
         residuals, weights = backtest.truth - served, backtest.weights[backtest.case]
         folds = backtest.origins[backtest.case]
         widths = Widths.fit(rows.signs, residuals, weights, folds)
@@ -329,8 +330,10 @@ class _OutputFit:
             examples.scaling.longer,
             examples.scaling.prior,
             examples.scaling.filters,
+            ces_share,
         )
-        scores = backtest.scores(losses, shares, rounds) | {"replaced": float(replaced.mean())}
+        scores = backtest.scores(losses, shares, rounds)
+        scores |= {"replaced": float(replaced.mean()), "ces_share": ces_share}
         return _FittedOutput(model, scores, backtest, np.minimum(losses["blend"], LARGEST_LOSS))
 
     def _widened(self) -> float:
@@ -353,7 +356,7 @@ class _OutputFit:
         own = corrections.in_segments(rounds, everywhere, shuffled)
         backtest = Backtest.of(self._examples, everywhere, own, shuffled)
         shares = backtest.shares({NOISE, *backtest.labels.tolist()}, self._config.combine)
-        return backtest.losses(backtest.blend(shares))
+        return backtest.losses(backtest.served(shares)[0])
 
 
 class _Corrections:

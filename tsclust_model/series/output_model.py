@@ -4,7 +4,8 @@ All of it is scaled so that an absolute error is a MASE (see `series.features`).
 learn what the bank of exponential filters and the seasonal naive forecast miss (the regression,
 where there is a longer season); the mean of the two corrected forecasts counts, once from models of
 all series and once from those of the segment. With the bank, Theta and the regression themselves
-that makes five ways to forecast, averaged by their `shares`.
+that makes five ways to forecast, averaged by their `shares`. Where a series is long enough, complex
+exponential smoothing has a share of all that.
 `tsclust_model.series.output_fit` fits them.
 """
 
@@ -28,6 +29,7 @@ from tsclust_model.boosting.packed_trees import Forest
 from tsclust_model.models.state import Parts, pack_arrays, pack_json, unpack_arrays, unpack_json
 from tsclust_model.results import NOISE
 from tsclust_model.series.base_forecasts import RegressionPrior
+from tsclust_model.series.ces import ces_forecasts
 from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import NO_FLOOR, Rows, Scaling, Windows
 from tsclust_model.series.panel import without_alone
@@ -94,6 +96,8 @@ class SeriesModel:
         See `tsclust_model.series.features.Scaling`, as for `prior` and `filters`.
     prior : RegressionPrior or None
     filters : ndarray of float64, shape (2, 90), or None
+    ces_share : float
+        Share (0 to 1) of complex exponential smoothing, of series that are long enough.
     packed : Forest or None
         What packing the texts gave when they were written; None packs them when asked.
     """
@@ -111,6 +115,7 @@ class SeriesModel:
     longer_season: int = 0
     prior: RegressionPrior | None = None
     filters: np.ndarray | None = None
+    ces_share: float = 0.0
     packed: Forest | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -165,7 +170,8 @@ class SeriesModel:
         rows, ways = self._ways(values, ends, covariates, labels)
         shares = self._shares_of(labels)
         case = np.repeat(np.arange(len(values)), self.horizon)
-        scaled, replaced = rows.within_reach(blended(ways, shares[case]), case)
+        mixed, ces_weight = self._with_ces(rows, blended(ways, shares[case]), values)
+        scaled, replaced = rows.within_reach(mixed, case)
         has_widths = bool(self.widths.weights)  # models of older builds answer as they did
         still = stands_still(values, self.season) & has_widths
         scaled = np.where(still[case], rows.naive, scaled)
@@ -185,11 +191,24 @@ class SeriesModel:
             prediction,
             lower,
             upper,
-            np.where(replaced | still, 0.0, shares[:, WAYS.index("cluster")]),
+            np.where(replaced | still, 0.0, shares[:, WAYS.index("cluster")] * (1 - ces_weight)),
             replaced,
             np.asarray(alone.any(axis=1)),
             np.array(quantiles).reshape(len(probabilities), *prediction.shape),
         )
+
+    def _with_ces(
+        self, rows: Rows, blend: np.ndarray, values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The blend with complex exponential smoothing, and its weight in each series, (n,)."""
+        n, n_periods = values.shape
+        if not self.ces_share:
+            return blend, np.zeros(n)
+        steps = np.tile(np.arange(1, self.horizon + 1), n)
+        series, origins = np.repeat(np.arange(n), self.horizon), np.full(len(steps), n_periods)
+        found = ces_forecasts(values, series, origins, steps, self.season, self.horizon)
+        scaled = replace(found, forecast=rows.scaled(found.forecast))
+        return scaled.mixed(blend, self.ces_share), self.ces_share * found.trust[:: self.horizon]
 
     def _width(self, rows: Rows, scaled: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Widths of forecasts, shape (n * horizon,).
@@ -313,6 +332,8 @@ class SeriesModel:
             values["prior"] = self.prior.to_dict()
         if self.filters is not None:
             values["filters"] = self.filters.tolist()
+        if self.ces_share:
+            values["ces_share"] = self.ces_share
         residuals = {str(c): found for c, found in self.calibration.residuals.items()}
         texts = {str(cluster): list(found) for cluster, found in self.texts.items()}
         return {
@@ -347,6 +368,7 @@ class SeriesModel:
             values.get("longer_season", 0),
             RegressionPrior.from_dict(values.get("prior")),
             np.array(values["filters"]) if "filters" in values else None,
+            values.get("ces_share", 0.0),
             None if forest is None else Forest.from_arrays(forest),
         )
 

@@ -1,9 +1,8 @@
 """Complex exponential smoothing with a season (Svetunkov, Kourentzes & Ord 2022), "full".
 
-Level and season have two parts each, of which one is observed, and two coefficients each. A run
-passes over the known values backward, which starts the states, and then forward. Lanes are runs
-with coefficients of their own, which vector code takes at once. Results are bit by bit the same
-for a series alone and among others.
+Level and season have two parts each, of which one is observed, and two coefficients each. A pass
+backward over the known values with usual coefficients starts the states; those of a series are
+fitted in passes forward. Results are bit by bit the same for a series alone and among others.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ import numpy as np
 
 from tsclust_model._kernels.cache import inlined, kernel
 
-LANES = 8
-
-_STEP = 1e-4  # between the lanes, for slopes
+_STEP = 1e-4  # of a coefficient, for slopes
 
 _UNOBSERVED = 1.0 / 1.1  # of the observed part, at the start
 
@@ -22,7 +19,7 @@ _LEAST_ERROR = 1e-12  # of the sum of squares: no likelihood is infinite
 
 _TINY, _LARGEST_LOG = 1e-300, 700.0
 
-_LEAST_DAMPING, _MOST_DAMPING, _ENOUGH, _MOST_RUNS = 1e-4, 1e2, 1e-2, 20
+_LEAST_DAMPING, _MOST_DAMPING, _ENOUGH, _MOST_RUNS = 1e-4, 1e2, 3e-3, 20
 
 
 @inlined
@@ -43,75 +40,77 @@ def _pattern(values, season, out):
 
 
 @inlined
-def _move(error, lanes, level, season):
-    """States one period later, after errors; `level` and `season` have shape (2, LANES)."""
-    for q in range(LANES):
-        a0, a1, b0, b1 = lanes[0, q], lanes[1, q], lanes[2, q], lanes[3, q]
-        e, seen, hidden = error[q], level[0, q], level[1, q]
-        level[0, q] = seen - (1.0 - a1) * hidden + (a0 - a1) * e
-        level[1, q] = seen + (1.0 - a0) * hidden + (a0 + a1) * e
-        seen, hidden = season[0, q], season[1, q]
-        season[0, q] = seen - (1.0 - b1) * hidden + (b0 - b1) * e
-        season[1, q] = seen + (1.0 - b0) * hidden + (b0 + b1) * e
+def _weights(coefficients, out):
+    """What the parts of level and season, and the error, weigh in each part a period later."""
+    for j in range(2):
+        first, second = coefficients[2 * j], coefficients[2 * j + 1]
+        out[4 * j], out[4 * j + 1] = 1.0 - second, first - second
+        out[4 * j + 2], out[4 * j + 3] = 1.0 - first, first + second
 
 
 @inlined
-def _pass(values, backward, lanes, level, seasons, errors):
-    """All periods in one direction; `errors` has shape (n, LANES)."""
-    n, season = len(values), len(seasons)
-    place = n % season if backward else season - 1
-    for i in range(n):
-        t = n - 1 - i if backward else i
-        if backward:
-            place = (place if place else season) - 1
-        else:
-            place = place + 1 if place + 1 < season else 0
-        for q in range(LANES):
-            errors[t, q] = values[t] - level[0, q] - seasons[place, 0, q]
-        _move(errors[t], lanes, level, seasons[place])
+def _advance(error, weights, state, seasons, place):
+    """Parts of the level and of one place of the season, a period after an error."""
+    seen, hidden = state[0], state[1]
+    state[0] = seen - weights[0] * hidden + weights[1] * error
+    state[1] = seen + weights[2] * hidden + weights[3] * error
+    seen, hidden = seasons[place, 0], seasons[place, 1]
+    seasons[place, 0] = seen - weights[4] * hidden + weights[5] * error
+    seasons[place, 1] = seen + weights[6] * hidden + weights[7] * error
 
 
 @inlined
-def run(values, pattern, lanes, level, seasons, errors):
-    """Both passes of all lanes; what is left are the states after the last value."""
-    n, season = len(values), len(pattern)
-    mean = values[n - season :].mean()
-    level[0], level[1] = mean, mean * _UNOBSERVED
+def start(values, pattern, coefficients, state, seasons):
+    """States before the first period, shapes (2,) and (season, 2), from a backward pass."""
+    n, season, weights = len(values), len(pattern), np.empty(8)
+    _weights(coefficients, weights)
+    state[0] = values[n - season :].mean()
+    state[1] = state[0] * _UNOBSERVED
     for place in range(season):
         seasons[place, 0], seasons[place, 1] = pattern[place], pattern[place] * _UNOBSERVED
-    _pass(values, True, lanes, level, seasons, errors)
-    nothing, one = np.zeros(LANES), level.copy()
-    for place in range(season):  # from before the first period to its own season
-        _move(nothing, lanes, one, seasons[place])
-        if place == 0:
-            level[:] = one
-    _pass(values, False, lanes, level, seasons, errors)
+    for t in range(n - 1, -1, -1):
+        error = values[t] - state[0] - seasons[t % season, 0]
+        _advance(error, weights, state, seasons, t % season)
+    for place in range(1, season):  # and on to before the first period, for the pass forward
+        _advance(0.0, weights, state.copy(), seasons, place)
+    _advance(0.0, weights, state, seasons, 0)
 
 
 @inlined
-def ahead(n, lanes, level, seasons, out):
-    """Forecasts of the first lane after `n` periods; the states go along."""
-    nothing, season = np.zeros(LANES), len(seasons)
+def run(values, coefficients, state, seasons, errors):
+    """A pass forward, in which the states go along; `errors` has shape (n,)."""
+    weights = np.empty(8)
+    _weights(coefficients, weights)
+    w0, w1, w2, w3, w4, w5, w6, w7 = weights
+    seen, hidden, place = state[0], state[1], 0
+    for t in range(len(values)):  # as `_advance`, in registers
+        own, other = seasons[place, 0], seasons[place, 1]
+        error = values[t] - seen - own
+        errors[t] = error
+        seen, hidden = seen - w0 * hidden + w1 * error, seen + w2 * hidden + w3 * error
+        seasons[place, 0] = own - w4 * other + w5 * error
+        seasons[place, 1] = own + w6 * other + w7 * error
+        place = place + 1 if place + 1 < len(seasons) else 0
+    state[0], state[1] = seen, hidden
+
+
+@inlined
+def ahead(n, coefficients, state, seasons, out):
+    """Forecasts after `n` periods; the states go along."""
+    weights = np.empty(8)
+    _weights(coefficients, weights)
     for k in range(len(out)):
-        place = (n + k) % season
-        out[k] = level[0, 0] + seasons[place, 0, 0]
-        _move(nothing, lanes, level, seasons[place])
-
-
-@inlined
-def _in_lanes(coefficients, lanes):
-    """The coefficients in every lane, and a step of each in one of the next four."""
-    for j in range(4):
-        lanes[j] = coefficients[j]
-        lanes[j, j + 1] += _STEP
+        place = (n + k) % len(seasons)
+        out[k] = state[0] + seasons[place, 0]
+        _advance(0.0, weights, state, seasons, place)
 
 
 @inlined
 def _loss(errors, coefficients, usual, spread, floor):
-    """log(SSE) of the first lane with the prior's part, and SSE."""
+    """log(SSE) with the prior's part, and SSE."""
     squares = floor
-    for t in range(len(errors)):
-        squares += errors[t, 0] * errors[t, 0]
+    for error in errors:
+        squares += error * error
     total = np.log(squares)
     for j in range(4):
         apart = (coefficients[j] - usual[j]) / spread[j]
@@ -121,17 +120,19 @@ def _loss(errors, coefficients, usual, spread, floor):
 
 @inlined
 def _equations(errors, coefficients, usual, spread, squares, normal, right):
-    """Normal equations of the next step (Gauss-Newton)."""
+    """Normal equations of the next step (Gauss-Newton); `errors` has shape (5, n)."""
     normal[:], right[:] = 0.0, 0.0
     slopes = np.empty(4)
-    for t in range(len(errors)):
+    for t in range(errors.shape[1]):
         for a in range(4):
-            slopes[a] = (errors[t, a + 1] - errors[t, 0]) / _STEP
-            right[a] -= slopes[a] * errors[t, 0]
+            slopes[a] = errors[a + 1, t] - errors[0, t]
+            right[a] -= slopes[a] * errors[0, t]
             for b in range(a + 1):
                 normal[a, b] += slopes[a] * slopes[b]
+    normal /= _STEP * _STEP
+    right /= _STEP
     for a in range(4):
-        own = squares / (len(errors) * spread[a] * spread[a])
+        own = squares / (errors.shape[1] * spread[a] * spread[a])
         normal[a, a] += own
         right[a] -= own * (coefficients[a] - usual[a])
 
@@ -162,22 +163,29 @@ def fit(known, season, settings, coefficients, out):
     """The likeliest coefficients (Levenberg-Marquardt) and their forecasts; neither if SSE is not
     finite."""
     usual, spread, low, high = settings[0], settings[1], settings[2], settings[3]
-    pattern, errors = np.empty(season), np.empty((len(known), LANES))
-    lanes, level, seasons = np.empty((4, LANES)), np.empty((2, LANES)), np.empty((season, 2, LANES))
-    normal, right, step = np.empty((4, 4)), np.empty(4), np.empty(4)
+    n, pattern, errors = len(known), np.empty(season), np.empty((5, len(known)))
+    first, first_seasons, state, seasons = (
+        np.empty(2),
+        np.empty((season, 2)),
+        np.empty(2),
+        np.empty((season, 2)),
+    )
+    normal, right, step, near = np.empty((4, 4)), np.empty(4), np.empty(4), np.empty(4)
     _pattern(known, season, pattern)
+    start(known, pattern, usual, first, first_seasons)
     floor = _LEAST_ERROR * (known * known).sum() + _TINY
     best, tried, damping = np.inf, usual.copy(), _LEAST_DAMPING
     for _ in range(_MOST_RUNS):
-        _in_lanes(tried, lanes)
-        run(known, pattern, lanes, level, seasons, errors)
-        loss, squares = _loss(errors, tried, usual, spread, floor)
-        gain = best - loss
-        if gain > 0.0:
+        state[:], seasons[:] = first, first_seasons
+        run(known, tried, state, seasons, errors[0])
+        loss, squares = _loss(errors[0], tried, usual, spread, floor)
+        if loss < best:
             best, coefficients[:] = loss, tried
-            ahead(len(known), lanes, level, seasons, out)
-            if gain < _ENOUGH:
-                break
+            ahead(n, tried, state, seasons, out)
+            for j in range(4):
+                near[:], state[:], seasons[:] = tried, first, first_seasons
+                near[j] += _STEP
+                run(known, near, state, seasons, errors[j + 1])
             _equations(errors, tried, usual, spread, squares, normal, right)
             damping *= 0.1
         elif best < np.inf and damping < _MOST_DAMPING:
@@ -185,8 +193,12 @@ def fit(known, season, settings, coefficients, out):
         else:
             break
         _solved(normal, right, damping, step)
+        gain = 0.0
         for j in range(4):
             tried[j] = min(max(coefficients[j] + step[j], low[j]), high[j])
+            gain += (tried[j] - coefficients[j]) * right[j] / squares
+        if gain < _ENOUGH:
+            break
 
 
 @kernel
@@ -206,6 +218,8 @@ def ces(values, starts, at, rows, origins, on_logs, season, beyond, settings, ou
         low, high = known.min(), known.max()
         reach = beyond * (high - low)
         fit(np.log1p(known) if on_logs else known, season, settings, coefficients, out[i])
+        if np.isnan(out[i, 0]):
+            continue
         for k in range(out.shape[1]):
             found = np.expm1(min(out[i, k], _LARGEST_LOG)) if on_logs else out[i, k]
             out[i, k] = min(max(found, low - reach), high + reach)

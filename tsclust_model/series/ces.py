@@ -18,7 +18,7 @@ _USUAL = (1.2, 1.0, 1.05, 1.0)  # coefficients of the level, then of the season
 
 _SPREADS = {True: (0.1, 0.001, 0.03, 0.03), False: (0.1, 0.003, 0.03, 0.03)}  # on logarithms or not
 
-_LIMITS = ((0.01, 0.01, 0.01, 0.01), (1.8, 1.9, 1.5, 1.5))
+_LIMITS = ((1.0, 0.9, 1.0, 0.9), (1.8, 1.1, 1.5, 1.1))  # within them it is stable
 
 _BEYOND = 0.1  # ranges of the known values
 

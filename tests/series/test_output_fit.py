@@ -12,6 +12,8 @@ from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import DataValidationError, ModelTrainingError
 from tsclust_model.results import NOISE, silent
+from tsclust_model.series.ces import ces_forecasts
+from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.examples import make_examples, rolling_origins
 from tsclust_model.series.features import least_scale, shape_features
 from tsclust_model.series.long_table import series_panel
@@ -155,6 +157,19 @@ def test_the_same_seed_fits_the_same_models(panel, fit):
     again = fit_series(panel, PipelineConfig(), silent)
     assert again.models["y"].texts == fit.models["y"].texts
     assert again.scores == fit.scores
+
+
+def test_series_of_four_seasons_are_served_with_half_the_share_of_complex_smoothing(panel, fit):
+    model, (n, n_periods) = fit.models["y"], panel.y.shape
+    assert model.ces_share == fit.scores["ces_share"] == 0.1  # no origin is late enough to say
+    arguments = (panel.y, panel.ends, Covariates(), fit.assignment.labels, 0.9)
+    without = replace(model, ces_share=0.0).forecast(*arguments)
+    pairs = np.repeat(np.arange(n), 6), np.full(6 * n, n_periods)
+    own = ces_forecasts(panel.y, *pairs, np.tile(np.arange(1, 7), n), 12, 6).forecast
+    served = model.forecast(*arguments)
+    expected = 0.95 * without.prediction + 0.05 * own.reshape(n, 6)
+    np.testing.assert_allclose(served.prediction, expected, rtol=1e-9)
+    np.testing.assert_allclose(served.weight, 0.95 * without.weight)
 
 
 def test_a_model_comes_back_from_its_parts_with_the_same_bits(panel, fit):

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -90,6 +89,22 @@ def planned_wards() -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def copy_model(source: str, name: str) -> str:
+    """Register `name`, whose champion is a copy of version 1 of `source` with its rows."""
+    import shutil
+
+    from mlflow import MlflowClient
+
+    from tsclust_model.mlflow_integration.storage import open_storage
+
+    client = MlflowClient()
+    version = client.copy_model_version(f"models:/{source}/1", name).version
+    client.set_registered_model_alias(name, "champion", version)
+    folders = [open_storage(PipelineConfig(), one).history.base_dir for one in (source, name)]
+    shutil.copytree(*folders)
+    return name
+
+
 class Clock:
     """A clock that is set by hand."""
 
@@ -115,16 +130,16 @@ def under_next(screen: str) -> dict[str, str]:
 class Server:
     """``mlflow server`` on a free port of this machine, over the tests' store."""
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder: Path, store: str, python: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._folder, self._store = folder, store
+        self._folder, self._store, self._python = folder, store, python
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command = [str(self._python), "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", self._store]
         environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
@@ -151,6 +166,8 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(timeout=30)
             self._process = None
+            while self._answers():  # what it started ends a moment later
+                pass
 
     def _answers(self) -> bool:
         try:

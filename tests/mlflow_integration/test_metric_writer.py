@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tests.support import Server
+from tests.support import Server, copy_model
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.synthetic import make_hospital
 from tsclust_model.errors import MLflowIntegrationError
@@ -136,12 +136,12 @@ def test_an_error_that_is_not_mlflows_does_not_end_the_writer(run_id, writer, mo
 
 
 @pytest.fixture
-def server(store, store_folder, monkeypatch) -> Iterator[Server]:
+def server(store, store_folder, python, monkeypatch) -> Iterator[Server]:
     # mlflow's own retries (7, up to minutes) are left on, only faster.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    found = Server(store_folder, store)
+    found = Server(store_folder, store, python)
     yield found
     found.kill()
 
@@ -152,10 +152,20 @@ def stream() -> pd.DataFrame:
     return frame.drop(columns=["nursing_hours", "medication_cost"])
 
 
+@pytest.fixture(scope="module")
+def fitted_once() -> list[str]:
+    return []
+
+
 @pytest.fixture
-def pipeline(store, stream, request) -> Iterator[TimeSeriesClusteringPipeline]:
-    found = TimeSeriesClusteringPipeline(CONFIG, model_name=f"outage-{request.node.name[:40]}")
-    found.fit_initial(*outcome(stream.head(500)))
+def pipeline(store, stream, fitted_once, request) -> Iterator[TimeSeriesClusteringPipeline]:
+    """A pipeline of a model of the first 500 admissions, a copy of one that is fitted once."""
+    if not fitted_once:
+        first = TimeSeriesClusteringPipeline(CONFIG, model_name="outage")
+        first.fit_initial(*outcome(stream.head(500)))
+        fitted_once.append("outage")
+    name = copy_model("outage", f"outage-{request.node.name[:40]}")
+    found = TimeSeriesClusteringPipeline.load(f"models:/{name}@champion", CONFIG)
     yield found
     mlflow.set_tracking_uri(store)
     found.close()

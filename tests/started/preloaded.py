@@ -20,6 +20,7 @@ import sys
 import threading
 import traceback
 import types
+from pathlib import Path
 
 LIBRARIES = (
     *("mlflow", "mlflow.projects", "mlflow.pyfunc", "mlflow.cli", "mlflow.store.db_migrations"),
@@ -27,6 +28,7 @@ LIBRARIES = (
     *("lightgbm", "hdbscan", "numba", "matplotlib.backends.backend_agg", "matplotlib.figure"),
     *("sklearn.ensemble", "sklearn.linear_model", "sklearn.neighbors", "sklearn.manifold"),
     *("pyarrow.parquet", "pyarrow.dataset", "alembic.command", "pydantic", "jinja2"),
+    *("uvicorn", "fastapi", "flask", "graphene"),
     *("scipy.spatial", "scipy.cluster.hierarchy", "rich.console", "tqdm", "yaml", "click"),
 )
 
@@ -61,13 +63,13 @@ def main(address: str) -> None:
                 os.read(ended, 100)
             for program, caller in list(callers.items()):
                 if caller in ready:  # it is gone
-                    os.kill(program, signal.SIGKILL)
+                    os.killpg(program, signal.SIGKILL)
                 found, status = os.waitpid(program, os.WNOHANG)
                 if found:
                     with callers.pop(program), contextlib.suppress(BrokenPipeError):
                         caller.sendall(str(os.waitstatus_to_exitcode(status)).encode())
         for program in callers:
-            os.kill(program, signal.SIGKILL)
+            os.killpg(program, signal.SIGKILL)
             os.waitpid(program, 0)
 
 
@@ -85,6 +87,8 @@ def start(caller: socket.socket) -> int:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         caller.close()
+        os.setsid()  # it ends with what it starts
+        sys.executable = str(Path(sys.argv[1]).with_name("python"))
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         os.chdir(folder)

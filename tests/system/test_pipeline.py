@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tests.support import ON_PATH, QUICK, START, VITALS, Clock
+from tests.support import ON_PATH, QUICK, START, VITALS, Clock, copy_model
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.synthetic import make_hospital
 from tsclust_model.errors import (
@@ -84,13 +84,7 @@ def make(store) -> Iterator[Callable[..., TimeSeriesClusteringPipeline]]:
         if copy_of is None:
             made.append(TimeSeriesClusteringPipeline(config, model_name=name, **options))
         else:
-            client = MlflowClient()
-            version = client.copy_model_version(f"models:/{copy_of}/1", name).version
-            client.set_registered_model_alias(name, "champion", version)
-            shutil.copytree(
-                *(open_storage(CONFIG, one).history.base_dir for one in (copy_of, name))
-            )
-            uri = f"models:/{name}@champion"
+            uri = f"models:/{copy_model(copy_of, name)}@champion"
             made.append(TimeSeriesClusteringPipeline.load(uri, config, **options))
         return made[-1]
 

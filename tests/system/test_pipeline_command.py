@@ -83,8 +83,29 @@ def test_a_baseline_is_replaced_by_segments_when_the_yaml_says_so(tsclust, music
 # -- exit codes and one line -------------------------------------------------------------------
 
 
-def test_what_a_person_must_look_at_exits_with_1(tsclust, music):
-    tsclust("pipeline", config=music(1))
+def test_what_a_person_must_look_at_exits_with_1_and_the_yaml_gates_evaluate(tsclust, music):
+    config = music(1)
+    summary = json.loads(tsclust("pipeline", config=config, json="true").stdout)
+    make_sessions(2).to_csv("new.csv", index=False)
+    options = {"data": "new.csv", "model_uri": summary["model_uri"], "config": config}
+    passed = tsclust("evaluate", fail_on_regression="true", **options)
+    assert passed.exit_code == 0, passed.output
+    assert "thresholds: PASSED" in passed.stdout
+    music(1, monitoring={"thresholds": {"log_loss": {"threshold": 0, "greater_is_better": False}}})
+    failed = tsclust("evaluate", fail_on_regression="true", **options)
+    assert failed.exit_code == 1
+    assert "Metric log_loss value threshold check failed" in failed.stderr
+    assert tsclust("evaluate", **options).exit_code == 1
+    name = load_settings(config).model_name
+    tags = mlflow.MlflowClient().get_model_version(name, "1").tags
+    assert tags["validation_status"] == "FAILED"
+    music(1)
+    Path("none.yaml").write_text("data: {path: x, target: y}")
+    assert (
+        "none.yaml has no monitoring.thresholds"
+        in tsclust("evaluate", **(options | {"config": "none.yaml"})).stderr
+    )
+
     make_sessions(2).rename(columns={"tempo": "bpm"}).to_csv("sessions.csv", index=False)
     blocked = tsclust("pipeline", config="pipeline.yaml")
     assert blocked.exit_code == 1
@@ -127,30 +148,6 @@ def test_a_mistake_is_one_line(tsclust, store, tmp_path, monkeypatch, content, e
     assert found.output.count(expected) == 1
     assert found.stderr.splitlines()[-1].startswith("Error: ")
     assert expected in found.stderr.splitlines()[-1]
-
-
-def test_evaluate_is_gated_by_the_thresholds_of_the_yaml(tsclust, music):
-    config = music(1)
-    summary = json.loads(tsclust("pipeline", config=config, json="true").stdout)
-    make_sessions(2).to_csv("new.csv", index=False)
-    options = {"data": "new.csv", "model_uri": summary["model_uri"], "config": config}
-    passed = tsclust("evaluate", fail_on_regression="true", **options)
-    assert passed.exit_code == 0, passed.output
-    assert "thresholds: PASSED" in passed.stdout
-    music(1, monitoring={"thresholds": {"log_loss": {"threshold": 0, "greater_is_better": False}}})
-    failed = tsclust("evaluate", fail_on_regression="true", **options)
-    assert failed.exit_code == 1
-    assert "Metric log_loss value threshold check failed" in failed.stderr
-    assert tsclust("evaluate", **options).exit_code == 1
-    name = load_settings(config).model_name
-    tags = mlflow.MlflowClient().get_model_version(name, "1").tags
-    assert tags["validation_status"] == "FAILED"
-    music(1)
-    Path("none.yaml").write_text("data: {path: x, target: y}")
-    assert (
-        "none.yaml has no monitoring.thresholds"
-        in tsclust("evaluate", **(options | {"config": "none.yaml"})).stderr
-    )
 
 
 # -- thresholds --------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -43,12 +42,12 @@ DESKTOP, PHONE = 1280, 390
 
 
 @pytest.fixture(scope="module", autouse=True)
-def server(store_folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def server(store_folder: Path, python: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A real ``mlflow ui`` on the store, which starts while the first tests run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    command = [str(python), "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
     with (store_folder / "ui.log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--backend-store-uri", f"sqlite:///{store_folder}/mlflow.db"],

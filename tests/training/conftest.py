@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 
-from tests.training.retrains import CONFIG, NUMBERS, trained
+from tests.support import copy_model
+from tests.training.retrains import NUMBERS, trained
 from tsclust_model.data.synthetic import make_hospital
-from tsclust_model.mlflow_integration.storage import open_storage
 from tsclust_model.training.train import Training
 
 
@@ -37,10 +35,4 @@ def training(store, stream, trained_once) -> Training:
     if not trained_once:
         trained_once.append(trained(stream.head(500)))
     (first,) = trained_once
-    name = f"copy-{next(NUMBERS)}"
-    client = MlflowClient()
-    version = client.copy_model_version(f"models:/{first.model_name}/1", name).version
-    client.set_registered_model_alias(name, "champion", version)
-    folders = [open_storage(CONFIG, found).history.base_dir for found in (first.model_name, name)]
-    shutil.copytree(*folders)
-    return replace(first, model_name=name)
+    return replace(first, model_name=copy_model(first.model_name, f"copy-{next(NUMBERS)}"))

@@ -42,7 +42,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # Folders whose tests need MLflow's store, other processes or servers, or take long.
 INTEGRATION = {"analysis", "commands", "contract", "report", "mlflow_integration", "operations"}
-INTEGRATION |= {"saved_models", "system", "training"}
+INTEGRATION |= {"saved_models", "spark", "system", "training"}
 
 # Found by the processes that tests start.
 _STARTED = Path(__file__).parent / "started"

@@ -87,8 +87,7 @@ def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 def _only_local(ctx: click.Context, param: click.Parameter, value: str) -> str:
     if value != "local":
         raise click.UsageError(
-            f"engine '{value}' is not there yet; use 'local', or mlflow.pyfunc.spark_udf "
-            "to score in Spark (README, 'Spark')"
+            f"engine '{value}' is not there yet; use 'local' (score has engine spark)"
         )
     return value
 
@@ -224,7 +223,12 @@ def evaluate() -> None:
 @_model_uri
 @click.option("--output", required=True, help="path or URL of the .parquet or .csv file to write")
 @_names("--quantiles", "quantiles to write beside the forecast, such as 0.1,0.5,0.9", "none")
-@_engine
+@click.option(
+    "--engine",
+    default="local",
+    type=click.Choice(["local", "spark"]),
+    help="what scores; spark: data is a folder of parquet or a table, output a folder",
+)
 def score() -> None:
     """Write a forecast for each row of a table.
 

@@ -12,13 +12,23 @@ from tqdm import tqdm
 from tsclust_model.boosting.quantiles import checked_quantiles
 from tsclust_model.data.columns import OK
 from tsclust_model.data.tables import read_table, write_table
+from tsclust_model.errors import ConfigurationError
 from tsclust_model.mlflow_integration.registry import load_generation
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.series.model import REPLACED, SET_ASIDE
 
 
-def run(data: str, model_uri: str, output: str, quantiles: tuple[str, ...] = ()) -> None:
+def run(
+    data: str,
+    model_uri: str,
+    output: str,
+    quantiles: tuple[str, ...] = (),
+    engine: str = "local",
+) -> None:
     """Write the forecast of each row, beside its id and time where the table has them."""
+    if engine == "spark":
+        _score_on_spark(data, model_uri, output, quantiles)
+        return
     asked = checked_quantiles(quantiles)
     generation = load_generation(model_uri)
     frame = read_table(data, generation.schema.text_columns, generation.schema.missing_markers)
@@ -30,19 +40,41 @@ def run(data: str, model_uri: str, output: str, quantiles: tuple[str, ...] = ())
     without = int(status.str.startswith(SET_ASIDE).sum())
     refused = int((status != OK).sum()) - replaced - without
     source = forecasts["cluster_source"]
-    noise, alone = (source == "knn").mean(), (source == "none") & (status == OK)
-    click.echo(
-        f"{output}: {len(forecasts)} {unit}, {refused} not scored (column 'status' says why)"
-    )
+    alone = (source == "none") & (status == OK)
+    _tell(output, len(forecasts), refused, unit)
     if replaced:
         click.echo(f"{replaced} {unit} got the {REPLACED}")
     if without:
         click.echo(f"{without} {unit}: {SET_ASIDE} (column 'status' says which)")
+    _tell_sources((source == "knn").mean(), alone.mean())
+
+
+def _score_on_spark(data: str, model_uri: str, output: str, quantiles: tuple[str, ...]) -> None:
+    try:
+        from tsclust_model.spark.score import score_table
+        from tsclust_model.spark.session import open_session
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "engine spark needs one more package: pip install 'tsclust-model[spark]'"
+        ) from error
+    counts = score_table(open_session(), model_uri, data, output, quantiles)
+    n_rows = counts["rows"]
+    if not n_rows:
+        click.echo(f"{output}: every partition is there already; nothing was scored")
+        return
+    _tell(output, n_rows, counts["refused"], "rows")
+    _tell_sources(counts["knn"] / n_rows, counts["none"] / n_rows)
+
+
+def _tell(output: str, n_cases: int, n_refused: int, unit: str) -> None:
+    click.echo(f"{output}: {n_cases} {unit}, {n_refused} not scored (column 'status' says why)")
+
+
+def _tell_sources(noise: float, alone: float) -> None:
     click.echo(f"{noise:.1%} noise, served by the nearest segment (cluster_source 'knn')")
-    if alone.any():
+    if alone:
         click.echo(
-            f"{alone.mean():.1%} without a segment, served by the global model "
-            "(cluster_source 'none')"
+            f"{alone:.1%} without a segment, served by the global model (cluster_source 'none')"
         )
 
 

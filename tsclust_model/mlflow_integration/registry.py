@@ -264,6 +264,15 @@ def name_and_version(model_uri: str) -> tuple[str, str]:
     return name, version
 
 
+def version_uri(model_uri: str) -> str:
+    """The URI of the version that an alias means now; another URI as it is."""
+    if not (model_uri.startswith("models:/") and "@" in model_uri):
+        return model_uri
+    name, _, alias = model_uri.removeprefix("models:/").partition("@")
+    version = alias_version(name, alias)
+    return model_uri if version is None else f"models:/{name}/{version}"
+
+
 def load_generation(model_uri: str) -> FittedPipeline:
     """The fitted pipeline of a logged or registered model.
 

@@ -208,7 +208,11 @@ class NoiseDrift(Detector):
         return self.reference.most_noise(_NOISE_EFFECT)
 
     def _change(self, window: DriftWindow) -> str:
-        n, noise, usual = len(window.is_noise), int(window.is_noise.sum()), self.usual
+        return self.told(len(window.is_noise), int(window.is_noise.sum()))
+
+    def told(self, n: int, noise: int) -> str:
+        """What `n` rows say of which `noise` are noise; empty for nothing."""
+        usual = self.usual
         significant = binom.sf(noise - 1, n, min(usual, 1.0)) < ALPHA
         if noise / n > max(self.threshold, usual) and significant:
             return (

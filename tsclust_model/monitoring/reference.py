@@ -37,6 +37,44 @@ BEYOND = 1.25
 
 @one_line
 @dataclass(frozen=True)
+class FeatureCounts:
+    """What rows show of each column, beside a `FeatureReference`.
+
+    Parts of a table can be counted apart and added: the distances are those of all rows together.
+
+    Attributes
+    ----------
+    n_rows : int
+    known : ndarray of int64, shape (n_features,)
+        Values that are not missing.
+    total : ndarray of float64, shape (n_features,)
+        Their sum.
+    other : ndarray of int64, shape (n_features,)
+        Values that are not the mean of the reference.
+    below, up_to : ndarray of int64, shape (n_features, n_quantiles)
+        Values below each quantile of the reference, and below or equal to it.
+    bins : ndarray of int64, shape (n_features, 10)
+    """
+
+    n_rows: int
+    known: np.ndarray
+    total: np.ndarray
+    other: np.ndarray
+    below: np.ndarray
+    up_to: np.ndarray
+    bins: np.ndarray
+
+    def plus(self, more: FeatureCounts) -> FeatureCounts:
+        """Both together."""
+        return FeatureCounts(*(a + b for a, b in zip(self.values(), more.values(), strict=True)))
+
+    def values(self) -> tuple[Any, ...]:
+        """The attributes in their order."""
+        return tuple(vars(self).values())
+
+
+@one_line
+@dataclass(frozen=True)
 class FeatureReference:
     """What the training rows looked like, column by column.
 
@@ -79,32 +117,54 @@ class FeatureReference:
             return whole
         return replace(whole, usual=np.max([whole.distances(part) for part in blocks], axis=0))
 
-    def distances(self, X: np.ndarray) -> np.ndarray:
-        """How far a window is, shape (3, n_features).
+    def counts(self, X: np.ndarray) -> FeatureCounts:
+        """Count rows, shape (n, n_features); NaN is missing."""
+        columns = [np.sort(x[~np.isnan(x)]) for x in X.T]
+        places = list(zip(columns, self.quantiles, strict=True))
+        return FeatureCounts(
+            len(X),
+            np.array([len(x) for x in columns]),
+            np.array([x.sum() for x in columns]),
+            np.array([(x != mean).sum() for x, mean in zip(columns, self.mean, strict=True)]),
+            np.array([np.searchsorted(x, q, side="left") for x, q in places]),
+            np.array([np.searchsorted(x, q, side="right") for x, q in places]),
+            np.array([_bin_counts(x, e) for x, e in zip(columns, self.edges, strict=True)]),
+        )
+
+    def distances(self, window: np.ndarray | FeatureCounts) -> np.ndarray:
+        """How far rows, shape (n, n_features), or their counts are, shape (3, n_features).
 
         Kolmogorov-Smirnov distance (0 to 1), population stability index ``sum((p - q) log(p/q))``
         over ten bins, and shift of the mean in standard deviations.
         """
-        distances = np.zeros((3, X.shape[1]))
-        for i in range(X.shape[1]):
-            values = X[:, i]
-            values = np.sort(values[~np.isnan(values)])
-            if not values.size:
-                continue
-            distances[0, i] = _ks_distance(values, self.quantiles[i])
-            distances[1, i] = _stability_index(_bin_shares(values, self.edges[i]), self.shares[i])
-            shift = abs(values.mean() - self.mean[i])
-            constant = math.inf if (values != self.mean[i]).any() else 0.0
+        counts = window if isinstance(window, FeatureCounts) else self.counts(window)
+        distances = np.zeros((3, len(counts.known)))
+        for i in np.flatnonzero(counts.known):
+            n, quantiles = counts.known[i], self.quantiles[i]
+            # The steps of the reference are at its quantiles: there, or just before, the
+            # difference is largest.
+            before, after = (
+                np.searchsorted(quantiles, quantiles, side) / len(quantiles)
+                for side in ("left", "right")
+            )
+            apart = np.maximum(
+                np.abs(counts.below[i] / n - before), np.abs(counts.up_to[i] / n - after)
+            )
+            distances[0, i] = apart.max()
+            distances[1, i] = _stability_index(counts.bins[i] / n, self.shares[i])
+            shift = abs(counts.total[i] / n - self.mean[i])
+            constant = math.inf if counts.other[i] else 0.0
             distances[2, i] = shift / self.scale[i] if self.scale[i] > 0 else constant
         return distances
 
-    def shifted(self, X: np.ndarray) -> list[str]:
+    def shifted(self, window: np.ndarray | FeatureCounts) -> list[str]:
         """The columns that have shifted, most first, each with how far."""
-        distances = self.distances(X)
-        known = (~np.isnan(X)).sum(axis=0)
-        p_values = _ks_p_values(distances[0], known, self.quantiles.shape[1])
+        counts = window if isinstance(window, FeatureCounts) else self.counts(window)
+        distances = self.distances(counts)
+        p_values = _ks_p_values(distances[0], counts.known, self.quantiles.shape[1])
         # A column with few known values says nothing, however many rows there are.
-        significant = _false_discovery(np.where(known >= min(MIN_ROWS, len(X)), p_values, 1.0))
+        fewest = min(MIN_ROWS, counts.n_rows)
+        significant = _false_discovery(np.where(counts.known >= fewest, p_values, 1.0))
         floors = np.array([_KS_EFFECT, _PSI_EFFECT, _SHIFT_EFFECT])[:, None]
         limits = np.maximum(floors, BEYOND * self.usual)
         # The distance decides; index or shift must agree that it matters.
@@ -223,24 +283,19 @@ def block_maximum(values: np.ndarray) -> float:
     return float(max((part.mean() for part in blocks), default=values.mean()))
 
 
+def _bin_counts(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    return np.bincount(np.searchsorted(edges, values, side="left"), minlength=_BINS)
+
+
 def _bin_shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     values = values[~np.isnan(values)]
-    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=_BINS)
-    return counts / max(len(values), 1)
+    return _bin_counts(values, edges) / max(len(values), 1)
 
 
 def _stability_index(shares: np.ndarray, expected: np.ndarray) -> float:
     """Population stability index; an empty bin counts as a tenth of a per cent."""
     p, q = np.maximum(shares, 0.001), np.maximum(expected, 0.001)
     return float(((p - q) * np.log(p / q)).sum())
-
-
-def _ks_distance(ordered: np.ndarray, quantiles: np.ndarray) -> float:
-    """Two-sample Kolmogorov-Smirnov distance of sorted values from sorted quantiles."""
-    points = np.concatenate([ordered, quantiles])
-    own = np.searchsorted(ordered, points, side="right") / len(ordered)
-    other = np.searchsorted(quantiles, points, side="right") / len(quantiles)
-    return float(np.abs(own - other).max())
 
 
 def _ks_p_values(distances: np.ndarray, n: int | np.ndarray, m: int) -> np.ndarray:

@@ -1,10 +1,6 @@
-"""Batch scoring in Spark through `mlflow.pyfunc.spark_udf`; skipped where there is no Java."""
+"""Batch scoring in Spark through `mlflow.pyfunc.spark_udf`."""
 
 from __future__ import annotations
-
-import os
-import shutil
-import sys
 
 import mlflow
 import numpy as np
@@ -16,26 +12,8 @@ from tsclust_model.mlflow_integration.pyfunc import log_generation
 from tsclust_model.series.schema import series_rows
 
 pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark'")
-if shutil.which("java") is None:
-    pytest.skip("there is no Java, which Spark needs", allow_module_level=True)
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pyspark's and pandas' of one another
-
-
-@pytest.fixture(scope="module")
-def spark():
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    session = (
-        pyspark.sql.SparkSession.builder.master("local[2]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .getOrCreate()
-    )
-    yield session
-    session.stop()
 
 
 @pytest.fixture

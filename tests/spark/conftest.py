@@ -1,0 +1,32 @@
+"""One Spark for all tests of this folder: two executors of their own processes, not threads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import warnings
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def spark():
+    """A session on ``local-cluster[2,1,1024]``."""
+    sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed: the extra 'spark'")
+    if shutil.which("java") is None:
+        pytest.skip("there is no Java, which Spark needs")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        session = (
+            sql.SparkSession.builder.master("local-cluster[2,1,1024]")
+            .config("spark.ui.enabled", "false")
+            .config("spark.ui.showConsoleProgress", "false")
+            .config("spark.sql.shuffle.partitions", "2")
+            .config("spark.driver.bindAddress", "127.0.0.1")
+            .config("spark.driver.host", "127.0.0.1")
+            .getOrCreate()
+        )
+    yield session
+    session.stop()

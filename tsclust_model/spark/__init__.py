@@ -1,0 +1,1 @@
+"""Scoring and training on Spark; the only folder that imports pyspark."""

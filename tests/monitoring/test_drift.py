@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from tsclust_model.monitoring.detectors import (
 from tsclust_model.monitoring.drift import DriftMonitor
 from tsclust_model.monitoring.reference import (
     MIN_ROWS,
+    FeatureCounts,
     FeatureReference,
     Reference,
     _false_discovery,
@@ -228,6 +230,19 @@ def test_the_distances_are_those_of_slow_oracles(n_rows: int, moved: float):
         shift = abs(window[:, i].mean() - training[:, i].mean()) / training[:, i].std()
         psi = psi_loop(window[:, i], training[:, i])
         assert found[:, i] == pytest.approx([ks, psi, shift], rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("n_parts", [2, 7])
+def test_counts_of_parts_add_up_to_the_distances_of_the_whole(n_parts: int):
+    rng = np.random.default_rng(11)
+    reference = FeatureReference.fit(draw(rng, 3000), NAMES)
+    window = draw(rng, 900, missing=0.2) + 0.3
+    parts = [reference.counts(part) for part in np.array_split(window, n_parts)]
+    whole = functools.reduce(FeatureCounts.plus, parts)
+    distances = reference.distances(window)
+    assert np.array_equal(reference.distances(whole)[:2], distances[:2])
+    assert reference.distances(whole)[2] == pytest.approx(distances[2], rel=1e-12)
+    assert reference.shifted(whole) == reference.shifted(window) != []
 
 
 @pytest.mark.parametrize("n_train", [513, 2000, 20_000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from tsclust_model.spark.executors import example_digest, readiness
 
 pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed: the extra 'spark'")
 
-from tsclust_model.spark.score import score_table  # noqa: E402
+from tsclust_model.spark.score import Scored, score_table  # noqa: E402
 from tsclust_model.spark.session import settings, translated  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pyspark's and pandas' of one another
@@ -126,7 +127,8 @@ def test_files_may_differ_in_columns_types_and_order(spark, store, registered, r
     late = late.set_column(place, "admission_time", late["admission_time"].cast("timestamp[ns]"))
     pq.write_table(late, folder / "e.parquet")
     nothing.to_parquet(folder / "f.parquet")
-    counts = score_table(spark, registered.model_uri, str(folder), str(tmp_path / "scored"))
+    asked = (spark, registered.model_uri, str(folder), str(tmp_path / "scored"))
+    counts = score_table(*asked).batch.rows
     # The category that a file lacks is missing in its rows, as are all values of the last file.
     assert counts["rows"] == 301
     assert counts["refused"] == 3 + 5 + 1
@@ -143,16 +145,39 @@ def test_a_table_of_the_catalog_is_scored(spark, store, registered, rows, tmp_pa
     table = spark.createDataFrame(frame.drop(columns=KEYS[1]))
     table.write.partitionBy("month").saveAsTable("admissions")
     try:
-        found = score_table(spark, registered.model_uri, "admissions", str(tmp_path / "scored"))
-        assert found["rows"] == 300
+        asked = (spark, registered.model_uri, "admissions", str(tmp_path / "scored"))
+        assert score_table(*asked).batch.rows["rows"] == 300
         shutil.rmtree(tmp_path / "scored" / "month=01")
-        found = score_table(spark, registered.model_uri, "admissions", str(tmp_path / "scored"))
-        assert found["rows"] == 100
+        assert score_table(*asked).batch.rows["rows"] == 100
+        assert score_table(*asked).batch is None
     finally:
         spark.sql("DROP TABLE admissions")
     scored = pd.read_parquet(tmp_path / "scored").sort_values("patient_id")
     expected = registered.generation.predict(rows.sort_values("patient_id"))
     assert sorted(scored["prediction"]) == sorted(expected["prediction"])
+
+
+def test_drift_of_a_batch_is_that_of_its_rows_though_none_reaches_the_driver(
+    spark, store, registered, rows, tmp_path, tsclust
+):
+    generation, features = registered.generation, registered.generation.reference.features
+    rows["heart_rate"] += 40
+    rows.loc[3, "age"] = None
+    rows.to_parquet(tmp_path / "new", partition_cols=["month"])
+    options = {"data": tmp_path / "new", "model_uri": registered.model_uri, "engine": "spark"}
+    result = tsclust("score", output=tmp_path / "scored", **options)
+    encoded = generation.schema.encode(rows)
+    X = encoded.X[encoded.scorable]
+    window = generation.assign(X)
+    (heart,) = [reason for reason in features.shifted(X) if reason.startswith("heart_rate")]
+    assert f"drifted: {heart}" in result.output
+    (entry,) = json.loads((tmp_path / "scored" / "_tsclust_history.json").read_text())
+    assert heart in entry["drift"]
+    assert entry["rows"] == 300
+    assert entry["refused"] == 1
+    assert entry["noise_ratio"] == window.is_noise.mean()
+    clusters, sizes = np.unique(window.labels, return_counts=True)
+    assert entry["clusters"] == {str(c): n for c, n in zip(clusters, sizes, strict=True)}
 
 
 def test_without_keys_the_rows_keep_their_columns(spark, store, registered, rows, tmp_path):
@@ -179,7 +204,7 @@ def test_a_failed_job_leaves_nothing_and_the_next_call_goes_on(
     assert not (tmp_path / "scored").exists()
     assert len(list((tmp_path / "scored.partial").glob("job-*"))) == 1  # the month before
     broken.write_bytes(whole)
-    assert score_table(*asked)["rows"] == 300
+    assert score_table(*asked).batch.rows["rows"] == 300
     assert_same(written(tmp_path / "scored"), registered.generation, rows)
 
 
@@ -190,15 +215,15 @@ def test_a_killed_executor_costs_nothing_but_time(spark, store, registered, rows
     for i, part in enumerate(np.array_split(np.arange(len(many)), 8)):
         many.iloc[part].to_parquet(tmp_path / "new" / f"{i}.parquet")
     asked = (spark, registered.model_uri, str(tmp_path / "new"), str(tmp_path / "scored"))
-    counts: list[dict[str, int]] = []
-    job = threading.Thread(target=lambda: counts.append(score_table(*asked)))
+    scored: list[Scored] = []
+    job = threading.Thread(target=lambda: scored.append(score_table(*asked)))
     job.start()
     while not list(tmp_path.glob("scored.partial/job-0/_temporary/**/*.parquet")):
         job.join(0.05)
         assert job.is_alive(), "it was done before an executor could be killed"
     os.kill(executors()[0], signal.SIGKILL)
     job.join(120)
-    assert counts[0]["rows"] == len(many)
+    assert scored[0].batch.rows["rows"] == len(many)
     assert_same(written(tmp_path / "scored"), registered.generation, many)
 
 
@@ -269,7 +294,7 @@ def test_columns_are_checked_before_any_work(
     rows.drop(columns=[*drop, "month"]).assign(**new).to_parquet(tmp_path / "new.parquet")
     asked = (spark, registered.model_uri, str(tmp_path / "new.parquet"), str(tmp_path / "out"))
     if expected is None:
-        assert score_table(*asked)["rows"] == 300
+        assert score_table(*asked).batch.rows["rows"] == 300
     else:
         with pytest.raises(DataValidationError, match=re.escape(expected)):
             score_table(*asked)

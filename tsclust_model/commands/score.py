@@ -57,13 +57,15 @@ def _score_on_spark(data: str, model_uri: str, output: str, quantiles: tuple[str
         raise ConfigurationError(
             "engine spark needs one more package: pip install 'tsclust-model[spark]'"
         ) from error
-    counts = score_table(open_session(), model_uri, data, output, quantiles)
-    n_rows = counts["rows"]
-    if not n_rows:
+    scored = score_table(open_session(), model_uri, data, output, quantiles)
+    if scored.batch is None:
         click.echo(f"{output}: every partition is there already; nothing was scored")
         return
-    _tell(output, n_rows, counts["refused"], "rows")
-    _tell_sources(counts["knn"] / n_rows, counts["none"] / n_rows)
+    rows = scored.batch.rows
+    _tell(output, rows["rows"], rows["refused"], "rows")
+    _tell_sources(rows["knn"] / rows["rows"], rows["none"] / rows["rows"])
+    for reason in scored.drift:
+        click.echo(f"drifted: {reason}")
 
 
 def _tell(output: str, n_cases: int, n_refused: int, unit: str) -> None:

@@ -1,7 +1,7 @@
 """A folder of parquet that is written whole: beside its place first, and resumed where it stopped.
 
 ``scored`` is made in ``scored.partial``, which holds a folder for each job of Spark. A job counts
-once its rows have been counted, which `_COUNTS` says; what a job that failed has left is removed.
+once its rows have been counted, which ``_COUNTS`` says; what a job that failed has left is removed.
 At the end the partitions are moved to their place. On a local disk, NFS or HDFS that is one rename
 where the folder is new, and one for each partition where it is completed. An object store has no
 rename: files are copied there one by one, and ``_SUCCESS`` comes last.
@@ -10,7 +10,6 @@ rename: files are copied there one by one, and ``_SUCCESS`` comes last.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -22,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tsclust_model.errors import DataValidationError
 from tsclust_model.spark.source import Partition, is_hidden, partition_of, spark_path
 
-MANIFEST = "_tsclust.json"
+MANIFEST, HISTORY = "_tsclust.json", "_tsclust_history.json"
 
 _COUNTS = "_COUNTS"
 
@@ -86,37 +85,43 @@ class Output:
         }
 
     @contextmanager
-    def job(self) -> Iterator[tuple[str, Counter[str]]]:
-        """A new folder for a job, and the counts of its rows, which the block fills in.
+    def job(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A new folder for a job, and what is kept of it as JSON, which the block fills in.
 
         The job counts if the block ends without an error.
         """
         name = f"job-{len(self._jobs())}"
-        counts: Counter[str] = Counter()
+        kept: dict[str, Any] = {}
         try:
-            yield f"{self._url}/{name}", counts
+            yield f"{self._url}/{name}", kept
         except BaseException:
             if self._there(f"{self._staged}/{name}"):
                 self._system.rm(f"{self._staged}/{name}", recursive=True)
             raise
-        self._write(f"{self._staged}/{name}/{_COUNTS}", counts)
+        self._write(f"{self._staged}/{name}/{_COUNTS}", kept)
 
-    def finish(self) -> Counter[str]:
-        """Move everything to its place; the counts of what was written."""
-        counts: Counter[str] = Counter()
+    def kept(self) -> list[dict[str, Any]]:
+        """What was kept of each job that is whole."""
+        return [self._read(f"{job}/{_COUNTS}") for job in self._jobs()]
+
+    def finish(self, entry: Mapping[str, Any]) -> None:
+        """Move everything to its place, and add an entry to the history of the folder."""
         is_new = not self._there(self._target)
         base = self._whole if is_new else self._target
         for job in self._jobs():
-            counts.update(self._read(f"{job}/{_COUNTS}"))
             for folder in self._folders(job):
                 self._move(job, base, folder)
         self._system.makedirs(base, exist_ok=True)
         self._write(f"{base}/{MANIFEST}", self._about)
+        self._write(f"{base}/{HISTORY}", [*(self._read(f"{base}/{HISTORY}") or []), entry])
         self._system.pipe_file(f"{base}/{_DONE}", b"")
         if is_new:
             self._system.mv(self._whole, self._target, recursive=True)
+        self.drop()
+
+    def drop(self) -> None:
+        """Remove what is beside the folder."""
         self._system.rm(self._staged, recursive=True)
-        return counts
 
     @property
     def _manifest(self) -> str:
@@ -157,5 +162,5 @@ class Output:
             return None
         return json.loads(self._system.cat_file(path))
 
-    def _write(self, path: str, content: Mapping[str, Any]) -> None:
+    def _write(self, path: str, content: Any) -> None:
         self._system.pipe_file(path, json.dumps(content).encode())

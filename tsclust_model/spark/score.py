@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,15 @@ from pyspark.sql import functions as F  # noqa: N812  # its name in the docs of 
 from pyspark.sql.types import DoubleType, LongType, StringType, StructField, StructType
 
 from tsclust_model.boosting.quantiles import checked_quantiles
-from tsclust_model.data.columns import OK, require_columns
+from tsclust_model.data.columns import require_columns
 from tsclust_model.errors import DataValidationError, PredictionError, listed
 from tsclust_model.mlflow_integration.pyfunc import seal_generation
 from tsclust_model.mlflow_integration.registry import load_generation, version_uri
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import Parts, digest
 from tsclust_model.rows.model import Generation
+from tsclust_model.shown import one_line
+from tsclust_model.spark.batches import BatchCounts, counted
 from tsclust_model.spark.executors import example_digest, readiness, scoring
 from tsclust_model.spark.output import Output
 from tsclust_model.spark.session import settings, translated
@@ -39,9 +41,26 @@ _MOST_JOBS = 20
 _PROBES = 8
 
 
+@one_line
+@dataclass(frozen=True)
+class Scored:
+    """What a call has scored.
+
+    Attributes
+    ----------
+    batch : BatchCounts or None
+        None where every partition was there already.
+    drift : list of str
+        What has drifted in these rows from those the model was trained on.
+    """
+
+    batch: BatchCounts | None
+    drift: list[str]
+
+
 def score_table(
     spark: SparkSession, model_uri: str, data: str, output: str, quantiles: Sequence[Any] = ()
-) -> Counter[str]:
+) -> Scored:
     """Score a folder of parquet or a table, and write a folder of parquet with its partitions.
 
     A call that failed is taken up by the next one with the same arguments, and partitions that are
@@ -62,9 +81,7 @@ def score_table(
 
     Returns
     -------
-    Counter
-        Rows that were written: ``rows``, ``refused`` (with a status that is not ``ok``), ``knn``
-        and ``none`` (by their cluster_source, of those that are ``ok``).
+    Scored
 
     Raises
     ------
@@ -86,13 +103,23 @@ def score_table(
         if missing:
             check_executors(spark, parts, generation, place.shared_files)
         for job in _jobs(missing):
-            frames = source.read(job, list(dict.fromkeys([*generation.input_columns, *kept])))
+            names = list(dict.fromkeys([*generation.input_columns, *kept]))
+            frames = source.read(job, names)
             answer = _answers(frames, generation, scoring(parts, kept, asked), kept, asked)
-            with place.job() as (folder, counts):
+            with place.job() as (folder, state):
                 _write(answer, folder, source, uri)
-                counts.update(_counted(spark, folder))
-                _refuse_lost(source, job, counts["rows"], output)
-        return place.finish()
+                batch = counted(spark, folder, frames, parts)
+                _refuse_lost(source, job, batch.rows["rows"], output)
+                state.update(batch.to_state())
+        batches = [BatchCounts.from_state(state) for state in place.kept()]
+        if not batches:
+            place.drop()
+            return Scored(None, [])
+        whole = functools.reduce(BatchCounts.plus, batches)
+        drift = whole.drift(generation)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        place.finish({"at": now, "model": uri} | whole.to_json() | {"drift": drift})
+        return Scored(whole, drift)
 
 
 def check_executors(
@@ -214,17 +241,6 @@ def _write(answer: DataFrame, folder: str, source: Source, uri: str) -> None:
     now = F.lit(datetime.now(UTC))
     told = answer.withColumn(VERSION, F.lit(uri)).withColumn(TIME, now)
     told.write.mode("overwrite").partitionBy(*source.partition_by).parquet(folder)
-
-
-def _counted(spark: SparkSession, folder: str) -> dict[str, int]:
-    """Rows of a job, aggregated by the executors."""
-    is_ok = F.col("status") == OK
-    by_source = {
-        name: F.count_if(is_ok & (F.col("cluster_source") == name)) for name in ("knn", "none")
-    }
-    figures = {"rows": F.count(F.lit(1)), "refused": F.count_if(~is_ok)} | by_source
-    columns = [column.alias(name) for name, column in figures.items()]
-    return cast(dict[str, int], spark.read.parquet(folder).agg(*columns).collect()[0].asDict())
 
 
 def _refuse_lost(source: Source, job: Sequence[Partition], n_rows: int, output: str) -> None:

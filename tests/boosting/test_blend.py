@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsclust_model.boosting.blend import WEIGHTS, NumberRecipe, choose_weight, fit_outputs
+from tsclust_model.boosting.blend import fit_outputs
 from tsclust_model.boosting.folds import Fold, time_ordered_folds
 from tsclust_model.boosting.output_model import NumberModel
+from tsclust_model.boosting.recipes import WEIGHTS, NumberRecipe, choose_weight
 from tsclust_model.errors import (
     DataValidationError,
     ModelTrainingError,

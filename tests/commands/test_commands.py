@@ -496,7 +496,6 @@ def test_score_gives_the_same_whatever_the_batch_size(registered, hospital):
     [
         ({"model_uri": "models:/nobody@champion"}, "models:/nobody@champion cannot be loaded"),
         ({"output": "scored.xls"}, "scored.xls: the format is told by the suffix"),
-        ({"engine": "spark"}, "engine 'spark' is not there yet"),
         ({"quantiles": "0.9,0.1"}, "quantiles must be up to 99 numbers above 0 and below 1"),
         ({"quantiles": "median"}, "quantiles must be up to 99 numbers above 0 and below 1"),
     ],

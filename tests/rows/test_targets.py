@@ -16,9 +16,10 @@ from mlflow import MlflowClient
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from tests.support import QUICK, REAL_DATA, STAY_CONFIG, STAY_ROLES, VITALS
-from tsclust_model.boosting.blend import ClassRecipe, fit_outputs
+from tsclust_model.boosting.blend import fit_outputs
 from tsclust_model.boosting.folds import Fold, time_ordered_folds
 from tsclust_model.boosting.output_model import ClassModel, fit_temperature, tempered
+from tsclust_model.boosting.recipes import ClassRecipe
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import DataValidationError, RetrainingError

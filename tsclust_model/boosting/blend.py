@@ -6,256 +6,26 @@ numbers (`NumberRecipe`) or classes (`ClassRecipe`, whose probabilities are blen
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-import lightgbm as lgb
 import numpy as np
 
-from tsclust_model.boosting.boosters import (
-    booster_forecast,
-    class_forecast,
-    model_threads,
-    rows_by_cluster,
-    train_boosters,
-)
+from tsclust_model.boosting.boosters import model_threads, rows_by_cluster
 from tsclust_model.boosting.folds import Fold
-from tsclust_model.boosting.intervals import Calibration, Support
-from tsclust_model.boosting.output_model import (
-    ClassModel,
-    FoldScores,
-    NumberModel,
-    OutputModel,
-    blend,
-    fit_temperature,
-    tempered,
-)
+from tsclust_model.boosting.output_model import OutputModel, blend
+from tsclust_model.boosting.recipes import Answers, OutOfFold, Recipe
 from tsclust_model.errors import DataValidationError
-from tsclust_model.metrics import (
-    LOG_LOSS,
-    RMSE,
-    Metric,
-    calculate_classification_metrics,
-    calculate_model_metrics,
-    log_losses,
-    true_probabilities,
-)
 from tsclust_model.results import NOISE
 from tsclust_model.shown import one_line
 
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-_ABSOLUTE = frozenset({"regression_l1", "l1", "mae", "mape", "quantile"})
-
 _FEWEST_FOLDS = 2
 
-Answers = dict[str, Any]
-"""By output: the text of a model that is kept, or an array of forecasts."""
-
-_FINAL = -1  # the fold of the models that are kept
+FINAL = -1
+"""The fold of the models that are kept."""
 
 Progress = Callable[[int, int], None]
-
-
-@one_line
-@dataclass(frozen=True)
-class OutOfFold:
-    """Forecasts of the folds' validation rows by models that had not seen them.
-
-    Attributes
-    ----------
-    truth : list of ndarray of float64, shape (n_valid,) for each fold
-    ways : dict of str to list of ndarray
-        Of each fold, the forecasts of ``global`` and ``cluster`` (the global one where a cluster
-        has no model), and of their ``blend``.
-    labels : ndarray of int64, shape (n_valid of all folds,)
-    """
-
-    truth: list[np.ndarray]
-    ways: dict[str, list[np.ndarray]]
-    labels: np.ndarray
-
-    def scored(
-        self, recipe: Recipe, adjusted: Callable[[np.ndarray], np.ndarray], *served: str
-    ) -> dict[str, Any]:
-        """Scores, losses and forecasts of adjusted forecasts, as `OutputModel` holds them."""
-        truth = np.concatenate(self.truth)
-        ways = {way: adjusted(np.concatenate(parts)) for way, parts in self.ways.items()}
-        losses = {way: recipe.losses(truth, values) for way, values in ways.items()}
-        values = ways["blend"]
-        overall = recipe.figures(truth, values)
-        scores = FoldScores(
-            n_rows=len(truth),
-            errors={way: recipe.metric.of(own.mean()) for way, own in losses.items()},
-            clusters={
-                cluster: recipe.figures(truth[rows], values[rows]) | {"n_rows": len(rows)}
-                for cluster, rows in rows_by_cluster(self.labels)
-            },
-            metric=recipe.metric.name,
-            served={name: overall[name] for name in served},
-        )
-        return {"scores": scores, "fold_values": values, "fold_losses": losses}
-
-
-@one_line
-@dataclass(frozen=True)
-class Recipe(ABC):
-    """How outputs of one sort are fitted and blended.
-
-    Attributes
-    ----------
-    params : mapping
-        LightGBM parameters.
-    categorical : sequence of int
-        Positions of categorical columns.
-    combine : {'blend', 'cluster', 'global'}
-        'blend' chooses the weight on the folds, 'cluster' sets it to 1 and 'global' to 0.
-    min_cluster_rows : int
-        A cluster with fewer rows uses the global model (in a fold: with fewer than the share of
-        them that the fold trains on).
-    """
-
-    params: Mapping[str, Any]
-    categorical: Sequence[int] = ()
-    combine: str = "blend"
-    min_cluster_rows: int = 40
-    metric: ClassVar[Metric]
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What LightGBM is given."""
-        return self.params
-
-    def can_learn(self, y: np.ndarray) -> bool:
-        """Whether rows with these outcomes can make a model."""
-        return True
-
-    def forecast(self, booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
-        """The forecast of a model, a row for each row of X."""
-        return booster_forecast(booster, X)
-
-    @abstractmethod
-    def weight(
-        self, truth: list[np.ndarray], everywhere: list[np.ndarray], own: list[np.ndarray]
-    ) -> float:
-        """The share of the clusters' models, see `choose_weight`."""
-
-    @abstractmethod
-    def model(
-        self, texts: Mapping[int, str], weight: float, y: np.ndarray, known: OutOfFold
-    ) -> OutputModel:
-        """The model of an output, calibrated on the folds."""
-
-    @staticmethod
-    @abstractmethod
-    def losses(y: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """The loss of each forecast, shape (n,), whose mean is the metric (`Metric.of`)."""
-
-    @staticmethod
-    @abstractmethod
-    def figures(y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
-        """How good forecasts are."""
-
-
-@one_line
-@dataclass(frozen=True)
-class NumberRecipe(Recipe):
-    """How numbers are fitted; see `Recipe`.
-
-    Attributes
-    ----------
-    clip, whole : bool
-        Keep to the support of an outcome, see `Support.of`.
-    """
-
-    clip: bool = True
-    whole: bool = True
-    metric: ClassVar[Metric] = RMSE
-
-    def weight(
-        self, truth: list[np.ndarray], everywhere: list[np.ndarray], own: list[np.ndarray]
-    ) -> float:
-        loss = np.abs if self.params.get("objective") in _ABSOLUTE else np.square
-        return choose_weight(truth, everywhere, own, loss)
-
-    def model(
-        self, texts: Mapping[int, str], weight: float, y: np.ndarray, known: OutOfFold
-    ) -> OutputModel:
-        support = Support.of(y, clip=self.clip, whole=self.whole)
-        scored = known.scored(self, support.clipped)
-        residuals = np.concatenate(known.truth) - scored["fold_values"]
-        calibration = Calibration.fit(residuals, known.labels)
-        return NumberModel(
-            texts=texts, weight=weight, calibration=calibration, support=support, **scored
-        )
-
-    @staticmethod
-    def losses(y: np.ndarray, values: np.ndarray) -> np.ndarray:
-        return np.square(y - values)
-
-    @staticmethod
-    def figures(y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
-        return calculate_model_metrics(y, values)
-
-
-@one_line
-@dataclass(frozen=True, kw_only=True)
-class ClassRecipe(Recipe):
-    """How a target of classes is fitted; see `Recipe`. Outcomes are codes of classes.
-
-    Attributes
-    ----------
-    n_classes : int
-    """
-
-    n_classes: int
-    metric: ClassVar[Metric] = LOG_LOSS
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        kept = {key: value for key, value in self.params.items() if key != "metric"}
-        if self.n_classes == 2:
-            return kept | {"objective": "binary", "metric": "binary_logloss"}
-        own = {"objective": "multiclass", "metric": "multi_logloss", "num_class": self.n_classes}
-        return kept | own
-
-    def can_learn(self, y: np.ndarray) -> bool:
-        # Of one class LightGBM learns that all others are impossible.
-        return bool(np.ptp(y) > 0)
-
-    def forecast(self, booster: lgb.Booster, X: np.ndarray) -> np.ndarray:
-        return class_forecast(booster, X)
-
-    def weight(
-        self, truth: list[np.ndarray], everywhere: list[np.ndarray], own: list[np.ndarray]
-    ) -> float:
-        # The probability of what happened blends as probabilities do.
-        g, c = (
-            [true_probabilities(P, codes) for P, codes in zip(parts, truth, strict=True)]
-            for parts in (everywhere, own)
-        )
-        nothing = [np.zeros(len(codes)) for codes in truth]
-        return choose_weight(nothing, g, c, lambda residual: log_losses(-residual))
-
-    def model(
-        self, texts: Mapping[int, str], weight: float, y: np.ndarray, known: OutOfFold
-    ) -> OutputModel:
-        codes = [part.astype(np.int64) for part in known.truth]
-        temperature = fit_temperature(known.ways["blend"], codes)
-        scored = known.scored(self, lambda P: tempered(P, temperature), "accuracy", "auc")
-        return ClassModel(texts=texts, weight=weight, temperature=temperature, **scored)
-
-    @staticmethod
-    def losses(y: np.ndarray, values: np.ndarray) -> np.ndarray:
-        return log_losses(true_probabilities(values, y))
-
-    @staticmethod
-    def figures(y: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
-        return calculate_classification_metrics(y.astype(np.int64), values)
 
 
 def fit_outputs(
@@ -336,49 +106,34 @@ class OutputFits:
     ) -> None:
         for name, y in outcomes.items():
             for fold in folds:
-                if not recipe.can_learn(y[fold.train]):
-                    raise DataValidationError(
-                        f"the oldest {len(fold.train)} of {len(y)} rows hold one class of "
-                        f"'{name}' only; give more rows, or take out the oldest"
-                    )
+                refuse_one_class(recipe, name, y[fold.train], len(fold.train), len(y))
         self._threads, self._X, self._outcomes = threads, X, outcomes
         self.folds, self._recipe = folds, recipe
         self._parts = [(i, fold.train) for i, fold in enumerate(folds)]
         if final:
-            self._parts.append((_FINAL, np.arange(len(X))))
+            self._parts.append((FINAL, np.arange(len(X))))
         self._pending: dict[Future[Answers], _Job] = {}
         if len(folds) >= _FEWEST_FOLDS:
             self._begin([(fold, NOISE, train) for fold, train in self._parts])
 
     def add_clusters(self, labels: np.ndarray) -> None:
-        """Begin the models of the clusters.
-
-        A fold evaluates the clusters whose models are kept, so it asks of a cluster the share of
-        `min_cluster_rows` that its training part has of all rows.
+        """Begin the models of the clusters that are large enough, see `is_fitted`.
 
         Raises
         ------
         DataValidationError
             Fewer than two folds.
         """
-        if len(self.folds) < _FEWEST_FOLDS:
-            raise DataValidationError(
-                f"{len(self._X)} rows, or their ids, are too few for two folds; give more rows, "
-                "or train without id if a few ids hold most of them"
-            )
+        refuse_few_folds(len(self.folds), len(self._X))
         self._labels, fewest = labels, self._recipe.min_cluster_rows
-        kept = {
-            cluster
-            for cluster, rows in rows_by_cluster(labels)
-            if cluster != NOISE and len(rows) >= fewest
-        }
+        sizes = {cluster: len(rows) for cluster, rows in rows_by_cluster(labels)}
         self._begin(
             [
                 (fold, cluster, train[rows])
                 for fold, train in self._parts
                 for cluster, rows in rows_by_cluster(labels[train])
-                if cluster in kept
-                and len(rows) * len(labels) >= fewest * len(train)
+                if cluster != NOISE
+                and is_fitted(fewest, (sizes[cluster], len(labels)), (len(rows), len(train)))
                 and all(self._recipe.can_learn(y[train[rows]]) for y in self._outcomes.values())
             ]
         )
@@ -393,18 +148,14 @@ class OutputFits:
 
         A global model of a fold forecasts all of the fold's rows, before the clusters are known.
         """
-        boosters = train_boosters(
-            self._X[job.rows],
-            {name: y[job.rows] for name, y in self._outcomes.items()},
-            self._recipe.settings,
-            self._recipe.categorical,
-        )
-        if job.fold == _FINAL:
-            return {name: str(booster.model_to_string()) for name, booster in boosters}
-        valid = self.folds[job.fold].valid
-        if job.cluster != NOISE:
-            valid = valid[self._labels[valid] == job.cluster]
-        return {name: self._recipe.forecast(booster, self._X[valid]) for name, booster in boosters}
+        X, later = self._X, None
+        if job.fold != FINAL:
+            valid = self.folds[job.fold].valid
+            if job.cluster != NOISE:
+                valid = valid[self._labels[valid] == job.cluster]
+            later = X[valid]
+        outcomes = {name: y[job.rows] for name, y in self._outcomes.items()}
+        return self._recipe.fit(X[job.rows], outcomes, later)
 
     def finish(self, progress: Progress | None = None) -> dict[str, OutputModel]:
         """Wait for every model, and put each output together."""
@@ -415,75 +166,88 @@ class OutputFits:
             if progress is not None:
                 for model in range(n):
                     progress((done - 1) * n + model + 1, len(self._pending) * n)
-        return {name: self._model(name, y, answers) for name, y in self._outcomes.items()}
+        folds = [{name: y[fold.valid] for name, y in self._outcomes.items()} for fold in self.folds]
+        labels = [self._labels[fold.valid] for fold in self.folds]
+        return assembled(self._recipe, self._outcomes, folds, labels, answers)
 
-    def _model(
-        self, name: str, y: np.ndarray, answers: Mapping[tuple[int, int], Answers]
-    ) -> OutputModel:
-        recipe, everywhere, own = self._recipe, [], []
-        for i, fold in enumerate(self.folds):
-            everywhere.append(answers[i, NOISE][name])
-            alone = everywhere[i].copy()
-            for (part, cluster), answer in answers.items():
-                if part == i and cluster != NOISE:
-                    alone[self._labels[fold.valid] == cluster] = answer[name]
-            own.append(alone)
-        truth = [y[fold.valid] for fold in self.folds]
-        weight = {"cluster": 1.0, "global": 0.0}.get(recipe.combine)
-        if weight is None:
-            weight = recipe.weight(truth, everywhere, own)
-        served = [blend(g, c, weight) for g, c in zip(everywhere, own, strict=True)]
-        texts = {
-            cluster: answer[name] for (part, cluster), answer in answers.items() if part == _FINAL
-        }
-        known = OutOfFold(
-            truth,
-            {"global": everywhere, "cluster": own, "blend": served},
-            np.concatenate([self._labels[fold.valid] for fold in self.folds]),
+
+def refuse_one_class(recipe: Recipe, name: str, y: np.ndarray, n_train: int, n_rows: int) -> None:
+    """Refuse a fold whose training part, or the ends of it, cannot make a model."""
+    if not recipe.can_learn(y):
+        raise DataValidationError(
+            f"the oldest {n_train} of {n_rows} rows hold one class of '{name}' only; give more "
+            "rows, or take out the oldest"
         )
-        return recipe.model(dict(sorted(texts.items())), weight, y, known)
 
 
-def choose_weight(
-    truth: Sequence[np.ndarray],
-    everywhere: Sequence[np.ndarray],
-    own: Sequence[np.ndarray],
-    loss: Callable[[np.ndarray], np.ndarray] = np.square,
-) -> float:
-    """The smallest weight that is not worse than the best by more than one standard error.
+def refuse_few_folds(n_folds: int, n_rows: int) -> None:
+    """Refuse what cannot be split by time."""
+    if n_folds < _FEWEST_FOLDS:
+        raise DataValidationError(
+            f"{n_rows} rows, or their ids, are too few for two folds; give more rows, "
+            "or train without id if a few ids hold most of them"
+        )
 
-    The error is that of the paired difference in loss, the larger of the one over rows and the
-    one over folds: many rows do not make up for two origins that disagree (Hastie, Tibshirani &
-    Friedman, *The Elements of Statistical Learning*, 7.10, for the rule).
+
+def is_fitted(fewest: int, everywhere: tuple[int, int], fold: tuple[int, int]) -> bool:
+    """Whether a cluster has a model in a fold: its rows and all rows, of all and of the fold's.
+
+    A fold evaluates the clusters whose models are kept, so it asks of a cluster the share of
+    `fewest` that its training part has of all rows.
+    """
+    return everywhere[0] >= fewest and fold[0] * everywhere[1] >= fewest * fold[1]
+
+
+def assembled(
+    recipe: Recipe,
+    outcomes: Mapping[str, np.ndarray],
+    truth: Sequence[Mapping[str, np.ndarray]],
+    labels: Sequence[np.ndarray],
+    answers: Mapping[tuple[int, int], Answers],
+) -> dict[str, OutputModel]:
+    """Put each output together from what the fits of its groups have answered.
 
     Parameters
     ----------
-    truth, everywhere, own : sequences of ndarray, shape (n_valid,) for each fold
-        The outcome, the global forecast and the clusters' forecast.
-    loss : callable
-        Of the residuals, row by row.
-
-    Returns
-    -------
-    float
-        One of 0, 0.25, 0.5, 0.75 and 1.
+    recipe : Recipe
+    outcomes : mapping of str to ndarray of float64, shape (n_samples,)
+        All that are fitted; only their support counts, see `Support.of`.
+    truth : sequence of mapping of str to ndarray of float64, shape (n_valid,)
+        For each fold, the outcomes of its validation rows.
+    labels : sequence of ndarray of int64, shape (n_valid,)
+        Their segments.
+    answers : mapping of (fold, cluster) to Answers
+        Of `Recipe.fit`: of folds the forecasts of the validation rows (of the cluster, in their
+        order), of `FINAL` the models. Cluster -1 is the global model.
     """
-    losses = {
-        weight: [
-            loss(y - blend(g, c, weight)) for y, g, c in zip(truth, everywhere, own, strict=True)
-        ]
-        for weight in WEIGHTS
+    return {
+        name: _assembled(recipe, name, y, [fold[name] for fold in truth], labels, answers)
+        for name, y in outcomes.items()
     }
-    best = min(WEIGHTS, key=lambda weight: float(np.concatenate(losses[weight]).mean()))
-    for weight in WEIGHTS:
-        paired = [a - b for a, b in zip(losses[weight], losses[best], strict=True)]
-        rows = np.concatenate(paired)
-        by_fold = np.array([part.mean() for part in paired])
-        error = max(_standard_error(rows), _standard_error(by_fold))
-        if rows.mean() <= error:
-            return weight
-    return best
 
 
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+def _assembled(
+    recipe: Recipe,
+    name: str,
+    y: np.ndarray,
+    truth: list[np.ndarray],
+    labels: Sequence[np.ndarray],
+    answers: Mapping[tuple[int, int], Answers],
+) -> OutputModel:
+    everywhere, own = [], []
+    for i, clusters in enumerate(labels):
+        everywhere.append(answers[i, NOISE][name])
+        alone = everywhere[i].copy()
+        for (part, cluster), answer in answers.items():
+            if part == i and cluster != NOISE:
+                alone[clusters == cluster] = answer[name]
+        own.append(alone)
+    weight = {"cluster": 1.0, "global": 0.0}.get(recipe.combine)
+    if weight is None:
+        weight = recipe.weight(truth, everywhere, own)
+    served = [blend(g, c, weight) for g, c in zip(everywhere, own, strict=True)]
+    texts = {cluster: answer[name] for (part, cluster), answer in answers.items() if part == FINAL}
+    known = OutOfFold(
+        truth, {"global": everywhere, "cluster": own, "blend": served}, np.concatenate(labels)
+    )
+    return recipe.model(dict(sorted(texts.items())), weight, y, known)

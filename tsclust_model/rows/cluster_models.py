@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsclust_model.boosting.blend import NumberRecipe, fit_outputs
+from tsclust_model.boosting.blend import fit_outputs
 from tsclust_model.boosting.folds import time_ordered_folds
 from tsclust_model.boosting.output_model import OutputModel
+from tsclust_model.boosting.recipes import NumberRecipe
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.columns import validate_batch_data, validate_target
 from tsclust_model.errors import DataValidationError, NotFittedError

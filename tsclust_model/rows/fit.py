@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tsclust_model.boosting.blend import OutputFits, Recipe
+from tsclust_model.boosting.blend import OutputFits
 from tsclust_model.boosting.boosters import model_threads, rows_by_cluster
 from tsclust_model.boosting.folds import Fold, time_ordered_folds
 from tsclust_model.boosting.output_model import OutputModel
+from tsclust_model.boosting.recipes import Recipe
 from tsclust_model.clustering.engine import (
     DensityFit,
     FittedSegmentation,

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 import pandas as pd
 
-from tsclust_model.boosting.blend import ClassRecipe, NumberRecipe, Recipe
 from tsclust_model.boosting.output_model import ClassModel, NumberModel, OutputModel
 from tsclust_model.boosting.quantiles import DECILES
+from tsclust_model.boosting.recipes import ClassRecipe, NumberRecipe, Recipe
 from tsclust_model.config import PipelineConfig
 from tsclust_model.data.class_labels import ClassLabels
 from tsclust_model.data.columns import (

@@ -127,8 +127,8 @@ def fit_on_spark(
     """
     caps = caps or Caps()
     sizes = _sizes(rows)
-    refuse_few_folds(n_folds, sizes.n_rows(NOISE, FINAL))
     groups = _groups(sizes, names, recipe, n_folds)
+    refuse_few_folds(n_folds, sizes.n_rows(NOISE, FINAL))
     n_evaluated = sum(n for (_, part), n in sizes.rows.items() if part > 0)
     evaluated = _SCALE * min(caps.global_rows, n_evaluated) // max(n_evaluated, 1)
     shares = {cluster: caps.share(cluster, sizes.n_rows(cluster, FINAL)) for cluster, _ in groups}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +23,7 @@ from tsclust_model.errors import DataValidationError, PredictionError, listed
 from tsclust_model.mlflow_integration.pyfunc import seal_generation
 from tsclust_model.mlflow_integration.registry import load_generation, version_uri
 from tsclust_model.models.base import FittedPipeline
-from tsclust_model.models.state import Parts, digest
+from tsclust_model.models.state import MANIFEST, Parts
 from tsclust_model.rows.model import Generation
 from tsclust_model.shown import one_line
 from tsclust_model.spark.batches import BatchCounts, counted
@@ -39,6 +41,7 @@ _MOST_JOBS = 20
 """A call that fails loses at most this part of its work: a job is whole or not there."""
 
 _PROBES = 8
+"""Tasks that look at the executors, of a cluster: nobody says how many there are."""
 
 
 @one_line
@@ -97,7 +100,7 @@ def score_table(
         kept = _kept_columns(generation, source, asked)
         _check_columns(generation, source)
         parts = seal_generation(generation)
-        about = {"model": uri, "state_sha256": digest(parts), "quantiles": list(asked)}
+        about = {"model": uri, "state_sha256": _state_digest(parts), "quantiles": list(asked)}
         place = Output(output, about)
         missing = [key for key in source.partitions if key not in place.done()]
         if missing:
@@ -132,12 +135,20 @@ def check_executors(
     PredictionError
     """
     look = readiness(parts, example_digest(generation), paths)
-    tasks = spark.range(0, _PROBES, 1, _PROBES)
+    is_local = str(spark.conf.get("spark.master", "")).startswith("local[")
+    n_tasks = 1 if is_local else _PROBES
+    tasks = spark.range(0, n_tasks, 1, n_tasks)
     with translated("the executors cannot score", PredictionError):
         answers = tasks.mapInArrow(look, "problem string").distinct().collect()
     problems = sorted(row["problem"] for row in answers if row["problem"])
     if problems:
         raise PredictionError(f"the executors cannot score: {problems[0]}")
+
+
+def _state_digest(parts: Parts) -> str:
+    """sha256 of the state without the code that has sealed it."""
+    sums = json.loads(parts[MANIFEST])["sha256"]
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def _of_rows(generation: FittedPipeline, uri: str) -> Generation:

@@ -39,7 +39,8 @@ def open_session() -> SparkSession:
     """The active session, or one as ``SPARK_REMOTE``, ``spark-submit`` or spark-defaults say."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("tsclust")
-    return builder.config("spark.ui.showConsoleProgress", "false").getOrCreate()
+    with _without_warning():
+        return builder.config("spark.ui.showConsoleProgress", "false").getOrCreate()
 
 
 @contextmanager
@@ -49,8 +50,7 @@ def settings(spark: SparkSession) -> Iterator[None]:
     for key, value in _SETTINGS.items():
         spark.conf.set(key, value)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas")
+        with _without_warning():
             yield
     finally:
         for key, own in before.items():
@@ -58,6 +58,14 @@ def settings(spark: SparkSession) -> Iterator[None]:
                 spark.conf.unset(key)
             else:
                 spark.conf.set(key, own)
+
+
+@contextmanager
+def _without_warning() -> Iterator[None]:
+    """Leave out that Spark's pandas functions, which nothing here calls, are behind pandas 3."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas")
+        yield
 
 
 @contextmanager

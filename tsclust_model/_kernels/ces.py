@@ -27,7 +27,8 @@ def _pattern(values, season, out):
     """Mean distance from the centred moving average at each place of a season, centred."""
     half, n = season // 2, len(values)
     counts = np.zeros(season)
-    out[:] = 0.0
+    for place in range(season):
+        out[place] = 0.0
     ends = 0.5 if season % 2 == 0 else 1.0
     for t in range(half, n - half):
         total = ends * (values[t - half] + values[t + half])
@@ -35,8 +36,12 @@ def _pattern(values, season, out):
             total += values[t + j]
         out[t % season] += values[t] - total / season
         counts[t % season] += 1.0
-    out /= np.maximum(counts, 1.0)
-    out -= out.mean()
+    mean = 0.0
+    for place in range(season):
+        out[place] /= max(counts[place], 1.0)
+        mean += out[place] / season
+    for place in range(season):
+        out[place] -= mean
 
 
 @inlined
@@ -60,11 +65,13 @@ def _advance(error, weights, state, seasons, place):
 
 
 @inlined
-def start(values, pattern, coefficients, state, seasons):
+def _start(values, pattern, coefficients, state, seasons):
     """States before the first period, shapes (2,) and (season, 2), from a backward pass."""
     n, season, weights = len(values), len(pattern), np.empty(8)
     _weights(coefficients, weights)
-    state[0] = values[n - season :].mean()
+    state[0] = 0.0
+    for t in range(n - season, n):
+        state[0] += values[t] / season
     state[1] = state[0] * _UNOBSERVED
     for place in range(season):
         seasons[place, 0], seasons[place, 1] = pattern[place], pattern[place] * _UNOBSERVED
@@ -77,11 +84,12 @@ def start(values, pattern, coefficients, state, seasons):
 
 
 @inlined
-def run(values, coefficients, state, seasons, errors):
+def _run(values, coefficients, state, seasons, errors):
     """A pass forward, in which the states go along; `errors` has shape (n,)."""
     weights = np.empty(8)
     _weights(coefficients, weights)
-    w0, w1, w2, w3, w4, w5, w6, w7 = weights
+    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
+    w4, w5, w6, w7 = weights[4], weights[5], weights[6], weights[7]
     seen, hidden, place = state[0], state[1], 0
     for t in range(len(values)):  # as `_advance`, in registers
         own, other = seasons[place, 0], seasons[place, 1]
@@ -95,7 +103,7 @@ def run(values, coefficients, state, seasons, errors):
 
 
 @inlined
-def ahead(n, coefficients, state, seasons, out):
+def _ahead(n, coefficients, state, seasons, out):
     """Forecasts after `n` periods; the states go along."""
     weights = np.empty(8)
     _weights(coefficients, weights)
@@ -109,8 +117,8 @@ def ahead(n, coefficients, state, seasons, out):
 def _loss(errors, coefficients, usual, spread, floor):
     """log(SSE) with the prior's part, and SSE."""
     squares = floor
-    for error in errors:
-        squares += error * error
+    for t in range(len(errors)):
+        squares += errors[t] * errors[t]
     total = np.log(squares)
     for j in range(4):
         apart = (coefficients[j] - usual[j]) / spread[j]
@@ -121,17 +129,21 @@ def _loss(errors, coefficients, usual, spread, floor):
 @inlined
 def _equations(errors, coefficients, usual, spread, squares, normal, right):
     """Normal equations of the next step (Gauss-Newton); `errors` has shape (5, n)."""
-    normal[:], right[:] = 0.0, 0.0
     slopes = np.empty(4)
+    for a in range(4):
+        right[a] = 0.0
+        for b in range(4):
+            normal[a, b] = 0.0
     for t in range(errors.shape[1]):
         for a in range(4):
             slopes[a] = errors[a + 1, t] - errors[0, t]
             right[a] -= slopes[a] * errors[0, t]
             for b in range(a + 1):
                 normal[a, b] += slopes[a] * slopes[b]
-    normal /= _STEP * _STEP
-    right /= _STEP
     for a in range(4):
+        right[a] /= _STEP
+        for b in range(a + 1):
+            normal[a, b] /= _STEP * _STEP
         own = squares / (errors.shape[1] * spread[a] * spread[a])
         normal[a, a] += own
         right[a] -= own * (coefficients[a] - usual[a])
@@ -159,33 +171,42 @@ def _solved(normal, right, damping, out):
 
 
 @inlined
-def fit(known, season, settings, coefficients, out):
+def _forward(known, coefficients, first, first_seasons, state, seasons, errors):
+    """A pass from the first states."""
+    for part in range(2):
+        state[part] = first[part]
+        for place in range(len(seasons)):
+            seasons[place, part] = first_seasons[place, part]
+    _run(known, coefficients, state, seasons, errors)
+
+
+@inlined
+def _fit(known, season, settings, coefficients, out):
     """The likeliest coefficients (Levenberg-Marquardt) and their forecasts; neither if SSE is not
     finite."""
     usual, spread, low, high = settings[0], settings[1], settings[2], settings[3]
     n, pattern, errors = len(known), np.empty(season), np.empty((5, len(known)))
-    first, first_seasons, state, seasons = (
-        np.empty(2),
-        np.empty((season, 2)),
-        np.empty(2),
-        np.empty((season, 2)),
-    )
-    normal, right, step, near = np.empty((4, 4)), np.empty(4), np.empty(4), np.empty(4)
+    first, first_seasons = np.empty(2), np.empty((season, 2))
+    state, seasons = np.empty(2), np.empty((season, 2))
+    normal, right, step = np.empty((4, 4)), np.empty(4), np.empty(4)
     _pattern(known, season, pattern)
-    start(known, pattern, usual, first, first_seasons)
-    floor = _LEAST_ERROR * (known * known).sum() + _TINY
+    _start(known, pattern, usual, first, first_seasons)
+    floor = _TINY
+    for t in range(n):
+        floor += _LEAST_ERROR * known[t] * known[t]
     best, tried, damping = np.inf, usual.copy(), _LEAST_DAMPING
     for _ in range(_MOST_RUNS):
-        state[:], seasons[:] = first, first_seasons
-        run(known, tried, state, seasons, errors[0])
+        _forward(known, tried, first, first_seasons, state, seasons, errors[0])
         loss, squares = _loss(errors[0], tried, usual, spread, floor)
         if loss < best:
-            best, coefficients[:] = loss, tried
-            ahead(n, tried, state, seasons, out)
+            best = loss
+            _ahead(n, tried, state, seasons, out)
             for j in range(4):
-                near[:], state[:], seasons[:] = tried, first, first_seasons
-                near[j] += _STEP
-                run(known, near, state, seasons, errors[j + 1])
+                coefficients[j] = tried[j]
+            for j in range(4):
+                tried[j] += _STEP
+                _forward(known, tried, first, first_seasons, state, seasons, errors[j + 1])
+                tried[j] = coefficients[j]
             _equations(errors, tried, usual, spread, squares, normal, right)
             damping *= 0.1
         elif best < np.inf and damping < _MOST_DAMPING:
@@ -202,14 +223,13 @@ def fit(known, season, settings, coefficients, out):
 
 
 @kernel
-def ces(values, starts, at, rows, origins, on_logs, season, beyond, settings, out):
-    """Forecasts of pairs of series and origin, those of `at`; see `series.ces.ces_forecasts`.
+def ces(values, starts, at, rows, origins, on_logs, season, beyond, settings, coefficients, out):
+    """Coefficients, shape (n, 4), and forecasts of the pairs of series and origin in `at`.
 
-    `settings` has shape (4, 4): usual coefficients, the spread of their prior, and their limits;
-    `beyond` is how far forecasts go, in ranges of the known values. Pairs with less than two
-    seasons, or one value only in the last two, are left as they are.
+    See `series.ces.ces_forecasts`. `settings` has shape (4, 4): usual coefficients, the spread of
+    their prior, and their limits; `beyond` is how far forecasts go, in ranges of the known values.
+    Pairs with less than two seasons, or one value only in the last two, are left as they are.
     """
-    coefficients = np.empty(4)
     for i in at:
         known = values[rows[i], starts[rows[i]] : origins[i]]
         n = len(known)
@@ -217,7 +237,7 @@ def ces(values, starts, at, rows, origins, on_logs, season, beyond, settings, ou
             continue
         low, high = known.min(), known.max()
         reach = beyond * (high - low)
-        fit(np.log1p(known) if on_logs else known, season, settings, coefficients, out[i])
+        _fit(np.log1p(known) if on_logs else known, season, settings, coefficients[i], out[i])
         if np.isnan(out[i, 0]):
             continue
         for k in range(out.shape[1]):

@@ -83,13 +83,13 @@ def ces_forecasts(
     if season < 2:
         trust[:] = 0.0
     has_logs = ~(np.fmin.reduce(values, axis=1) < 0)[who]
-    out = np.full((len(who), horizon), np.nan)
+    coefficients, out = np.empty((len(who), 4)), np.full((len(who), horizon), np.nan)
 
     def work(rows: np.ndarray) -> None:
         for on_logs in (True, False):
             at, settings = rows[has_logs[rows] == on_logs], settings_of(on_logs)
             spans = (values, starts, at, who, when)
-            kernels.ces(*spans, on_logs, season, _BEYOND, settings, out)
+            kernels.ces(*spans, on_logs, season, _BEYOND, settings, coefficients, out)
 
     in_parts(work, np.flatnonzero(trust > 0))
     trust[np.isnan(out).any(axis=1)] = 0.0

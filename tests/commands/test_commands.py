@@ -181,6 +181,8 @@ def test_series_are_trained_evaluated_scored_and_retrained_by_the_same_table(
     is_new = wards["month"] >= "2023-07-01"
     wards[~is_new].to_csv(data, index=False)
     wards[is_new].to_csv(newest, index=False)
+    trees = "lgb_timeseries_params: {n_estimators: 20}\nlgb_resource_params: {n_estimators: 20}\n"
+    config.write_text(config.read_text() + trees)
     trained = run(
         "train", data=data, config=config, model_name="cli-wards", horizon=6, holdout=0.1, **WARDS
     )

@@ -219,7 +219,12 @@ def signature(generation: FittedModel) -> ModelSignature:
 
 def requirements(*more: str) -> list[str]:
     """What the model needs, pinned to what it was made with."""
-    return [f"{name}=={version(name)}" for name in (*_REQUIRED, *_REQUIRED_TOO, *more)]
+    return [_pinned(name) for name in (*_REQUIRED, *_REQUIRED_TOO, *more)]
+
+
+@functools.cache
+def _pinned(name: str) -> str:
+    return f"{name}=={version(name)}"  # which parses the metadata of the installed package
 
 
 def model_arguments(generation: FittedModel) -> tuple[Parts, dict[str, Any]]:

@@ -16,7 +16,6 @@ from tsclust_model.mlflow_integration.registry import (
     segment_names,
     set_challenger,
     set_champion,
-    tag_version,
 )
 from tsclust_model.mlflow_integration.runs import ExperimentManager, log_config
 from tsclust_model.mlflow_integration.storage import open_storage, refuse_lost_rows
@@ -231,8 +230,9 @@ class _Challenge:
                 page = self._page(findings, comparison, run_id)
                 stage.log(headline(report) | {"improvement": comparison.improvement})
             experiments.log_metrics(comparison.figures | {"improvement": comparison.improvement})
-            version = publish(experiments, challenger, report, page, config, champion.name)
-            promoted = self._publish(version, comparison, promote)
+            told = self._told(comparison)
+            version = publish(experiments, challenger, report, page, config, champion.name, told)
+            promoted = self._promote(version, comparison, promote)
         return Retraining(
             challenger,
             fit.clustering,
@@ -285,16 +285,24 @@ class _Challenge:
             names=segment_names(name),
         )
 
-    def _publish(self, version: str, comparison: Comparison, promote: bool) -> bool:
-        """Tag the challenger, and let it serve if it is better; whether it does."""
+    def _told(self, comparison: Comparison) -> dict[str, Any]:
+        """The tags of the challenger."""
+        told = {
+            "challenged": self.champion.version,
+            "trigger": self.reason,
+            LABELS_TAG: labels_digest(self.window, self.champion.model),
+            "refitted": comparison.better,
+            "comparison": comparison.reason,
+        }
+        return told | comparison.figures
+
+    def _promote(self, version: str, comparison: Comparison, promote: bool) -> bool:
+        """Let the challenger serve if it is better; whether it does."""
         name, champion = self.champion.name, self.champion.version
         set_challenger(name, version)
-        figures = {"comparison": comparison.reason} | comparison.figures
-        labels = labels_digest(self.window, self.champion.model)
-        told = {"challenged": champion, "trigger": self.reason, LABELS_TAG: labels}
-        tag_version(name, version, told | {"refitted": comparison.better} | figures)
         promoted = promote and comparison.better
         if promoted:
+            figures = {"comparison": comparison.reason} | comparison.figures
             set_champion(name, version, self.reason, expected=champion, figures=figures)
         return promoted
 

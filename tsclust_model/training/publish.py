@@ -87,10 +87,11 @@ def publish(
     page: Figures | None,
     config: PipelineConfig,
     name: str,
+    told: Mapping[str, Any] | None = None,
 ) -> str:
     """Log figures, report and model under the active run; returns the registered version.
 
-    Without a page there is no report.
+    Without a page there is no report. What is `told` becomes tags of the version.
     """
     experiments.log_metrics(headline(report))
     ArtifactManager(config.hospital_profile_id).save_report(report, "report.json")
@@ -98,6 +99,7 @@ def publish(
         logged = log_generation(model, config.serialization)
     digest = (logged.metadata or {})["state_sha256"]
     tags = {MODEL_TYPE_TAG: model.model_type} | training_data_tags(model.info["trained_on"])
+    tags |= {key: str(value) for key, value in (told or {}).items()}
     version = str(register(logged.model_uri, name, digest, tags).version)
     if page is not None:
         page["model"]["version"] = version

@@ -175,6 +175,8 @@ def test_series_of_four_seasons_are_served_with_half_the_share_of_complex_smooth
 def test_a_model_comes_back_from_its_parts_with_the_same_bits(panel, fit):
     model = fit.models["y"]
     again = SeriesModel.from_parts(model.to_parts("target"), "target")
+    assert again.filters is not None  # the panel has a prior of its filters
+    np.testing.assert_array_equal(again.filters, model.filters)
     arguments = (panel.y, panel.ends, {}, fit.assignment.labels, 0.9)
     for a, b in zip(
         vars(model.forecast(*arguments)).values(),

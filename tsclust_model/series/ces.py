@@ -22,7 +22,7 @@ _LIMITS = ((1.0, 0.9, 1.0, 0.9), (1.8, 1.1, 1.5, 1.1))  # within them it is stab
 
 _BEYOND = 0.1  # ranges of the known values
 
-_FIRST_SEASONS, _ENOUGH_SEASONS = 3.5, 4.5
+_FIRST_SEASONS, _ENOUGH_SEASONS = 3.0, 4.0
 
 
 def settings_of(on_logs: bool) -> np.ndarray:
@@ -40,7 +40,7 @@ class CesForecast:
     forecast : ndarray of float64, shape (m,)
         NaN where the trust is 0.
     trust : ndarray of float64, shape (m,)
-        From 0, with 3.5 seasons or less to learn from, to 1, with 4.5 or more. 0 too where there is
+        From 0, with 3 seasons or less to learn from, to 1, with 4 or more. 0 too where there is
         no season, or the series has stood still for two.
     """
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.spark.cluster import executors
 from tsclust_model.boosting.blend import fit_outputs
 from tsclust_model.boosting.folds import time_ordered_folds
 from tsclust_model.boosting.recipes import ClassRecipe, NumberRecipe, Recipe
@@ -78,6 +83,30 @@ def test_the_models_are_those_of_one_process(spark, table, n_partitions):
     assert expected["days"].clusters == [0, 1, 7]  # 2 is too small, and -1 no cluster
     assert_same_models(found, expected)
     assert capped == []
+
+
+def test_a_killed_executor_changes_no_bit(spark, table):
+    X, outcomes, labels = table
+    recipe = NumberRecipe(PARAMS | {"n_estimators": 400}, [3])
+    rows, found = on_spark(spark, X, outcomes, labels), []
+    fit = threading.Thread(
+        target=lambda: found.append(fit_on_spark(rows, list(outcomes), recipe, 2)[0])
+    )
+    fit.start()
+    tracker = spark.sparkContext.statusTracker()
+    while not any(is_fitting(tracker, stage) for stage in tracker.getActiveStageIds()):
+        fit.join(0.02)
+        assert fit.is_alive(), "it was done before an executor could be killed"
+    os.kill(executors()[0], signal.SIGKILL)
+    fit.join(300)
+    expected = fit_outputs(X, outcomes, labels, time_ordered_folds(N_ROWS), recipe)
+    assert_same_models(found[0], expected)
+
+
+def is_fitting(tracker, stage: int) -> bool:
+    """Whether it belongs to the query that fits the groups, the first one that asks for Arrow."""
+    info = tracker.getStageInfo(stage)
+    return info is not None and info.numActiveTasks > 0 and "toArrow" in info.name
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.spark.cluster import executors
 from tsclust_model.errors import DataValidationError, PipelineError, PredictionError
 from tsclust_model.mlflow_integration.pyfunc import seal_generation
 from tsclust_model.spark.executors import example_digest, readiness
@@ -225,21 +225,6 @@ def test_a_killed_executor_costs_nothing_but_time(spark, store, registered, rows
     job.join(120)
     assert scored[0].batch.rows["rows"] == len(many)
     assert_same(written(tmp_path / "scored"), registered.generation, many)
-
-
-def executors() -> list[int]:
-    """Processes of this session's executors."""
-    found = subprocess.run(["ps", "-ewwo", "pid,ppid,args"], capture_output=True, text=True).stdout
-    lines = [line.split(None, 2) for line in found.splitlines()[1:]]
-    parents = {int(pid): int(parent) for pid, parent, _ in lines}
-
-    def is_ours(pid: int) -> bool:
-        while pid in parents and pid != os.getpid():
-            pid = parents[pid]
-        return pid == os.getpid()
-
-    name = "CoarseGrainedExecutorBackend"
-    return [int(pid) for pid, _, args in lines if name in args and is_ours(int(pid))]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def score_table(
         parts = seal_generation(generation)
         about = {"model": uri, "state_sha256": _state_digest(parts), "quantiles": list(asked)}
         place = Output(output, about)
-        missing = [key for key in source.partitions if key not in place.done()]
+        done = place.done()
+        missing = [key for key in source.partitions if key not in done]
         if missing:
             check_executors(spark, parts, generation, place.shared_files)
         for job in _jobs(missing):

@@ -168,12 +168,21 @@ CONFIG = PipelineConfig(missing_values="impute")
 FOREST = ("random_forest", {"n_estimators": 30})
 
 
+@pytest.fixture(scope="module")
+def trained_once() -> list[tuple]:
+    return []
+
+
 @pytest.fixture
-def trained(store, visits, tmp_path):
-    config = PipelineConfig(missing_values="impute", history_dir=str(tmp_path))
-    task = task_of(Roles("risk"), config, *FOREST)
-    training = train(task, visits, holdout=0.25, model_name="visits", trigger="test")
-    return training, config
+def trained(store, visits, trained_once, tmp_path_factory):
+    """``visits@champion``, which no test replaces, and its configuration."""
+    if not trained_once:
+        folder = tmp_path_factory.mktemp("visits")
+        config = PipelineConfig(missing_values="impute", history_dir=str(folder))
+        task = task_of(Roles("risk"), config, *FOREST)
+        training = train(task, visits, holdout=0.25, model_name="visits", trigger="test")
+        trained_once.append((training, config))
+    return trained_once[0]
 
 
 def test_a_registered_baseline_comes_back_with_the_same_answers(trained, visits):

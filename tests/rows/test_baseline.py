@@ -77,15 +77,22 @@ CLASSES = {
 }
 
 
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory) -> ModelRegistry:
+    return ModelRegistry(tmp_path_factory.mktemp("registry"))
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("y", CLASSES.values(), ids=CLASSES)
 @pytest.mark.parametrize("of", [X, X.to_numpy()], ids=["table", "array"])
-def test_an_estimator_has_the_classes_of_its_outcomes_and_the_registry_keeps_it(of, y, tmp_path):
+def test_an_estimator_has_the_classes_of_its_outcomes_and_the_registry_keeps_it(
+    of, y, registry, request
+):
     model = train_model(of, y, {"training": {"model_type": "logistic"}})
     assert model.classes_.tolist() == sorted(set(np.asarray(y).tolist()))
-    registry = ModelRegistry(tmp_path)
-    registry.save(model, "a")
-    loaded, _ = registry.load("a")
+    name = request.node.callspec.id
+    registry.save(model, name)
+    loaded, _ = registry.load(name)
     np.testing.assert_array_equal(loaded.predict(of), model.predict(of))
     np.testing.assert_array_equal(loaded.predict_proba(of), model.predict_proba(of))
 

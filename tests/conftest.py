@@ -204,15 +204,17 @@ def python() -> Iterator[Path]:
         program.write_text(f"#!{sys.executable} -IS\n{(_STARTED / 'python').read_text()}")
         program.chmod(0o755)
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        server = subprocess.Popen(
-            [sys.executable, str(_STARTED / "preloaded.py"), str(program.with_name("socket"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
+        log = program.with_name("log")
+        with log.open("wb") as errors:
+            server = subprocess.Popen(
+                [sys.executable, str(_STARTED / "preloaded.py"), str(program.with_name("socket"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+            )
         assert server.stdout is not None
-        assert server.stdout.readline() == b"ready\n"
+        assert server.stdout.readline() == b"ready\n", log.read_text()
         yield program
         server.communicate()
 

@@ -29,7 +29,7 @@ LIBRARIES = (
     *("sklearn.ensemble", "sklearn.linear_model", "sklearn.neighbors", "sklearn.manifold"),
     *("pyarrow.parquet", "pyarrow.dataset", "alembic.command", "pydantic", "jinja2"),
     *("uvicorn", "fastapi", "flask", "graphene"),
-    *("scipy.spatial", "scipy.cluster.hierarchy", "rich.console", "tqdm", "yaml", "click"),
+    *("scipy.spatial", "scipy.cluster.hierarchy", "tqdm", "yaml", "click"),
 )
 
 
@@ -63,7 +63,8 @@ def main(address: str) -> None:
                 os.read(ended, 100)
             for program, caller in list(callers.items()):
                 if caller in ready:  # it is gone
-                    os.killpg(program, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):  # no group yet: look again
+                        os.killpg(program, signal.SIGKILL)
                 found, status = os.waitpid(program, os.WNOHANG)
                 if found:
                     with callers.pop(program), contextlib.suppress(BrokenPipeError):

@@ -29,7 +29,7 @@ _SHRUNK_BY, _FEW_CASES = 100, 20
 
 _BASES = WAYS[2:]
 
-_CES_SHARES, _CES_PRIOR = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), 0.1
+_CES_SHARES, _CES_PRIOR = (0.0, 0.05, 0.1, 0.15, 0.2), 0.1
 
 _NO_LOSS, _MOST_RELATIVE, _FAR_BEHIND = 1e-9, 3.0, 1.0
 
@@ -164,7 +164,7 @@ class Backtest:
     def served(self, shares: Shares) -> tuple[np.ndarray, float]:
         """The blend with complex exponential smoothing, shape (m,), and the share of the latter.
 
-        The share is the one the folds like best, of 0 to 0.3; near 0.1 where few forecasts say so.
+        The share is the one the folds like best, of 0 to 0.2; near 0.1 where few forecasts say so.
         """
         blend, ces = self.blend(shares), self.examples.ces
         if ces is None:

@@ -15,7 +15,7 @@ from tsclust_model.models.state import pack_json, unpack_json
 from tsclust_model.rows.model import Generation
 from tsclust_model.series.fit import fit_series_generation
 from tsclust_model.series.long_table import series_panel
-from tsclust_model.series.model import SeriesGeneration
+from tsclust_model.series.model import PanelForecast, SeriesGeneration
 from tsclust_model.series.schema import panel_rows, series_rows
 
 ARRAYS = ["prediction", "prediction_lower", "prediction_upper", "resource_nursing_hours"]
@@ -300,3 +300,18 @@ def test_bounds_of_whole_never_negative_series_are_whole_and_never_negative(ward
     older = parts[True] | {"target.json": pack_json(values)}
     bounds = SeriesGeneration.from_parts(older).forecast(panel.right_aligned(), 0.9).target.lower
     assert (bounds != np.round(bounds)).any()  # an older build rounds no bounds
+
+
+@pytest.mark.parametrize("k", [8, 20])
+def test_zeros_before_a_ward_opened_change_no_forecast(ward_model: SeriesGeneration, rows, k):
+    """Until then its first values looked like a jump out of a constant level."""
+    panel = ward_model.schema.laid_out(ward_model.schema.encode(rows).panel)
+
+    def forecast(before: float) -> PanelForecast:
+        y = np.where(np.arange(panel.n_periods) < panel.n_periods - k, before, panel.y)
+        return ward_model.forecast(replace(panel, values=panel.values | {"beds": y}), 0.8)
+
+    zeros, unknown = forecast(0.0), forecast(np.nan)
+    np.testing.assert_array_equal(zeros.assignment.labels, unknown.assignment.labels)
+    for name in ("prediction", "lower", "upper"):
+        np.testing.assert_array_equal(getattr(zeros.target, name), getattr(unknown.target, name))

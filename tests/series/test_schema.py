@@ -78,9 +78,8 @@ def test_a_list_may_have_any_form(form):
     [
         ([1.0, None, 4.0], [1, 2.5, 4]),
         ([None, 2.0, 4.0], [np.nan, 2, 4]),
-        ([1.0, 2.0, float("nan")], [1, 2, 2]),
     ],
-    ids=["inside", "before", "after"],
+    ids=["inside", "before"],
 )
 def test_nulls_are_filled_as_gaps_are(given, expected):
     encoded = encode(row(y=given))
@@ -88,6 +87,20 @@ def test_nulls_are_filled_as_gaps_are(given, expected):
     np.testing.assert_array_equal(encoded.panel.y[0, -3:], expected)
     if np.isnan(expected[0]):
         assert np.isnan(encoded.panel.values["heat"][0, -3])
+
+
+@pytest.mark.parametrize("n_missing", [1, 2])
+def test_a_series_that_ends_in_nulls_is_not_forecast_from_an_older_value(n_missing):
+    values = [1.0, 2.0, 4.0, 8.0]
+    y = values[:-n_missing] + [None] * n_missing
+    encoded = encode(row(y=y, hours=values, heat=values))
+    assert encoded.status.tolist() == ["no value at the end: y"]
+
+
+def test_a_resource_that_is_not_known_at_the_end_yet_is_its_last_value():
+    encoded = encode(row(y=[1.0, 2.0, 4.0], hours=[1.0, 2.0, None]))
+    assert encoded.status.tolist() == ["ok"]
+    np.testing.assert_array_equal(encoded.panel.values["hours"][0, -3:], [1, 2, 2])
 
 
 def test_a_longer_series_keeps_its_newest_values():

@@ -40,7 +40,6 @@ from tsclust_model.series.panel import (
     mase_scale,
     row_means,
     scaled_errors,
-    without_alone,
 )
 from tsclust_model.series.report import series_evidence, series_inputs, series_segments
 from tsclust_model.series.schema import LAST_TIMESTAMP, SERIES_ID, SeriesSchema, Y, last_times
@@ -230,7 +229,7 @@ class SeriesGeneration(FittedPipeline):
 
     def shapes(self, panel: Panel) -> np.ndarray:
         """Shape features of right-aligned series; NaN rows where a series is too short."""
-        y, _ = without_alone(self.schema.laid_out(panel).y, panel.frequency.season)
+        y, _ = self.target.cleaned(self.schema.laid_out(panel).y)
         return shape_features(y, panel.frequency.season)
 
     def assign(self, panel: Panel) -> Assignment:

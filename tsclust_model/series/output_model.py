@@ -32,7 +32,7 @@ from tsclust_model.series.base_forecasts import RegressionPrior
 from tsclust_model.series.ces import ces_forecasts
 from tsclust_model.series.covariates import Covariates
 from tsclust_model.series.features import NO_FLOOR, Rows, Scaling, Windows
-from tsclust_model.series.panel import without_alone
+from tsclust_model.series.panel import opened, without_alone
 from tsclust_model.series.widths import Widths, ends_beyond, stands_still
 from tsclust_model.shown import one_line
 
@@ -166,13 +166,13 @@ class SeriesModel:
         probabilities : sequence of float
             Of the quantiles, above 0 and below 1, in any order.
         """
-        values, alone = without_alone(values, self.season)
+        values, alone = self.cleaned(values)
         rows, ways = self._ways(values, ends, covariates, labels)
         shares = self._shares_of(labels)
         case = np.repeat(np.arange(len(values)), self.horizon)
         mixed, ces_weight = self._with_ces(rows, blended(ways, shares[case]), values)
         scaled, replaced = rows.within_reach(mixed, case)
-        has_widths = bool(self.widths.weights)  # models of older builds answer as they did
+        has_widths = self._has_widths
         still = stands_still(values, self.season) & has_widths
         scaled = np.where(still[case], rows.naive, scaled)
         prediction = self._in_units(rows, scaled, values)
@@ -236,10 +236,23 @@ class SeriesModel:
         ``global``, ``cluster`` (the segments' models alone), ``bank``, ``theta`` and
         ``seasonal_naive``; the parameters are those of `forecast`.
         """
-        values, _ = without_alone(values, self.season)
+        values, _ = self.cleaned(values)
         rows, ways = self._ways(values, ends, covariates, labels)
         found = dict(zip(WAYS, ways, strict=False)) | {"seasonal_naive": rows.naive}
         return {name: self._in_units(rows, scaled, values) for name, scaled in found.items()}
+
+    def cleaned(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What a series is forecast from, and the mask of the values that stand alone.
+
+        Fits keep the zeros before a series began: at an origin before that, nobody knew of it.
+        """
+        values, alone = without_alone(values, self.season)
+        return (opened(values) if self._has_widths else values), alone
+
+    @property
+    def _has_widths(self) -> bool:
+        """False of models of older builds, which answer as they did."""
+        return bool(self.widths.weights)
 
     def _ways(
         self,

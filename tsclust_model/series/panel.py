@@ -17,6 +17,8 @@ would outweigh all others."""
 
 _RANGES_APART, _ONE_IN, _FEWEST_BESIDE, _SHORTEST_SEASON = 10.0, 100, 12, 3
 
+_RANGES_ABSURD, _BEGAN_LATER = 100.0, 8.0
+
 
 @one_line
 @dataclass(frozen=True)
@@ -295,9 +297,10 @@ def standing_alone(values: np.ndarray, season: int) -> np.ndarray:
     """Mask of values that can hardly be of their series: a slip of the keyboard, mostly.
 
     Such a value is farther from all others than ten times their range (ten times their level where
-    they are all the same). At most one value in a hundred is, or one of a shorter series; none of
-    the last season, which may be a new level; none of a series that is mostly zero, whose range
-    says little, or that has less than two seasons.
+    they are all the same). At most one value in a hundred is, or one of a shorter series. What a
+    series ends in may be a new level, and is none; but the last value is, if it is alone there and
+    a hundred ranges away. A series that is mostly zero, whose range says little, or that has less
+    than two seasons has none.
 
     Parameters
     ----------
@@ -321,22 +324,62 @@ def standing_alone(values: np.ndarray, season: int) -> np.ndarray:
     wide = rising[rows, ends] - rising[rows, 0] > _RANGES_APART * inner
     for row in np.flatnonzero(long & wide):
         own = np.flatnonzero(known[row])
-        alone[row, own] = _alone_in(values[row, own], int(most[row]), last)
+        alone[row, own] = _alone_in(values[row, own], int(most[row]))
     return alone
 
 
-def _alone_in(series: np.ndarray, most: int, last: int) -> np.ndarray:
-    """`standing_alone` of one series; no more than `most` values, none of the `last` ones."""
+def _alone_in(series: np.ndarray, most: int) -> np.ndarray:
+    """`standing_alone` of one series; no more than `most` values."""
     far = np.abs(series - np.median(series))
-    far[-last:] = -1.0
     asked = np.argsort(-far, kind="stable")[:most]
     others = np.delete(series, asked)
     low, high, usual = others.min(), others.max(), abs(float(np.median(others)))
     found = np.zeros(len(series), dtype=bool)
     if usual > 0:
-        apart = np.maximum(low - series[asked], series[asked] - high)
-        found[asked] = apart > _RANGES_APART * ((high - low) or usual)
+        ranges = np.maximum(low - series[asked], series[asked] - high) / ((high - low) or usual)
+        found[asked] = ranges > _RANGES_APART
+        n_ended = int(found[::-1].argmin())  # values at the end that nothing usual follows
+        if n_ended == 1 and ranges[asked == len(series) - 1][0] > _RANGES_ABSURD:
+            return found
+        found[len(series) - n_ended :] = False
     return found
+
+
+def opened(values: np.ndarray) -> np.ndarray:
+    """Series, shape (n, T), whose zeros before they began are NaN: a ward that was not open yet.
+
+    A run of zeros at the start is no part of a series if what follows has so few zeros that the
+    series is 3,000 times (e to the 8th) more likely as one that began after the run than as one
+    with zeros all along.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, T)
+        The same array where there is no such run, else a copy.
+    """
+    known = ~np.isnan(values)
+    first = np.where(known.any(axis=1), known.argmax(axis=1), 0)
+    is_other = known & (values != 0)
+    begins = np.where(is_other.any(axis=1), is_other.argmax(axis=1), 0)
+    rows = np.flatnonzero(begins > first)
+    if not rows.size:
+        return values
+    after = np.arange(values.shape[1]) >= begins[rows, None]
+    others = is_other[rows].sum(axis=1)
+    zeros = (known[rows] & ~is_other[rows]).sum(axis=1)
+    later = (known[rows] & ~is_other[rows] & after).sum(axis=1)
+    gain = _log_likelihood(later, others) - _log_likelihood(zeros, others)
+    rows, after = rows[gain > _BEGAN_LATER], after[gain > _BEGAN_LATER]
+    changed = values.copy()
+    changed[rows] = np.where(after, values[rows], np.nan)
+    return changed
+
+
+def _log_likelihood(zeros: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Of so many zeros and other values at their own rate; there is another value in each."""
+    n = zeros + others
+    of_zeros = zeros * np.log(np.maximum(zeros, 1) / n)
+    return np.asarray(of_zeros + others * np.log(others / n))
 
 
 def without_alone(values: np.ndarray, season: int) -> tuple[np.ndarray, np.ndarray]:

@@ -145,8 +145,9 @@ class SeriesSchema:
     def encode(self, frame: pd.DataFrame) -> SeriesRows:
         """Turn rows into arrays; each row by itself.
 
-        Null elements inside a series become a straight line between their neighbours, those at its
-        end the last value, and those before its first value are left out.
+        Null elements inside a series become a straight line between their neighbours, and those
+        before its first value are left out. A row whose ``y`` ends in a null is not scored: it
+        would be forecast from a value that is not the last. Others that end so have the last value.
         """
         absent = [name for name in self.names if name not in frame.columns]
         if absent:
@@ -162,6 +163,7 @@ class SeriesSchema:
         values = {name: _right_aligned(cells, self.width) for name, cells in lists.items()}
         known = ~np.isnan(values[self.target])
         inside = np.logical_or.accumulate(known, axis=1)
+        _note(problems, "no value at the end", Y, inside[:, -1] & ~known[:, -1])
         for name, column in self.arrays.items():
             numbers = values[name]
             infinite, huge = np.isinf(numbers), np.abs(numbers) > LARGEST

@@ -232,6 +232,12 @@ def _parsed(column: pd.Series, name: str) -> Times:
             "month could be mistaken for one another: convert it with pandas.to_datetime(..., "
             "format=...)"
         ) from error
+    zoned = texts.str.contains(_OFFSET, regex=True)
+    if zoned.any() and not zoned.all():
+        raise DataValidationError(
+            f"time column '{name}' has times with a zone and times without one; give all of them a "
+            "zone, or none"
+        )
     as_shown, exact = (times.to_numpy().astype("M8[s]")[codes] for times in (wall, utc))
     return Times(as_shown, exact)
 

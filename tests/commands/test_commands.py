@@ -339,6 +339,8 @@ def test_evaluate_fails_on_a_regression_only_when_it_is_asked_to(
     assert "its own global model's plus 1%" in line
     same = run("evaluate", fail_on_regression="true", baseline_uri=registered.model_uri, **options)
     assert same.exit_code == 0, same.output
+    error = re.search(r"^RMSE (\S+)", same.output, re.MULTILINE)[1]
+    assert f"baseline on the same rows: {error} (the model 0.0% against it)" in same.output
 
 
 def test_evaluate_says_that_the_worse_model_was_promoted_for_newer_rows(

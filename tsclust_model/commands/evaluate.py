@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tsclust_model.commands.figures import beside, held_line, interval_line, naive_line
+from tsclust_model.commands.figures import beside, change, held_line, interval_line, naive_line
 from tsclust_model.data.delta import pinned
 from tsclust_model.data.digest import content_digest
 from tsclust_model.data.tables import read_table
@@ -69,6 +69,7 @@ def run(
         metric, before = generation.metric, None
         if baseline is not None and len(parts.fresh):
             before = baseline.evaluate(parts.fresh, parts.all)
+            report[f"{metric.name}_baseline"] = before[metric.name]
         limit, against = _limit(report, metric, before)
         experiments.log_metrics(_metrics(report) | {f"{metric.name}_limit": limit})
         ArtifactManager(fitted_with.hospital_profile_id).save_report(_json(report), EVALUATION)
@@ -238,6 +239,9 @@ def _show(report: Evaluation, model: FittedPipeline) -> None:
         f"{report[f'{metric.name}_global']:.4g}, clusters alone "
         f"{report[f'{metric.name}_cluster']:.4g})   {_second(report)}"
     )
+    if (before := report.get(f"{metric.name}_baseline")) is not None:
+        against = f" (the model {change(report[metric.name], before)} against it)" if before else ""
+        click.echo(f"baseline on the same {unit}: {before:.4g}{against}")
     for line in filter(None, (beside(report, "simple: ", report.get("wape")), naive_line(report))):
         click.echo(line)
     click.echo(f"{report['noise_ratio']:.1%} noise")

@@ -365,6 +365,18 @@ def test_evaluate_says_that_the_worse_model_was_promoted_for_newer_rows(
     )
 
 
+def test_evaluate_says_why_a_series_has_no_error(run, registered_wards, wards, tmp_path):
+    few = wards[wards["ward_id"].isin(wards["ward_id"].unique()[:5])]
+    first = few["ward_id"] == few["ward_id"].iloc[0]
+    data = tmp_path / "wards.csv"
+    few.assign(beds=few["beds"].mask(first, 7)).to_csv(data, index=False)
+    result = run("evaluate", data=data, model_uri=registered_wards.model_uri)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == (
+        "5 series, 1 not scored (they are constant, which gives their errors no scale)"
+    )
+
+
 def test_evaluate_leaves_out_what_was_trained_on(run, registered, hospital, tmp_path):
     data = tmp_path / "data.csv"
     hospital.sample(frac=1.0, random_state=2).to_csv(data, index=False)

@@ -230,7 +230,9 @@ def _with_text_keys(report: Evaluation) -> Evaluation:
 
 def _show(report: Evaluation, model: FittedPipeline) -> None:
     metric, unit = model.metric, model.unit
-    click.echo(f"{report['n_rows']} {unit}, {report['n_not_scored']} not scored")
+    n_missed = report["n_not_scored"]
+    why = f" ({model.why_not_scored})" if n_missed else ""
+    click.echo(f"{report['n_rows']} {unit}, {n_missed} not scored{why}")
     _show_trained_on(report, metric, unit)
     if not report["n_rows"]:
         return

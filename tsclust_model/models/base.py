@@ -103,6 +103,8 @@ class FittedModel(ABC):
         What its cases are called: ``rows`` or ``series``.
     resource_metric : str
         What forecasts of resources are evaluated with.
+    why_not_scored : str
+        Why `evaluate` leaves cases out, for a person.
     libraries : tuple of str
         What it needs beside the libraries of every model, to be served.
     schema : Schema or SeriesSchema
@@ -115,6 +117,7 @@ class FittedModel(ABC):
     kind: ClassVar[str]
     unit: ClassVar[str]
     resource_metric: ClassVar[str]
+    why_not_scored: ClassVar[str]
     libraries: ClassVar[tuple[str, ...]] = ()
 
     schema: Any

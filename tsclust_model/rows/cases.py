@@ -40,6 +40,7 @@ class RowsModel(FittedModel):
     kind: ClassVar[str] = "rows"
     unit: ClassVar[str] = "rows"
     resource_metric: ClassVar[str] = RMSE.name
+    why_not_scored: ClassVar[str] = "the column 'status' of score says why"
 
     schema: Schema
     outcome: Target

@@ -119,6 +119,7 @@ class SeriesGeneration(FittedPipeline):
     kind: ClassVar[str] = KIND
     unit: ClassVar[str] = "series"
     resource_metric: ClassVar[str] = MASE.name
+    why_not_scored: ClassVar[str] = "they are constant, which gives their errors no scale"
 
     schema: SeriesSchema
     segmentation: Segmentation

@@ -8,7 +8,7 @@ import pytest
 
 from tsclust_model.data.roles import Roles
 from tsclust_model.errors import ConfigurationError, DataValidationError
-from tsclust_model.series.long_table import naive_times, series_panel
+from tsclust_model.series.long_table import series_panel
 from tsclust_model.series.panel import filled
 
 ROLES = Roles("beds", time="month", id="ward", resources=("hours",), horizon=3)
@@ -341,9 +341,12 @@ def test_the_callers_table_is_not_changed():
 @pytest.mark.parametrize("zone", ["+10:00", "Z"])
 def test_times_with_a_zone_and_without_one_are_not_mixed(zone: str):
     """Read as UTC, one ward would be ten hours ahead of the others."""
-    times = pd.Series(["2026-01-01T08:00" + zone, "2026-01-01T08:00"])
+    hours = [f"2026-01-01T{hour:02}:00" for hour in range(24)]
+    plain = pd.DataFrame({"ward": "a", "hour": hours, "beds": 1.0})
+    other = plain.assign(ward="b", hour=[hour + zone for hour in hours])
+    roles = Roles("beds", time="hour", id="ward", horizon=2)
+    series_panel(plain, roles)
     with pytest.raises(
-        DataValidationError, match=r"'day' has times with a zone and times without one; give all"
+        DataValidationError, match=r"'hour' has times with a zone and times without one; give all"
     ):
-        naive_times(times, "day")
-    assert naive_times(times.tail(1), "day").wall == np.datetime64("2026-01-01T08:00")
+        series_panel(pd.concat([plain, other]), roles)

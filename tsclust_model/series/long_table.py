@@ -75,6 +75,11 @@ def series_panel(
     columns = value_columns(frame, roles)
     ids, codes = _id_codes(frame[roles.id])
     times = naive_times(frame[roles.time], str(roles.time), roles.frequency)
+    if times.has_both:
+        raise DataValidationError(
+            f"time column '{roles.time}' has times with a zone and times without one; give all of "
+            "them a zone, or none"
+        )
     data = {
         name: as_numbers(
             frame[name], missing_markers, _NO_NUMBER, "mM" if name in roles.future else "bmM"
@@ -147,12 +152,14 @@ def value_columns(frame: pd.DataFrame, roles: Roles) -> list[str]:
 class Times:
     """Times without a zone, datetime64[s]: as a wall clock showed them, and in UTC.
 
-    Whole numbers that count periods are as many seconds (`is_numbered`).
+    Whole numbers that count periods are as many seconds (`is_numbered`); some times may have had a
+    zone and others none (`has_both`).
     """
 
     wall: np.ndarray
     utc: np.ndarray
     is_numbered: bool = False
+    has_both: bool = False
 
 
 def naive_times(column: pd.Series, name: str, frequency: str | None = None) -> Times:
@@ -233,13 +240,8 @@ def _parsed(column: pd.Series, name: str) -> Times:
             "format=...)"
         ) from error
     zoned = texts.str.contains(_OFFSET, regex=True)
-    if zoned.any() and not zoned.all():
-        raise DataValidationError(
-            f"time column '{name}' has times with a zone and times without one; give all of them a "
-            "zone, or none"
-        )
     as_shown, exact = (times.to_numpy().astype("M8[s]")[codes] for times in (wall, utc))
-    return Times(as_shown, exact)
+    return Times(as_shown, exact, has_both=bool(zoned.any() and not zoned.all()))
 
 
 def _frequency(roles: Roles, codes: np.ndarray, times: np.ndarray, is_numbered: bool) -> Frequency:

@@ -1,4 +1,8 @@
-"""One Spark for all tests of this folder: two executors of their own processes, not threads."""
+"""One Spark for all tests of this folder.
+
+``make test`` takes two threads; continuous integration takes two executors of their own processes
+(``TSCLUST_SPARK=local-cluster[2,1,1024]``), which costs three times as long.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def spark():
-    """A session on ``local-cluster[2,1,1024]``."""
+    """A session on the master that TSCLUST_SPARK names, or on ``local[2]``."""
     sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed: the extra 'spark'")
     if shutil.which("java") is None:
         pytest.skip("there is no Java, which Spark needs")
@@ -20,7 +24,7 @@ def spark():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         session = (
-            sql.SparkSession.builder.master("local-cluster[2,1,1024]")
+            sql.SparkSession.builder.master(os.environ.get("TSCLUST_SPARK", "local[2]"))
             .config("spark.ui.enabled", "false")
             .config("spark.ui.showConsoleProgress", "false")
             .config("spark.sql.shuffle.partitions", "2")
@@ -30,3 +34,10 @@ def spark():
         )
     yield session
     session.stop()
+
+
+@pytest.fixture
+def cluster(spark) -> None:
+    """The session has executors that can be killed."""
+    if not spark.conf.get("spark.master").startswith("local-cluster"):
+        pytest.skip("threads cannot be killed: TSCLUST_SPARK=local-cluster[2,1,1024] has executors")

@@ -85,7 +85,7 @@ def test_the_models_are_those_of_one_process(spark, table, n_partitions):
     assert capped == []
 
 
-def test_a_killed_executor_changes_no_bit(spark, table):
+def test_a_killed_executor_changes_no_bit(cluster, spark, table):
     X, outcomes, labels = table
     recipe = NumberRecipe(PARAMS | {"n_estimators": 400}, [3])
     rows, found = on_spark(spark, X, outcomes, labels), []

@@ -208,7 +208,9 @@ def test_a_failed_job_leaves_nothing_and_the_next_call_goes_on(
     assert_same(written(tmp_path / "scored"), registered.generation, rows)
 
 
-def test_a_killed_executor_costs_nothing_but_time(spark, store, registered, rows, tmp_path):
+def test_a_killed_executor_costs_nothing_but_time(
+    cluster, spark, store, registered, rows, tmp_path
+):
     many = pd.concat([rows.drop(columns="month")] * 200, ignore_index=True)
     many["patient_id"] = [f"{i:06d}" for i in range(len(many))]
     (tmp_path / "new").mkdir()

@@ -11,20 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.batches import TABLE
 from tsclust_model.data.digest import content_digest
 from tsclust_model.data.tables import read_table, write_table
 
 SECRET = "Jane Doe 4711"
-TABLE = pd.DataFrame(
-    {
-        "name": ["a", "Größe, \"x\"\n'y'", "c"],
-        "count": [1, -2, 3],
-        "ratio": [0.1, 1e-300, np.nan],
-        "flag": [True, False, True],
-    }
-)
-
-
 ROWS = st.lists(
     st.tuples(
         st.integers(-(2**53), 2**53),

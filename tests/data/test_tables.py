@@ -18,19 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.batches import TABLE
 from tsclust_model.data.tables import read_table, write_table
 from tsclust_model.errors import DataValidationError
 
 # Stands in bad files; no message may repeat it.
 SECRET = "Jane Doe 4711"
-TABLE = pd.DataFrame(
-    {
-        "name": ["a", "Größe, \"x\"\n'y'", "c"],
-        "count": [1, -2, 3],
-        "ratio": [0.1, 1e-300, np.nan],
-        "flag": [True, False, True],
-    }
-)
 CSV = TABLE.to_csv(index=False).encode()
 RECORDS = TABLE.to_json(orient="records").encode()
 LINES = TABLE.to_json(orient="records", lines=True).encode()

@@ -219,6 +219,23 @@ def _format(path: str, asked: str | None = None) -> str:
 def _files(source: str, cache_dir: str | None = None) -> Iterator[tuple[Any, str]]:
     if not source:
         raise DataValidationError("no data was named; give a path, a glob or a URL")
+    system, path = file_system(source, cache_dir)
+    if system.isdir(path):
+        raise DataValidationError(f"{source} is a folder; name its files, as in {source}/*.parquet")
+    paths = [path] if system.exists(path) else sorted(system.glob(path))
+    if not paths:
+        raise DataValidationError(f"{source}: no such file; check the path{_absolute(source)}")
+    return ((system, item) for item in paths)
+
+
+def file_system(source: str, cache_dir: str | None = None) -> tuple[Any, str]:
+    """The fsspec file system of a path or URL, and the path there; see `read_table`.
+
+    Raises
+    ------
+    DataValidationError
+        A kind of URL that has no driver here.
+    """
     try:
         system, path = fsspec.core.url_to_fs(source)
         if cache_dir is not None and not isinstance(system, LocalFileSystem):
@@ -229,12 +246,7 @@ def _files(source: str, cache_dir: str | None = None) -> Iterator[tuple[Any, str
             f"{source}: this kind of URL cannot be read ({error}); "
             "install its fsspec driver or give a path"
         ) from error
-    if system.isdir(path):
-        raise DataValidationError(f"{source} is a folder; name its files, as in {source}/*.parquet")
-    paths = [path] if system.exists(path) else sorted(system.glob(path))
-    if not paths:
-        raise DataValidationError(f"{source}: no such file; check the path{_absolute(source)}")
-    return ((system, item) for item in paths)
+    return system, path
 
 
 def _absolute(source: str) -> str:

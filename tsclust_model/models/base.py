@@ -330,6 +330,16 @@ class FittedPipeline(FittedModel):
     reference: Reference
     fitted: FittedRows | FittedPeriods | None
 
+    @abstractmethod
+    def for_executors(self, uri: str) -> Self:
+        """What executors of Spark score with: the model without what tells its training rows.
+
+        Raises
+        ------
+        PredictionError
+            They cannot score with the model, which `uri` names.
+        """
+
     @property
     def coverage(self) -> float:
         """Default coverage of the intervals, above 0 and below 1."""

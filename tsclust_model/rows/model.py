@@ -8,9 +8,9 @@ Nothing here is edited after the fit: retraining makes another generation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -218,6 +218,9 @@ class Generation(RowsModel, FittedPipeline):
         known = answer.notna()
         labels = {self.roles.target: answer[known].to_numpy()}
         return frame[known].assign(**labels).reset_index(drop=True)
+
+    def for_executors(self, uri: str) -> Self:
+        return replace(self, fitted=None)
 
     def predict(
         self, frame: pd.DataFrame, coverage: float | None = None, quantiles: Sequence[float] = ()

@@ -283,6 +283,12 @@ class SeriesGeneration(FittedPipeline):
         periods = cases.panel.ends[:, None] + 1 + np.arange(cases.y.shape[1])
         return np.asarray(periods <= self.fitted.last_of(cases.panel.ids.tolist())[:, None])
 
+    def for_executors(self, uri: str) -> NoReturn:
+        raise PredictionError(
+            f"{uri} forecasts series; engine spark scores rows: take engine local, or "
+            "mlflow.pyfunc.spark_udf on one row per series (docs/series.md)"
+        )
+
     def predict(
         self, frame: pd.DataFrame, coverage: float | None = None, quantiles: Sequence[float] = ()
     ) -> pd.DataFrame:

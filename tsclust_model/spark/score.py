@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +24,6 @@ from tsclust_model.mlflow_integration.pyfunc import seal_generation
 from tsclust_model.mlflow_integration.registry import load_generation, version_uri
 from tsclust_model.models.base import FittedPipeline
 from tsclust_model.models.state import MANIFEST, Parts
-from tsclust_model.rows.model import Generation
 from tsclust_model.shown import one_line
 from tsclust_model.spark.batches import BatchCounts, counted
 from tsclust_model.spark.executors import example_digest, readiness, scoring
@@ -93,7 +92,7 @@ def score_table(
     """
     asked = checked_quantiles(quantiles)
     uri = version_uri(model_uri)
-    generation = _of_rows(load_generation(uri), uri)
+    generation = load_generation(uri).for_executors(uri)
     _refuse_nested(data, output)
     with settings(spark), translated("Spark cannot score", PredictionError):
         source = open_source(spark, data)
@@ -152,15 +151,6 @@ def _state_digest(parts: Parts) -> str:
     return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
-def _of_rows(generation: FittedPipeline, uri: str) -> Generation:
-    if not isinstance(generation, Generation):
-        raise PredictionError(
-            f"{uri} forecasts series; engine spark scores rows: take engine local, or "
-            "mlflow.pyfunc.spark_udf on one row per series (docs/series.md)"
-        )
-    return replace(generation, fitted=None)  # the executors need no hashes of training rows
-
-
 def _refuse_nested(data: str, output: str) -> None:
     inner, outer = (f"{spark_path(path)}/" for path in (output, data))
     if inner.startswith(outer) or outer.startswith(inner):
@@ -169,7 +159,9 @@ def _refuse_nested(data: str, output: str) -> None:
         )
 
 
-def _kept_columns(generation: Generation, source: Source, quantiles: Sequence[float]) -> list[str]:
+def _kept_columns(
+    generation: FittedPipeline, source: Source, quantiles: Sequence[float]
+) -> list[str]:
     """The columns beside the forecast: id and time, or all; and those of the partitions.
 
     Rows of Spark have no order, so without an id or a time only their content tells them apart.
@@ -186,7 +178,7 @@ def _kept_columns(generation: Generation, source: Source, quantiles: Sequence[fl
     return list(dict.fromkeys([*(found or others), *source.partition_by]))
 
 
-def _check_columns(generation: Generation, source: Source) -> None:
+def _check_columns(generation: FittedPipeline, source: Source) -> None:
     """Refuse absent columns, and files whose columns are of another type, before any work."""
     names = list(generation.input_columns)
     require_columns(pd.DataFrame(columns=source.columns), names)
@@ -213,7 +205,7 @@ def _jobs(partitions: Sequence[Partition]) -> Iterator[list[Partition]]:
 
 def _answers(
     frames: Sequence[DataFrame],
-    generation: Generation,
+    generation: FittedPipeline,
     score: Any,
     kept: Sequence[str],
     quantiles: Sequence[float],

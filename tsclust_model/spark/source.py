@@ -23,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # its name in the docs of Spark
 
+from tsclust_model.data.tables import file_system
 from tsclust_model.errors import DataValidationError, listed
 from tsclust_model.shown import one_line
 
@@ -230,13 +231,7 @@ def _as_times(columns: pa.Schema, name: str) -> Column:
 
 def _files(data: str) -> list[_File]:
     """The files of a folder with what their footers say, in the order of their names."""
-    try:
-        system, root = fsspec.core.url_to_fs(data)
-    except (ValueError, ImportError) as error:
-        raise DataValidationError(
-            f"{data}: this kind of URL cannot be read ({error}); "
-            "install its fsspec driver or give a path"
-        ) from error
+    system, root = file_system(data)
     if system.isfile(root):
         return [_footer(system, root, "")]
     found = sorted(system.find(root)) if system.exists(root) else []
